@@ -1,0 +1,208 @@
+"""The only seam between the shared code and a twin: the `Backend` protocol, and how a twin is found.
+
+A third twin needs a class of this shape and the entry point `seqssvae.backends`; nothing here would change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from seqssvae.config import Config
+from seqssvae.errors import BackendError
+
+Weights = dict[str, np.ndarray]
+DecodingMethod = Literal["sample", "greedy", "beam"]
+
+NO_LABEL = -1
+"""The entry of `Batch.y` where the label is missing."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to one length.
+
+    Args:
+        x: Symbol ids, each row ending with END and then PAD; filler rows are all PAD.
+        y: Label ids, `NO_LABEL` where missing and for filler rows.
+        row_mask: True for real rows, False for filler rows, which weigh nothing.
+        rows: Index of each row in the corpus it comes from, -1 for filler rows.
+    """
+
+    x: Int[np.ndarray, "B T"]
+    y: Int[np.ndarray, "B"]
+    row_mask: Bool[np.ndarray, "B"]
+    rows: Int[np.ndarray, "B"]
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """All that one step of the optimiser depends on, beside weights and optimiser state.
+
+    Args:
+        labelled: Rows whose label is observed, or None.
+        unlabelled: Rows whose label is summed out, or None. At least one of the two is given.
+        beta: Weight of the KL of z.
+        learning_rate: Step size.
+        step: Number of the step, from 0; with the seed it determines the noise.
+    """
+
+    labelled: Batch | None
+    unlabelled: Batch | None
+    beta: float
+    learning_rate: float
+    step: int
+
+
+class ELBOTerms(NamedTuple):
+    """The parts of the objective, apart: nats a row, 0 for filler rows.
+
+    ELBO = reconstruction - beta * kl_z - kl_y. In a twin the entries are that framework's arrays.
+
+    Args:
+        reconstruction: log p(x|y,z) at the drawn z, for a missing label averaged over q(y|x).
+        kl_z: log q(z|x,y) - log p(z) at the drawn z, for a missing label averaged over q(y|x).
+        kl_y: KL(q(y|x) || p(y)) for a missing label, -log p(y) for an observed one.
+        classification: -log q(y|x) of an observed label, 0 for a missing one.
+    """
+
+    reconstruction: Any
+    kl_z: Any
+    kl_y: Any
+    classification: Any
+
+
+class StepTotals(NamedTuple):
+    """What one training step reports: sums over its real rows. Entries may still be on the device; `float` fetches them.
+
+    Args:
+        loss: What was minimised (not a sum).
+        gradient_norm: Euclidean norm of its gradient before clipping (not a sum).
+        terms: Sums of the terms over all rows.
+        rows: Number of real rows.
+        labelled_rows: How many of them were labelled.
+        symbols: Number of symbols they have, END included.
+    """
+
+    loss: Any
+    gradient_norm: Any
+    terms: ELBOTerms
+    rows: Any
+    labelled_rows: Any
+    symbols: Any
+
+
+class Evaluation(NamedTuple):
+    """Rows evaluated with beta 1 and without dropout, y summed out for every row.
+
+    Args:
+        terms: Terms of each row; classification is 0 here: `log_q_y` has it.
+        log_q_y: log q(y|x) of every label.
+    """
+
+    terms: ELBOTerms
+    log_q_y: Float[np.ndarray, "B K"]
+
+
+class Dimensions(NamedTuple):
+    """What the model must know of the data.
+
+    Args:
+        vocabulary_size: V, special symbols included.
+        label_prior: p(y), one probability per label.
+    """
+
+    vocabulary_size: int
+    label_prior: tuple[float, ...]
+
+
+class Backend(Protocol):
+    """One model with its optimiser, in one framework. All arrays are NumPy's.
+
+    A backend is built by calling its class: `get_backend("jax")(config, dimensions, device=None)`. Its weights start
+    as `seqssvae.parameters.initial_weights` from `config.training.seed`, and its optimiser state as zeros. `device` is
+    the framework's name of a device; None is the framework's default (JAX) or the CPU (PyTorch).
+    """
+
+    name: str
+
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None: ...
+
+    def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
+        """Take these steps in order; batches of consecutive steps may differ in shape."""
+        ...
+
+    def evaluate(self, batch: Batch, seed: int) -> Evaluation:
+        """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
+        ...
+
+    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
+        """log q(y|x)."""
+        ...
+
+    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+        ...
+
+    def generate(
+        self,
+        y: Int[np.ndarray, "N"],
+        max_length: int,
+        seed: int,
+        method: DecodingMethod = "sample",
+        beam_width: int = 5,
+        z: Float[np.ndarray, "N Z"] | None = None,
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+        """One sequence per given label, z drawn from its prior unless it is given.
+
+        Returns:
+            Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the
+            sequence's log p(x|y,z).
+        """
+        ...
+
+    def get_weights(self) -> Weights:
+        """Copies of all weights, named and laid out as in `seqssvae.parameters`."""
+        ...
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace all weights. Raises ValueError on a wrong name or shape."""
+        ...
+
+    def get_optimizer_state(self) -> Weights:
+        """`step` (an integer array of shape `()`), and per weight `NAME.exp_avg` and `NAME.exp_avg_sq` (Adam) or
+        `NAME.momentum` (sgd)."""
+        ...
+
+    def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
+        ...
+
+
+def installed_backends() -> list[str]:
+    """Names of the twins whose entry points are installed, whether or not their frameworks are."""
+    return sorted(point.name for point in entry_points(group="seqssvae.backends"))
+
+
+def get_backend(name: str) -> type[Backend]:
+    """The class of a twin, by its name.
+
+    Args:
+        name: `torch`, `jax`, or the name of another installed twin.
+
+    Raises:
+        BackendError: If there is no such twin, or its framework is not installed; the message names the extra.
+    """
+    points = {point.name: point for point in entry_points(group="seqssvae.backends")}
+    if name not in points:
+        raise BackendError(f"There is no backend {name!r}; known are {', '.join(sorted(points)) or 'none'}.")
+    try:
+        return points[name].load()
+    except ModuleNotFoundError as error:
+        missing = error.name or "a package"
+        raise BackendError(
+            f"The backend {name!r} needs {missing}, which is not installed: pip install 'seqssvae[{name}]'."
+        ) from error

@@ -1,0 +1,351 @@
+"""Configuration: frozen dataclasses, validated on construction.
+
+Every class checks its own fields and names the offending one by its full path (`model.latent_size`), so
+that an error means the same from Python, from YAML and from the command line. Sizes are counts, rates and
+probabilities are fractions of 1, and lengths count symbols without END.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from seqssvae.errors import ConfigurationError
+
+CellName = Literal["gru", "lstm"]
+Conditioning = Literal["init", "every_step", "output"]
+Pooling = Literal["last", "mean", "max"]
+TooLong = Literal["skip", "truncate"]
+LabelPrior = Literal["uniform", "empirical", "given"]
+Objective = Literal["ssvae", "classifier"]
+Batching = Literal["alternate", "joint"]
+BetaSchedule = Literal["constant", "linear", "cyclical"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
+LearningRateSchedule = Literal["constant", "linear", "cosine"]
+StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
+Precision = Literal["float32", "float64"]
+
+
+def _check(condition: bool, path: str, expected: str, found: object) -> None:
+    if not condition:
+        raise ConfigurationError(f"{path} must be {expected}, not {found!r}.")
+
+
+def _check_integer(path: str, value: int, minimum: int) -> None:
+    valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    _check(valid, path, f"a whole number of at least {minimum}", value)
+
+
+def _check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    inside = number and (value > low if open_low else value >= low) and value <= high
+    bounds = f"{'above' if open_low else 'of at least'} {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
+    _check(inside, path, f"a number {bounds}", value)
+
+
+def _check_choice(path: str, value: str, choices: object) -> None:
+    names = get_args(choices)
+    _check(value in names, path, "one of " + ", ".join(names), value)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the rows are and how to read them.
+
+    Args:
+        train: TSV file (UTF-8) to learn from.
+        validation: TSV file for early stopping; without one, `validation_fraction` of the training rows is held out.
+        validation_fraction: Share of the training rows held out for validation, stratified by label.
+        sequence_column: Column of the sequence, counted from 1.
+        label_column: Column of the label, counted from 1; 0 where there is none. An empty label is a missing one.
+        group_column: Column of a group whose rows never straddle a split, counted from 1; 0 for none.
+        separator: What separates the symbols of a sequence; empty: each character is a symbol.
+        header: Whether the first line of each file names the columns and is passed over.
+        labels: The classes, in order; without it, the labels found in the training file, sorted.
+        max_length: Longest sequence taken, in symbols without END.
+        too_long: What to do with a longer sequence: leave its row out, or cut the sequence.
+        minimum_count: Symbols seen less often in training become UNK.
+        labels_per_class: For experiments: keep this many labels of each class, chosen by the seed, and hide the others.
+        validation_labels_per_class: For experiments: the same for the validation rows; the others are not used.
+    """
+
+    train: str | None = None
+    validation: str | None = None
+    validation_fraction: float = 0.1
+    sequence_column: int = 1
+    label_column: int = 2
+    group_column: int = 0
+    separator: str = ""
+    header: bool = False
+    labels: Sequence[str] | None = None
+    max_length: int = 256
+    too_long: TooLong = "skip"
+    minimum_count: int = 1
+    labels_per_class: int | None = None
+    validation_labels_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("data.validation_fraction", self.validation_fraction, 0.0, 0.9)
+        _check_integer("data.sequence_column", self.sequence_column, 1)
+        _check_integer("data.label_column", self.label_column, 0)
+        _check_integer("data.group_column", self.group_column, 0)
+        _check(
+            self.label_column != self.sequence_column,
+            "data.label_column",
+            "another column than data.sequence_column",
+            self.label_column,
+        )
+        _check_integer("data.max_length", self.max_length, 1)
+        _check_choice("data.too_long", self.too_long, TooLong)
+        _check_integer("data.minimum_count", self.minimum_count, 1)
+        for name in ("labels_per_class", "validation_labels_per_class"):
+            if getattr(self, name) is not None:
+                _check_integer(f"data.{name}", getattr(self, name), 1)
+        if self.labels is not None:
+            names = tuple(self.labels)
+            object.__setattr__(self, "labels", names)
+            _check(len(names) >= 2, "data.labels", "a list of at least two classes", list(names))
+            _check(len(set(names)) == len(names), "data.labels", "a list without repetitions", list(names))
+            _check("" not in names, "data.labels", "a list of non-empty names (empty means missing)", list(names))
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The recurrent network that reads x for q(y|x) and q(z|x,y).
+
+    Args:
+        embedding_size: E, size of a symbol's embedding.
+        hidden_size: H, size of the state, for each direction.
+        layers: Number of recurrent layers.
+        bidirectional: Whether each layer reads in both directions.
+        pooling: How states become the features of a row: the last of each direction, or the mean or maximum over time.
+        separate: Whether q(y|x) and q(z|x,y) have an encoder each, instead of sharing one.
+    """
+
+    embedding_size: int = 32
+    hidden_size: int = 128
+    layers: int = 1
+    bidirectional: bool = True
+    pooling: Pooling = "last"
+    separate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size", "layers"):
+            _check_integer(f"model.encoder.{name}", getattr(self, name), 1)
+        _check_choice("model.encoder.pooling", self.pooling, Pooling)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The recurrent network of p(x|y,z).
+
+    Args:
+        embedding_size: E, size of a symbol's embedding.
+        hidden_size: H, size of the state.
+        layers: Number of recurrent layers.
+        conditioning: How y and z enter: `init` (the initial state), `every_step` (that, and every step's input), or
+            `output` (added to the output of a recurrence that runs on x alone, once per row).
+    """
+
+    embedding_size: int = 32
+    hidden_size: int = 64
+    layers: int = 1
+    conditioning: Conditioning = "output"
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size", "layers"):
+            _check_integer(f"model.decoder.{name}", getattr(self, name), 1)
+        _check_choice("model.decoder.conditioning", self.conditioning, Conditioning)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The graphical model's networks.
+
+    Args:
+        cell: Recurrent cell of encoder and decoder.
+        latent_size: Z, size of z.
+        encoder: The network that reads x.
+        decoder: The network that generates x.
+        dropout: Share of embedding and feature entries set to 0 in training.
+        word_dropout: Share of the decoder's input symbols replaced by UNK in training (Bowman et al. 2016, section 3.1).
+        label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`.
+        label_prior_probabilities: p(y) in the order of the labels, where `label_prior` is `given`.
+    """
+
+    cell: CellName = "gru"
+    latent_size: int = 16
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    dropout: float = 0.0
+    word_dropout: float = 0.0
+    label_prior: LabelPrior = "uniform"
+    label_prior_probabilities: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("model.cell", self.cell, CellName)
+        _check_integer("model.latent_size", self.latent_size, 1)
+        _check_number("model.dropout", self.dropout, 0.0, 0.95)
+        _check_number("model.word_dropout", self.word_dropout, 0.0, 1.0)
+        _check_choice("model.label_prior", self.label_prior, LabelPrior)
+        given = self.label_prior_probabilities
+        path = "model.label_prior_probabilities"
+        if (self.label_prior == "given") != (given is not None):
+            raise ConfigurationError(f"{path} goes with model.label_prior: given, and only with it.")
+        if given is not None:
+            object.__setattr__(self, "label_prior_probabilities", tuple(float(p) for p in given))
+            _check(all(p > 0 for p in given), path, "a list of numbers above 0", list(given))
+            _check(abs(sum(given) - 1) < 1e-6, path, "a list that sums to 1", list(given))
+
+
+@dataclass(frozen=True)
+class BetaConfig:
+    """The weight beta of the KL of z over training steps.
+
+    Args:
+        schedule: `constant` (always `maximum`), `linear` (from `floor` up to `maximum` in `steps` steps), or `cyclical`
+            (in each period of `steps` steps up to `maximum` in the first half, then constant; Fu et al. 2019).
+        floor: Least value, above 0 (a scale of 0 is refused by Pyro and hides z from NumPyro).
+        maximum: Greatest value.
+        steps: Length of the rise, or of a period, in training steps.
+    """
+
+    schedule: BetaSchedule = "linear"
+    floor: float = 0.01
+    maximum: float = 1.0
+    steps: int = 500
+
+    def __post_init__(self) -> None:
+        _check_choice("objective.beta.schedule", self.schedule, BetaSchedule)
+        _check_number("objective.beta.floor", self.floor, 0.0, open_low=True)
+        _check_number("objective.beta.maximum", self.maximum, self.floor)
+        _check_integer("objective.beta.steps", self.steps, 1)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised.
+
+    Args:
+        name: `ssvae`: minus the ELBO per row plus the classification term; `classifier`: the classification term
+            alone, on the labelled rows alone (the supervised baseline).
+        alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows.
+        beta: Weight of the KL of z.
+        batching: Labelled and unlabelled batches as steps in turn (`alternate`), or together in one step (`joint`).
+        labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`.
+    """
+
+    name: Objective = "ssvae"
+    alpha: float = 10.0
+    beta: BetaConfig = field(default_factory=BetaConfig)
+    batching: Batching = "joint"
+    labelled_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice("objective.name", self.name, Objective)
+        _check_number("objective.alpha", self.alpha, 0.0)
+        if self.name == "classifier":
+            _check_number("objective.alpha (with objective.name: classifier)", self.alpha, 0.0, open_low=True)
+        _check_choice("objective.batching", self.batching, Batching)
+        high = 1.0 if self.batching == "joint" else math.inf
+        _check_number(
+            f"objective.labelled_ratio (with {self.batching} batching)", self.labelled_ratio, 0.0, high, open_low=True
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move. Gradients are scaled by clip / max(norm, clip), with one norm over all weights.
+
+    Args:
+        name: `adam`, `adamw` (decay not through the gradient; Loshchilov & Hutter 2019), or `sgd`.
+        learning_rate: Step size at its greatest.
+        schedule: `constant`, or falling to 0 over the training steps, `linear` or as a `cosine`.
+        warmup_steps: Steps over which the step size rises from 0.
+        clip_norm: Greatest Euclidean norm of the gradient; 0: no clipping.
+        weight_decay: Decoupled weight decay (`adamw` only).
+        beta1: Decay of Adam's mean of gradients; the momentum of `sgd`.
+        beta2: Decay of Adam's mean of squared gradients.
+        epsilon: Added to the root of the latter.
+    """
+
+    name: OptimizerName = "adam"
+    learning_rate: float = 5e-3
+    schedule: LearningRateSchedule = "constant"
+    warmup_steps: int = 0
+    clip_norm: float = 5.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer.name", self.name, OptimizerName)
+        _check_number("optimizer.learning_rate", self.learning_rate, 0.0, open_low=True)
+        _check_choice("optimizer.schedule", self.schedule, LearningRateSchedule)
+        _check_integer("optimizer.warmup_steps", self.warmup_steps, 0)
+        _check_number("optimizer.clip_norm", self.clip_norm, 0.0)
+        _check_number("optimizer.weight_decay", self.weight_decay, 0.0)
+        if self.weight_decay and self.name != "adamw":
+            raise ConfigurationError("optimizer.weight_decay is for optimizer.name: adamw, and only for it.")
+        _check_number("optimizer.beta1", self.beta1, 0.0, 0.9999)
+        _check_number("optimizer.beta2", self.beta2, 0.0, 0.999999)
+        _check_number("optimizer.epsilon", self.epsilon, 0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long to train, on what, from which seed.
+
+    Args:
+        epochs: Most passes over the unlabelled rows (over the labelled ones where there are none).
+        max_steps: Most training steps; 0: as `epochs` says.
+        batch_size: B, rows of an unlabelled batch.
+        labelled_batch_size: B, rows of a labelled batch.
+        buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
+        evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.
+        metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
+            symbol), the greater the better, or `classification` (the mean of -log q(y|x)) or `loss`, the lesser.
+        patience: Evaluations without a better metric after which training stops; 0: never.
+        seed: Of everything drawn: split, weights, order, noise.
+        precision: Floating-point type.
+    """
+
+    epochs: int = 50
+    max_steps: int = 0
+    batch_size: int = 64
+    labelled_batch_size: int = 64
+    buckets: int = 3
+    evaluation_interval: int = 0
+    metric: StoppingMetric = "accuracy"
+    patience: int = 10
+    seed: int = 0
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets"):
+            _check_integer(f"training.{name}", getattr(self, name), 1)
+        for name in ("max_steps", "evaluation_interval", "patience", "seed"):
+            _check_integer(f"training.{name}", getattr(self, name), 0)
+        _check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
+        _check_choice("training.metric", self.metric, StoppingMetric)
+        _check_choice("training.precision", self.precision, Precision)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of a run's configuration.
+
+    Args:
+        data: Where the rows are and how to read them.
+        model: The networks.
+        objective: What is minimised.
+        optimizer: How weights move.
+        training: How long, on what, from which seed.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

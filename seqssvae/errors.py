@@ -1,0 +1,24 @@
+"""The one family of exceptions for mistakes a user can mend.
+
+The command line prints their message on one line, without a traceback, and exits with status 2.
+"""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave; the message says what, where, and what would be right."""
+
+
+class ConfigurationError(UserError, ValueError):
+    """A field of the configuration is unknown, has a wrong value, or contradicts another."""
+
+
+class DataError(UserError, ValueError):
+    """A data file, or a row of it, cannot be used; the message names file and line."""
+
+
+class RunError(UserError):
+    """A run directory is missing, incomplete, in the way, or not what it should be."""
+
+
+class BackendError(UserError, ImportError):
+    """A twin that was asked for is not installed; the message names the extra to install."""

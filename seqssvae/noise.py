@@ -1,0 +1,55 @@
+"""What is drawn at random in one evaluation of the objective, and in which shape.
+
+Noise is data: a twin draws it on its device from the run's seed, a test or the other twin may inject it. It is
+indexed by label, never by slot, and the masks of the decoder's input are shared by all labels.
+"""
+
+from typing import Literal, NamedTuple
+
+from seqssvae.config import ModelConfig
+from seqssvae.parameters import feature_size
+
+
+class NoiseSpec(NamedTuple):
+    """How one entry of the noise is drawn.
+
+    Args:
+        kind: Standard normal values, or booleans that are True (keep) with probability `keep`.
+        shape: Shape of the array.
+        keep: Probability of True; 1 for `normal`.
+    """
+
+    kind: Literal["normal", "keep"]
+    shape: tuple[int, ...]
+    keep: float = 1.0
+
+
+def noise_specs(
+    model: ModelConfig, label_count: int | None, rows: int, time_steps: int, training: bool = True
+) -> dict[str, NoiseSpec]:
+    """Name, shape and distribution of all that is drawn for one batch.
+
+    Args:
+        model: The networks.
+        label_count: K where y is summed out, None where it is observed.
+        rows: B.
+        time_steps: T.
+        training: Whether dropout and word dropout are on.
+
+    Returns:
+        `z`, of shape `(K, B, Z)` or `(B, Z)`; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
+        shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)` and `decoder.embedding` of shape `(B, T, E)`; with
+        word dropout `word_dropout` of shape `(B, T)`. An entry whose rate is 0 is left out.
+    """
+    labels = () if label_count is None else (label_count,)
+    specs = {"z": NoiseSpec("normal", (*labels, rows, model.latent_size))}
+    if training and model.dropout > 0:
+        keep = 1.0 - model.dropout
+        for tower in range(2 if model.encoder.separate else 1):
+            shape = (rows, time_steps, model.encoder.embedding_size)
+            specs[f"encoder.embedding.{tower}"] = NoiseSpec("keep", shape, keep)
+            specs[f"features.{tower}"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
+        specs["decoder.embedding"] = NoiseSpec("keep", (rows, time_steps, model.decoder.embedding_size), keep)
+    if training and model.word_dropout > 0:
+        specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
+    return specs

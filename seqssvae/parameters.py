@@ -1,0 +1,153 @@
+"""Names, shapes and first values of all weights: the contract between the twins and the run directory.
+
+The layout is PyTorch's (a matrix is `(outputs, inputs)`). Recurrent cells have one bias per gate, and GRU's `n` gate
+a second one inside the reset product, because two biases that only ever add up would move twice as fast under Adam.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from seqssvae.config import ModelConfig, OptimizerConfig
+
+GATES = {"gru": 3, "lstm": 4}
+"""Gates per cell, stacked in PyTorch's order: r, z, n for GRU and i, f, g, o for LSTM."""
+STATES = {"gru": 1, "lstm": 2}
+"""State vectors per cell: h for GRU, h and c for LSTM."""
+
+Shape = tuple[int, ...]
+
+
+def feature_size(model: ModelConfig) -> int:
+    """F, the size of the features of a row that the encoder returns."""
+    return model.encoder.hidden_size * (2 if model.encoder.bidirectional else 1)
+
+
+def _recurrent(prefix: str, model: ModelConfig, inputs: int, hidden: int) -> Iterator[tuple[str, Shape]]:
+    gates = GATES[model.cell] * hidden
+    yield f"{prefix}.weight_ih", (gates, inputs)
+    yield f"{prefix}.weight_hh", (gates, hidden)
+    yield f"{prefix}.bias", (gates,)
+    if model.cell == "gru":
+        yield f"{prefix}.bias_n", (hidden,)
+
+
+def _encoder(model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
+    encoder = model.encoder
+    directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
+    for tower in range(2 if encoder.separate else 1):
+        prefix = f"encoder.towers.{tower}"
+        yield f"{prefix}.embedding", (vocabulary_size, encoder.embedding_size)
+        for layer in range(encoder.layers):
+            inputs = encoder.embedding_size if layer == 0 else feature_size(model)
+            for direction in directions:
+                yield from _recurrent(f"{prefix}.layers.{layer}.{direction}", model, inputs, encoder.hidden_size)
+
+
+def _joint(prefix: str, inputs: int, label_count: int, outputs: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{prefix}.weight", (outputs, inputs)
+    yield f"{prefix}.label_weight", (outputs, label_count)
+    yield f"{prefix}.bias", (outputs,)
+
+
+def _linear(prefix: str, inputs: int, outputs: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{prefix}.weight", (outputs, inputs)
+    yield f"{prefix}.bias", (outputs,)
+
+
+def _decoder(model: ModelConfig, vocabulary_size: int, label_count: int) -> Iterator[tuple[str, Shape]]:
+    decoder, hidden = model.decoder, model.decoder.hidden_size
+    state = STATES[model.cell] * decoder.layers * hidden
+    yield "decoder.embedding", (vocabulary_size, decoder.embedding_size)
+    for layer in range(decoder.layers):
+        yield from _recurrent(
+            f"decoder.layers.{layer}", model, decoder.embedding_size if layer == 0 else hidden, hidden
+        )
+    if decoder.conditioning == "output":
+        yield "decoder.initial_state", (state,)
+        yield from _joint("decoder.condition", model.latent_size, label_count, hidden)
+        yield "decoder.projection.weight", (hidden, hidden)
+        yield "decoder.label_bias", (vocabulary_size, label_count)
+    else:
+        yield from _joint("decoder.initial.hidden", model.latent_size, label_count, hidden)
+        yield from _linear("decoder.initial.output", hidden, state)
+    if decoder.conditioning == "every_step":
+        yield "decoder.condition.weight", (GATES[model.cell] * hidden, model.latent_size)
+        yield "decoder.condition.label_weight", (GATES[model.cell] * hidden, label_count)
+    yield from _linear("decoder.output", hidden, vocabulary_size)
+
+
+def parameter_shapes(model: ModelConfig, vocabulary_size: int, label_count: int) -> dict[str, Shape]:
+    """Name and shape of every weight, in the order in which `initial_weights` draws them.
+
+    Args:
+        model: The networks.
+        vocabulary_size: V, special symbols included.
+        label_count: K.
+
+    Example:
+        >>> shapes = parameter_shapes(ModelConfig(), vocabulary_size=24, label_count=2)
+        >>> shapes["classifier.weight"]
+        (2, 256)
+    """
+    features = feature_size(model)
+    shapes = dict(_encoder(model, vocabulary_size))
+    shapes.update(_linear("classifier", features, label_count))
+    shapes.update(_joint("latent_encoder.hidden", features, label_count, model.encoder.hidden_size))
+    shapes.update(_linear("latent_encoder.loc", model.encoder.hidden_size, model.latent_size))
+    shapes.update(_linear("latent_encoder.scale", model.encoder.hidden_size, model.latent_size))
+    shapes.update(_decoder(model, vocabulary_size, label_count))
+    return shapes
+
+
+def _first_value(name: str, shape: Shape, generator: np.random.Generator) -> np.ndarray:
+    if name.endswith(("bias", "bias_n", "initial_state")):  # label_bias too
+        return np.zeros(shape)
+    if name.endswith("embedding"):
+        return generator.normal(0.0, 1.0, shape)
+    if name.endswith("weight_hh"):  # each gate's block orthogonal (Saxe et al. 2014)
+        blocks = [np.linalg.qr(generator.normal(size=(shape[1], shape[1]))) for _ in range(shape[0] // shape[1])]
+        return np.concatenate([q * np.sign(np.diagonal(r)) for q, r in blocks])
+    bound = float(np.sqrt(6.0 / sum(shape)))  # Glorot & Bengio 2010, equation 16
+    return generator.uniform(-bound, bound, shape)
+
+
+def initial_weights(
+    model: ModelConfig, vocabulary_size: int, label_count: int, seed: int, precision: str = "float32"
+) -> dict[str, np.ndarray]:
+    """The weights training starts from: a function of the seed alone, the same for both twins.
+
+    Args:
+        model: The networks.
+        vocabulary_size: V.
+        label_count: K.
+        seed: Seed of the draw.
+        precision: Floating-point type of the arrays.
+    """
+    generator = np.random.default_rng([seed, 0x5EED])
+    shapes = parameter_shapes(model, vocabulary_size, label_count)
+    return {name: _first_value(name, shape, generator).astype(precision) for name, shape in shapes.items()}
+
+
+def check_weights(found: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> None:
+    """Check names and shapes of weights that come from elsewhere.
+
+    Raises:
+        ValueError: Naming the first weight that is missing, unknown, or of another shape.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise ValueError(f"the weight {name} is missing.")
+        if tuple(found[name].shape) != shape:
+            raise ValueError(f"the weight {name} has shape {tuple(found[name].shape)}, not {shape}.")
+    for name in found:
+        if name not in expected:
+            raise ValueError(f"the weight {name} is unknown to this configuration.")
+
+
+def optimizer_shapes(optimizer: OptimizerConfig, weights: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Name and shape of every array of an optimiser's state: `step`, and moving averages per weight."""
+    averages = ("momentum",) if optimizer.name == "sgd" else ("exp_avg", "exp_avg_sq")
+    shapes: dict[str, Shape] = {"step": ()}
+    shapes.update({f"{name}.{average}": shape for name, shape in weights.items() for average in averages})
+    return shapes

@@ -1,0 +1,176 @@
+"""Symbols and labels, and the numbers that stand for them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.errors import DataError
+
+PAD, UNK, START, END = 0, 1, 2, 3
+"""Ids of the special symbols, as in yoyodyne; ordinary symbols follow from 4."""
+SPECIALS = ("<P>", "<UNK>", "<S>", "<E>")
+"""Names of the special symbols, by id."""
+NEVER_GENERATED = (PAD, START)
+"""Ids whose probability is 0 at every step."""
+
+
+def split_symbols(text: str, separator: str) -> list[str]:
+    """The symbols of a text: its characters, or what the separator separates (nothing between two is no symbol)."""
+    return [symbol for symbol in text.split(separator) if symbol] if separator else list(text)
+
+
+def _check_names(kind: str, names: Sequence[Any], reserved: Sequence[str] = ()) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name or name in reserved:
+            raise DataError(f"A {kind} must be a text that is not empty and not reserved, not {name!r}.")
+    if len(set(names)) != len(names):
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"Each {kind} must stand there once, but {repeated!r} is repeated.")
+
+
+def _field(stored: Mapping[str, Any], key: str, kind: type, what: str) -> Any:
+    if not isinstance(stored, Mapping) or not isinstance(stored.get(key), kind):
+        raise DataError(f"The stored {what} must have a {kind.__name__} named {key!r}.")
+    return stored[key]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols that sequences are made of.
+
+    A symbol whose text is that of a special symbol is read as UNK, so that what `decode` shows can be read again.
+
+    Args:
+        symbols: Ordinary symbols, by id from 4.
+        separator: What separates the symbols of a sequence in text; empty: each character is a symbol.
+
+    Raises:
+        DataError: If a symbol is empty, repeated, or named like a special symbol.
+
+    Example:
+        >>> vocabulary = Vocabulary(("a", "b"), separator="")
+        >>> vocabulary.encode("abc").tolist()
+        [4, 5, 1, 3]
+        >>> vocabulary.decode([4, 5, 1, 3, 0])
+        ['a', 'b', '<UNK>']
+    """
+
+    symbols: tuple[str, ...]
+    separator: str
+
+    def __post_init__(self) -> None:
+        _check_names("symbol", self.symbols, SPECIALS)
+
+    @classmethod
+    def from_sequences(cls, sequences: Iterable[Sequence[str]], separator: str, minimum_count: int = 1) -> "Vocabulary":
+        """The symbols, sorted, that occur at least `minimum_count` times in all sequences together."""
+        counts = Counter(chain.from_iterable(sequences))
+        kept = (symbol for symbol, count in counts.items() if count >= minimum_count and symbol not in SPECIALS)
+        return cls(tuple(sorted(kept)), separator)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {symbol: id_ for id_, symbol in enumerate(self.symbols, start=len(SPECIALS))}
+
+    def __len__(self) -> int:
+        """V, special symbols included."""
+        return len(SPECIALS) + len(self.symbols)
+
+    def encode(self, symbols: Sequence[str]) -> Int[np.ndarray, "T"]:
+        """Ids of the symbols, UNK for unknown ones, with END behind them."""
+        ids = self._ids
+        return np.array([*(ids.get(symbol, UNK) for symbol in symbols), END], dtype=np.int32)
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The symbols of these ids up to END or PAD; UNK is shown by its name, START is left out."""
+        symbols = []
+        for id_ in map(int, ids):
+            if id_ in (END, PAD):
+                break
+            if id_ != START:
+                symbols.append(SPECIALS[UNK] if id_ == UNK else self.symbols[id_ - len(SPECIALS)])
+        return symbols
+
+    def split(self, text: str) -> list[str]:
+        """The symbols of a text."""
+        return split_symbols(text, self.separator)
+
+    def join(self, symbols: Sequence[str]) -> str:
+        """The text of these symbols."""
+        return self.separator.join(symbols)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON needs to hold."""
+        return {"separator": self.separator, "symbols": list(self.symbols)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Vocabulary":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: If it is not what `to_dict` returns.
+        """
+        separator = _field(stored, "separator", str, "vocabulary")
+        return cls(tuple(_field(stored, "symbols", list, "vocabulary")), separator)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes, in the order of their ids.
+
+    Args:
+        names: Their names.
+
+    Raises:
+        DataError: If a name is empty or repeated.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_names("label", self.names)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: id_ for id_, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def __str__(self) -> str:
+        """The names in one line, the first twenty of them if there are more."""
+        shown = ", ".join(self.names[:20])
+        return shown if len(self) <= 20 else f"{shown} and {len(self) - 20} more"
+
+    def index(self, name: str) -> int:
+        """The id of a label.
+
+        Raises:
+            DataError: If there is no such label; the message names those that there are.
+        """
+        if name not in self._ids:
+            raise DataError(f"There is no label {name!r}; known are {self}.")
+        return self._ids[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON needs to hold."""
+        return {"names": list(self.names)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Labels":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: If it is not what `to_dict` returns.
+        """
+        return cls(tuple(_field(stored, "names", list, "labels")))

@@ -1,0 +1,300 @@
+"""The JAX twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from seqssvae.backend import Batch, DecodingMethod, Dimensions, ELBOTerms, Evaluation, StepTotals, TrainingStep, Weights
+from seqssvae.config import Config
+from seqssvae.errors import ConfigurationError
+from seqssvae.noise import NoiseSpec, noise_specs
+from seqssvae.vocabulary import PAD
+from seqssvae_jax import objectives
+from seqssvae_jax.model import SSVAE
+from seqssvae_jax.modules import Noise
+from seqssvae_jax.objectives import Rows
+from seqssvae_jax.optimizers import Optimizer, OptimizerState
+
+_TRAINING, _EVALUATION, _GENERATION = range(3)
+"""What noise is for: keeps the streams of one seed apart."""
+
+
+class TrainState(NamedTuple):
+    """What a training step takes and returns; its buffers are given away.
+
+    Args:
+        weights: All weights by name.
+        optimizer: The optimiser's state.
+    """
+
+    weights: dict[str, Array]
+    optimizer: OptimizerState
+
+
+class _Arrays(NamedTuple):
+    """A batch on the device, without noise."""
+
+    x: Int[Array, "B T"]
+    y: Int[Array, "B"]
+    row_mask: Any
+
+
+def _in_precision(method: Any) -> Any:
+    """Run a method in JAX's x64 mode if, and only if, the run's precision is float64, and on its device."""
+
+    @wraps(method)
+    def wrapped(self: "JaxBackend", *args: Any, **kwargs: Any) -> Any:
+        with self._precision(), jax.default_device(self.device):
+            return method(self, *args, **kwargs)
+
+    return wrapped
+
+
+class JaxBackend:
+    """One model and its optimiser in JAX and NumPyro.
+
+    Args:
+        config: The run's configuration.
+        dimensions: Sizes taken from the data.
+        device: JAX's name of a platform (`cpu`, `cuda`, `tpu`); None: JAX's default device.
+
+    Raises:
+        ConfigurationError: If there is no such device.
+    """
+
+    name = "jax"
+
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+        self.config = config
+        self.device = _device(device)
+        with self._precision(), jax.default_device(self.device):
+            self.ssvae = SSVAE(
+                config.model,
+                dimensions.vocabulary_size,
+                dimensions.label_prior,
+                config.training.seed,
+                precision=config.training.precision,
+            )
+            self.optimizer = Optimizer(config.optimizer)
+            weights = jax.tree.map(jnp.copy, self.ssvae.parameters())  # a step gives its buffers away
+            self.state = TrainState(weights, self.optimizer.initial_state(weights))
+        self._train = jax.jit(self._drawn_step, donate_argnums=0)
+        self._train_on = jax.jit(self.step, donate_argnums=0)
+        self._evaluate = jax.jit(self._drawn_evaluation)
+        self._classify = jax.jit(lambda weights, x: self._features_and_classifier(weights, x)[1].logits)
+        self._encode = jax.jit(self._embedding)
+        self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width"))
+
+    @_in_precision
+    def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
+        """Take these steps in order. What is returned still lies on the device."""
+        totals = []
+        for step in steps:
+            labelled = _arrays(step.labelled) if step.labelled else None
+            unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
+            self.state, total = self._train(
+                self.state, labelled, unlabelled, step.beta, step.learning_rate, np.uint32(step.step)
+            )
+            totals.append(total)
+        return totals
+
+    @_in_precision
+    def train_on(
+        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float
+    ) -> StepTotals:
+        """One step of the optimiser on rows whose noise is given."""
+        self.state, total = self._train_on(self.state, labelled, unlabelled, beta, learning_rate)
+        return total
+
+    def loss(
+        self, weights: dict[str, Array], labelled: Rows | None, unlabelled: Rows | None, beta: Float[Array, ""] | float
+    ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
+        """The run's objective on rows whose noise is given, and the terms of each row: a pure function of the weights."""
+        config = self.config.objective
+        ssvae = self.ssvae.bind(weights)
+        return objectives.objective(ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
+
+    def step(
+        self,
+        state: TrainState,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: Float[Array, ""],
+        learning_rate: Float[Array, ""],
+    ) -> tuple[TrainState, StepTotals]:
+        """One training step as a pure function."""
+        differentiate = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, terms), gradients = differentiate(state.weights, labelled, unlabelled, beta)
+        weights, optimizer, norm = self.optimizer.step(gradients, state.optimizer, state.weights, learning_rate)
+        return TrainState(weights, optimizer), step_totals(loss, norm, labelled, unlabelled, terms)
+
+    @_in_precision
+    def evaluate(self, batch: Batch, seed: int) -> Evaluation:
+        """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
+        terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), np.uint32(seed))
+        return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
+
+    @_in_precision
+    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
+        """log q(y|x)."""
+        return np.asarray(self._classify(self.state.weights, x))
+
+    @_in_precision
+    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+        return np.asarray(self._encode(self.state.weights, x))
+
+    @_in_precision
+    def generate(
+        self,
+        y: Int[np.ndarray, "N"],
+        max_length: int,
+        seed: int,
+        method: DecodingMethod = "sample",
+        beam_width: int = 5,
+        z: Float[np.ndarray, "N Z"] | None = None,
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+        """One sequence per given label, z drawn from its prior unless it is given."""
+        x, log_prob = self._generate(
+            self.state.weights, y, z, np.uint32(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
+        )
+        return np.asarray(x, np.int32), np.asarray(log_prob)
+
+    @_in_precision
+    def get_weights(self) -> Weights:
+        """Copies of all weights."""
+        return {name: np.array(value) for name, value in self.state.weights.items()}
+
+    @_in_precision
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace all weights. Raises ValueError on a wrong name or shape."""
+        self.ssvae.set_weights(weights)
+        self.state = self.state._replace(weights=jax.tree.map(jnp.copy, self.ssvae.parameters()))
+
+    @_in_precision
+    def get_optimizer_state(self) -> Weights:
+        """Copies of the optimiser's state."""
+        return self.optimizer.get_state(self.state.optimizer)
+
+    @_in_precision
+    def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
+        self.state = self.state._replace(optimizer=self.optimizer.set_state(state, self.state.weights))
+
+    @_in_precision
+    def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
+        """A batch on the device with the noise given."""
+        return _with_noise(_arrays(batch), observed, {name: jnp.array(values) for name, values in noise.items()})
+
+    def _drawn_step(
+        self,
+        state: TrainState,
+        labelled: _Arrays | None,
+        unlabelled: _Arrays | None,
+        beta: Float[Array, ""],
+        learning_rate: Float[Array, ""],
+        step: Int[Array, ""],
+    ) -> tuple[TrainState, StepTotals]:
+        keys = jax.random.split(self._key(_TRAINING, step))
+        labelled_rows = self._rows(labelled, keys[0], observed=True) if labelled else None
+        unlabelled_rows = self._rows(unlabelled, keys[1], observed=False) if unlabelled else None
+        return self.step(state, labelled_rows, unlabelled_rows, beta, learning_rate)
+
+    def _drawn_evaluation(
+        self, weights: dict[str, Array], batch: _Arrays, seed: Int[Array, ""]
+    ) -> tuple[ELBOTerms, Float[Array, "B K"]]:
+        rows = self._rows(batch, self._key(_EVALUATION, seed), observed=False, training=False)
+        return objectives.evaluate(self.ssvae.bind(weights), rows)
+
+    def _features_and_classifier(self, weights: dict[str, Array], x: Int[Array, "B T"]) -> tuple[Any, Any]:
+        ssvae = self.ssvae.bind(weights)
+        features = ssvae.encoder(x)
+        return features, ssvae.classifier(features)
+
+    def _embedding(self, weights: dict[str, Array], x: Int[Array, "B T"]) -> Float[Array, "B Z"]:
+        features, classifier = self._features_and_classifier(weights, x)
+        ssvae = self.ssvae.bind(weights)
+        loc = ssvae.latent_encoder(features, ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])).loc
+        return jnp.einsum("bk,kbz->bz", classifier.probs, loc)
+
+    def _generated(
+        self,
+        weights: dict[str, Array],
+        y: Int[Array, "N"],
+        z: Float[Array, "N Z"] | None,
+        seed: Int[Array, ""],
+        time_steps: int,
+        method: DecodingMethod,
+        beam_width: int,
+    ) -> tuple[Int[Array, "N T"], Float[Array, "N"]]:
+        ssvae = self.ssvae.bind(weights)
+        latent_key, key = jax.random.split(self._key(_GENERATION, seed))
+        shape = len(y), self.config.model.latent_size
+        latent = self._draw(NoiseSpec("normal", shape), latent_key) if z is None else z.astype(ssvae.precision)
+        decoder = ssvae.decoder(ssvae.one_hot(y), latent, time_steps)
+        if method == "beam":
+            sequences, scores = decoder.beam_search(beam_width)
+            return sequences[:, 0], scores[:, 0]
+        x = decoder.greedy() if method == "greedy" else decoder.sample(key)
+        return x, decoder.log_prob(x)
+
+    def _rows(self, batch: _Arrays, key: PRNGKeyArray, observed: bool, training: bool = True) -> Rows:
+        labels = None if observed else self.ssvae.label_count
+        specs = noise_specs(self.config.model, labels, *batch.x.shape, training=training)
+        keys = jax.random.split(key, len(specs))
+        noise = {name: self._draw(spec, keys[index]) for index, (name, spec) in enumerate(specs.items())}
+        return _with_noise(batch, observed, noise)
+
+    def _draw(self, spec: NoiseSpec, key: PRNGKeyArray) -> Array:
+        if spec.kind == "normal":
+            return jax.random.normal(key, spec.shape, self.config.training.precision)
+        return jax.random.bernoulli(key, spec.keep, spec.shape)
+
+    def _key(self, purpose: int, number: Int[Array, ""]) -> PRNGKeyArray:
+        """A stream of random numbers of its own for each seed, purpose and number."""
+        key = jax.random.fold_in(jax.random.key(self.config.training.seed), purpose)
+        return jax.random.fold_in(key, number)
+
+    def _precision(self) -> AbstractContextManager:
+        return jax.enable_x64(self.config.training.precision == "float64")
+
+
+def step_totals(
+    loss: Array, norm: Array, labelled: Rows | None, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...]
+) -> StepTotals:
+    """Sums over a step's real rows."""
+    batches = [rows for rows in (labelled, unlabelled) if rows is not None]
+    return StepTotals(
+        loss=loss,
+        gradient_norm=norm,
+        terms=ELBOTerms(*(sum(part.sum() for part in parts) for parts in zip(*terms, strict=True))),
+        rows=sum(rows.row_mask.sum() for rows in batches),
+        labelled_rows=0 if labelled is None else labelled.row_mask.sum(),
+        symbols=sum((rows.x != PAD).sum() for rows in batches),
+    )
+
+
+def _with_noise(batch: _Arrays, observed: bool, noise: Noise) -> Rows:
+    y = jnp.maximum(batch.y, 0) if observed else None  # filler rows: any label will do
+    return Rows(batch.x, y, batch.row_mask, noise)
+
+
+def _arrays(batch: Batch) -> _Arrays:
+    return _Arrays(jnp.asarray(batch.x, jnp.int32), jnp.asarray(batch.y, jnp.int32), jnp.asarray(batch.row_mask))
+
+
+def _device(name: str | None) -> Any:
+    if name is None:
+        return None
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"JAX has no device {name!r} here ({reason}): try cpu.") from error

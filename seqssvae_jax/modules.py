@@ -1,0 +1,311 @@
+"""The networks: each takes arrays and returns a distribution, so that the programs read as the graphical model.
+
+`y` enters as a one-hot vector, of shape `(K, 1, K)` where it is enumerated and `(B, K)` where it is observed.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+from numpyro import distributions as dist
+
+from seqssvae.config import ModelConfig
+from seqssvae.parameters import GATES, STATES, feature_size
+from seqssvae.vocabulary import PAD, START, UNK
+from seqssvae_jax.distributions import AutoregressiveCategorical, DiagonalNormal
+from seqssvae_jax.recurrence import RecurrentLayer, State, linear
+
+Noise = Mapping[str, Array]
+
+SCALE_FLOOR = 1e-4
+"""Least standard deviation of q(z|x,y)."""
+
+
+def dropped(values: Array, noise: Noise, name: str, rate: float) -> Array:
+    """Inverted dropout with the mask of that name; without one (as in evaluation), the values as they are."""
+    return values * noise[name] / (1.0 - rate) if name in noise else values
+
+
+class Linear(nnx.Module):
+    """`W a + b`, with the weights of `seqssvae.parameters`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
+        """Apply it to the last dimension."""
+        return linear(inputs, self.weight[...]) + self.bias[...]
+
+
+class JointLinear(nnx.Module):
+    """`W a + U y + b`: a linear map of `[a, y]` that never concatenates, so that each part keeps its own shape.
+
+    Args:
+        inputs: Size of a.
+        label_count: K.
+        outputs: Size of the result.
+        bias: Whether there is a b.
+    """
+
+    def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
+        self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
+        self.label_weight = nnx.Param(jnp.zeros((outputs, label_count)))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, inputs: Float[Array, "*#N I"], y: Float[Array, "*#N L"]) -> Float[Array, "*#N O"]:
+        """The two products, broadcast against each other: `(B, I)` with `(K, 1, K)` gives `(K, B, O)`."""
+        result = linear(inputs, self.weight[...]) + linear(y, self.label_weight[...])
+        return result + self.bias[...] if hasattr(self, "bias") else result
+
+
+def reverse_rows(values: Float[Array, "B T F"], lengths: Int[Array, "B"]) -> Float[Array, "B T F"]:
+    """Reverse the real positions of each row and leave the padding behind them: its own inverse."""
+    positions = jnp.arange(values.shape[1])
+    mirrored = lengths[:, None] - 1 - positions
+    index = jnp.where(mirrored >= 0, mirrored, positions)
+    return jnp.take_along_axis(values, index[:, :, None], 1)
+
+
+class EncoderTower(nnx.Module):
+    """Embedding and recurrent layers that turn a row into its features."""
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+        encoder = model.encoder
+        self.pooling = encoder.pooling
+        directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
+        self.embedding = nnx.Param(jnp.zeros((vocabulary_size, encoder.embedding_size)))
+        sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
+        self.layers = nnx.List(
+            nnx.Dict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in directions})
+            for size in sizes
+        )
+
+    def __call__(
+        self, x: Int[Array, "B T"], keep_embedding: Bool[Array, "B T E"] | None, rate: float
+    ) -> Float[Array, "B F"]:
+        """Features of each row; zeros for filler rows."""
+        mask = x != PAD
+        lengths = mask.sum(1)
+        states = self.embedding[...][x]
+        if keep_embedding is not None:
+            states = states * keep_embedding / (1.0 - rate)
+        for layer in self.layers:
+            states = jnp.concatenate([self._read(cell, name, states, lengths) for name, cell in layer.items()], -1)
+        return self._pool(states, mask, lengths)
+
+    @staticmethod
+    def _read(
+        layer: RecurrentLayer, direction: str, states: Float[Array, "B T I"], lengths: Int[Array, "B"]
+    ) -> Float[Array, "B T H"]:
+        backwards = direction == "right_to_left"
+        gates = layer.project(states)
+        if backwards:
+            gates = reverse_rows(gates, lengths)
+        outputs = layer(gates, None, layer.zero_state(len(states)))
+        return reverse_rows(outputs, lengths) if backwards else outputs
+
+    def _pool(
+        self, states: Float[Array, "B T F"], mask: Bool[Array, "B T"], lengths: Int[Array, "B"]
+    ) -> Float[Array, "B F"]:
+        real = (lengths > 0)[:, None]
+        if self.pooling == "mean":
+            return (states * mask[:, :, None]).sum(1) / jnp.maximum(lengths, 1)[:, None]
+        if self.pooling == "max":
+            lowest = jnp.finfo(states.dtype).min
+            return jnp.where(real, jnp.where(mask[:, :, None], states, lowest).max(1), 0.0)
+        size = self.layers[-1]["left_to_right"].hidden_size
+        last = jnp.maximum(lengths - 1, 0)[:, None, None]
+        ends = [jnp.take_along_axis(states[..., :size], last, 1)[:, 0]]
+        if states.shape[-1] > size:
+            ends.append(states[:, 0, size:])
+        return jnp.where(real, jnp.concatenate(ends, -1), 0.0)
+
+
+class Encoder(nnx.Module):
+    """Reads x once per row, whatever the number of labels.
+
+    With separate encoders there are two sets of features, one for q(y|x) and one for q(z|x,y).
+    """
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+        self.dropout = model.dropout
+        towers = 2 if model.encoder.separate else 1
+        self.towers = nnx.List(EncoderTower(model, vocabulary_size) for _ in range(towers))
+
+    def __call__(self, x: Int[Array, "B T"], noise: Noise | None = None) -> tuple[Float[Array, "B F"], ...]:
+        """Features of each row, from each tower."""
+        noise = noise or {}
+        return tuple(
+            dropped(
+                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout),
+                noise,
+                f"features.{index}",
+                self.dropout,
+            )
+            for index, tower in enumerate(self.towers)
+        )
+
+
+class Classifier(Linear):
+    """q(y|x)."""
+
+    def __init__(self, model: ModelConfig, label_count: int) -> None:
+        super().__init__(feature_size(model), label_count)
+
+    def __call__(self, features: tuple[Float[Array, "B F"], ...]) -> dist.CategoricalLogits:
+        """A Categorical of batch shape `(B,)` over K labels, from the first features."""
+        return dist.CategoricalLogits(jax.nn.log_softmax(super().__call__(features[0])))
+
+
+class LatentEncoder(nnx.Module):
+    """q(z|x,y)."""
+
+    def __init__(self, model: ModelConfig, label_count: int) -> None:
+        hidden = model.encoder.hidden_size
+        self.hidden = JointLinear(feature_size(model), label_count, hidden)
+        self.loc = Linear(hidden, model.latent_size)
+        self.scale = Linear(hidden, model.latent_size)
+
+    def __call__(
+        self, features: tuple[Float[Array, "B F"], ...], y: Float[Array, "*#B L"], noise: Noise | None = None
+    ) -> DiagonalNormal:
+        """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features; the noise, if any, is `z`."""
+        hidden = jnp.tanh(self.hidden(features[-1], y))
+        scale = jax.nn.softplus(self.scale(hidden)) + SCALE_FLOOR
+        return DiagonalNormal(self.loc(hidden), scale, noise=(noise or {}).get("z"))
+
+
+class InitialState(nnx.Module):
+    """The first state of the decoder as a function of y and z: a perceptron with one hidden layer."""
+
+    def __init__(self, latent_size: int, label_count: int, hidden: int, states: int) -> None:
+        self.hidden = JointLinear(latent_size, label_count, hidden)
+        self.output = Linear(hidden, states)
+
+    def __call__(self, z: Float[Array, "*#B Z"], y: Float[Array, "*#B L"]) -> Float[Array, "*#B S"]:
+        """All states, one behind the other, before their last non-linearity."""
+        return self.output(jnp.tanh(self.hidden(z, y)))
+
+
+class Projection(nnx.Module):
+    """`W a`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
+
+    def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
+        """Apply it to the last dimension."""
+        return linear(inputs, self.weight[...])
+
+
+class Decoder(nnx.Module):
+    """p(x|y,z): a recurrent network whose conditioning on y and z is one of three (`Conditioning` in the configuration)."""
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int) -> None:
+        decoder, hidden = model.decoder, model.decoder.hidden_size
+        self.conditioning = decoder.conditioning
+        self.dropout = model.dropout
+        self.state_kinds = STATES[model.cell]
+        self.embedding = nnx.Param(jnp.zeros((vocabulary_size, decoder.embedding_size)))
+        sizes = [decoder.embedding_size] + [hidden] * (decoder.layers - 1)
+        self.layers = nnx.List(RecurrentLayer(model.cell, size, hidden) for size in sizes)
+        states = self.state_kinds * decoder.layers * hidden
+        if decoder.conditioning == "output":
+            self.initial_state = nnx.Param(jnp.zeros(states))
+            self.condition = JointLinear(model.latent_size, label_count, hidden)
+            self.projection = Projection(hidden, hidden)
+            self.label_bias = nnx.Param(jnp.zeros((vocabulary_size, label_count)))
+        else:
+            self.initial = InitialState(model.latent_size, label_count, hidden, states)
+        if decoder.conditioning == "every_step":
+            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
+        self.output = Linear(hidden, vocabulary_size)
+
+    def __call__(
+        self, y: Float[Array, "*#B L"], z: Float[Array, "*B Z"], time_steps: int, noise: Noise | None = None
+    ) -> AutoregressiveCategorical:
+        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
+
+        def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:
+            return ConditionedDecoder(self, y, z, noise or {})
+
+        return AutoregressiveCategorical(conditioned, y, z, time_steps)
+
+
+class ConditionedDecoder:
+    """The decoder for one label per row and given z: all symbols at once (teacher forcing), or one at a time.
+
+    It is written for `(B, ...)`; under enumeration it is `vmap`ped over labels, and what does not depend on the label
+    (embeddings, the products with the input weights, with `output` conditioning the whole recurrence) stays without a
+    label dimension by itself.
+    """
+
+    def __init__(self, decoder: Decoder, y: Float[Array, "#B L"], z: Float[Array, "B Z"], noise: Noise) -> None:
+        self.decoder = decoder
+        self.noise = noise
+        self.y = y
+        self.z = z
+
+    def teacher_forced(self, x: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+        """Logits of every next symbol, given those before it in x."""
+        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
+        if "word_dropout" in self.noise:
+            inputs = jnp.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
+        embedded = self.decoder.embedding[...][inputs]
+        embedded = dropped(embedded, self.noise, "decoder.embedding", self.decoder.dropout)
+        return self._logits(self._recurrence(embedded), time=True)
+
+    def _recurrence(self, embedded: Float[Array, "B T E"]) -> Float[Array, "B T H"]:
+        """Outputs of the top layer."""
+        outputs, constant = embedded, self._constant()
+        for layer, state in zip(self.decoder.layers, self.initial_states(), strict=True):
+            outputs = layer(layer.project(outputs), constant, state)
+            constant = None
+        return outputs
+
+    def initial_states(self) -> list[State]:
+        """First states, a tuple per layer, each of shape `(B, H)`."""
+        decoder = self.decoder
+        if decoder.conditioning == "output":
+            flat = jnp.broadcast_to(decoder.initial_state[...], (len(self.z), decoder.initial_state[...].size))
+        else:
+            flat = decoder.initial(self.z, self.y)
+        parts = jnp.split(jnp.tanh(flat), decoder.state_kinds * len(decoder.layers), -1)
+        return [tuple(parts[layer :: len(decoder.layers)]) for layer in range(len(decoder.layers))]
+
+    def _constant(self) -> Float[Array, "B G"] | None:
+        every_step = self.decoder.conditioning == "every_step"
+        return self.decoder.condition(self.z, self.y) if every_step else None
+
+    def _logits(self, outputs: Float[Array, "B *T H"], time: bool) -> Float[Array, "B *T V"]:
+        decoder = self.decoder
+        if decoder.conditioning != "output":
+            return decoder.output(outputs)
+        condition = decoder.condition(self.z, self.y)
+        label_bias = linear(self.y, decoder.label_bias[...])
+        if time:
+            condition, label_bias = condition[:, None], label_bias[:, None]
+        return decoder.output(jnp.tanh(decoder.projection(outputs) + condition)) + label_bias
+
+    def step(self, symbols: Int[Array, "B"], states: list[State]) -> tuple[Float[Array, "B V"], list[State]]:
+        """Logits of the next symbol after `symbols`, and the states after reading them."""
+        inputs = self.decoder.embedding[...][symbols]
+        constant = self._constant()
+        new_states: list[State] = []
+        for layer, state in zip(self.decoder.layers, states, strict=True):
+            gates = layer.project(inputs)
+            if constant is not None and not new_states:
+                gates = gates + constant
+            new_states.append(layer.step(gates, state))
+            inputs = new_states[-1][0]
+        return self._logits(inputs, time=False), new_states
+
+    def repeat_rows(self, times: int) -> "ConditionedDecoder":
+        """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
+        y = jnp.broadcast_to(self.y, (len(self.z), self.y.shape[-1]))
+        return ConditionedDecoder(self.decoder, jnp.repeat(y, times, 0), jnp.repeat(self.z, times, 0), {})

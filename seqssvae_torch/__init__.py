@@ -1,0 +1,1 @@
+"""PyTorch / Pyro twin."""

@@ -1,0 +1,190 @@
+"""The PyTorch twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seqssvae.backend import Batch, DecodingMethod, Dimensions, ELBOTerms, Evaluation, StepTotals, TrainingStep, Weights
+from seqssvae.config import Config
+from seqssvae.errors import ConfigurationError
+from seqssvae.noise import NoiseSpec, noise_specs
+from seqssvae.vocabulary import PAD
+from seqssvae_torch import objectives
+from seqssvae_torch.model import SSVAE
+from seqssvae_torch.modules import Noise
+from seqssvae_torch.objectives import Rows
+from seqssvae_torch.optimizers import Optimizer
+
+_TRAINING, _EVALUATION, _GENERATION = range(3)
+"""What noise is for: keeps the streams of one seed apart."""
+
+
+class TorchBackend:
+    """One model and its optimiser in PyTorch and Pyro.
+
+    Args:
+        config: The run's configuration.
+        dimensions: Sizes taken from the data.
+        device: PyTorch's name of a device; None: the CPU.
+
+    Raises:
+        ConfigurationError: If there is no such device.
+    """
+
+    name = "torch"
+
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+        self.config = config
+        self.device = _device(device)
+        self.ssvae = SSVAE(
+            config.model,
+            dimensions.vocabulary_size,
+            dimensions.label_prior,
+            config.training.seed,
+            name=None,
+            precision=config.training.precision,
+        ).to(self.device)
+        self.optimizer = Optimizer(config.optimizer, self.ssvae)
+
+    def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
+        """Take these steps in order. What is returned still lies on the device."""
+        totals = []
+        for step in steps:
+            generator = self._generator(_TRAINING, step.step)
+            labelled = self._rows(step.labelled, generator, observed=True) if step.labelled else None
+            unlabelled = self._rows(step.unlabelled, generator, observed=False) if step.unlabelled else None
+            totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
+        return totals
+
+    def train_on(
+        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float
+    ) -> StepTotals:
+        """One step of the optimiser on rows whose noise is given."""
+        loss, terms = self.loss(labelled, unlabelled, beta)
+        norm = self.optimizer.step(loss, learning_rate)
+        return step_totals(loss.detach(), norm, labelled, unlabelled, terms)
+
+    def loss(
+        self, labelled: Rows | None, unlabelled: Rows | None, beta: float
+    ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
+        """The run's objective on rows whose noise is given, and the terms of each row."""
+        config = self.config.objective
+        return objectives.objective(self.ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
+
+    def evaluate(self, batch: Batch, seed: int) -> Evaluation:
+        """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
+        rows = self._rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
+        terms, log_q_y = objectives.evaluate(self.ssvae, rows)
+        return Evaluation(ELBOTerms(*(_numpy(term) for term in terms)), _numpy(log_q_y))
+
+    @torch.no_grad()
+    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
+        """log q(y|x)."""
+        return _numpy(self.ssvae.classifier(self.ssvae.encoder(self._tensor(x))).logits)
+
+    @torch.no_grad()
+    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+        features = self.ssvae.encoder(self._tensor(x))
+        labels = torch.arange(self.ssvae.label_count, device=self.device)[:, None]
+        loc = self.ssvae.latent_encoder(features, self.ssvae.one_hot(labels)).loc
+        return _numpy(torch.einsum("bk,kbz->bz", self.ssvae.classifier(features).probs, loc))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        y: Int[np.ndarray, "N"],
+        max_length: int,
+        seed: int,
+        method: DecodingMethod = "sample",
+        beam_width: int = 5,
+        z: Float[np.ndarray, "N Z"] | None = None,
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+        """One sequence per given label, z drawn from its prior unless it is given."""
+        generator = self._generator(_GENERATION, seed)
+        shape = len(y), self.config.model.latent_size
+        latent = self._draw(NoiseSpec("normal", shape), generator) if z is None else self._tensor(z)
+        one_hot = self.ssvae.one_hot(self._tensor(y))
+        decoder = self.ssvae.decoder(one_hot, latent.to(one_hot.dtype), max_length + 1)
+        if method == "beam":
+            sequences, scores = decoder.beam_search(beam_width)
+            return _numpy(sequences[:, 0]).astype(np.int32), _numpy(scores[:, 0])
+        x = decoder.greedy() if method == "greedy" else decoder.sample(generator=generator)
+        return _numpy(x).astype(np.int32), _numpy(decoder.log_prob(x))
+
+    def get_weights(self) -> Weights:
+        """Copies of all weights."""
+        return self.ssvae.get_weights()
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace all weights. Raises ValueError on a wrong name or shape."""
+        self.ssvae.set_weights(weights)
+
+    def get_optimizer_state(self) -> Weights:
+        """Copies of the optimiser's state."""
+        return self.optimizer.get_state()
+
+    def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
+        self.optimizer.set_state(state)
+
+    def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
+        """A batch on the device with the noise given."""
+        moved = {name: self._tensor(values) for name, values in noise.items()}
+        return self._with_noise(batch, observed, moved)
+
+    def _rows(self, batch: Batch, generator: torch.Generator, observed: bool, training: bool = True) -> Rows:
+        labels = None if observed else self.ssvae.label_count
+        specs = noise_specs(self.config.model, labels, *batch.x.shape, training=training)
+        return self._with_noise(batch, observed, {name: self._draw(spec, generator) for name, spec in specs.items()})
+
+    def _with_noise(self, batch: Batch, observed: bool, noise: Noise) -> Rows:
+        y = self._tensor(np.maximum(batch.y, 0)) if observed else None  # filler rows: any label will do
+        return Rows(self._tensor(batch.x), y, self._tensor(batch.row_mask), noise)
+
+    def _draw(self, spec: NoiseSpec, generator: torch.Generator) -> Tensor:
+        dtype = self.ssvae.log_prior.dtype
+        if spec.kind == "normal":
+            return torch.randn(spec.shape, generator=generator, device=self.device, dtype=dtype)
+        return torch.rand(spec.shape, generator=generator, device=self.device, dtype=dtype) < spec.keep
+
+    def _generator(self, purpose: int, number: int) -> torch.Generator:
+        """A stream of random numbers of its own for each seed, purpose and number."""
+        words = np.random.SeedSequence([self.config.training.seed, purpose, number]).generate_state(2)
+        return torch.Generator(self.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return tensor.long() if not tensor.is_floating_point() and tensor.dtype != torch.bool else tensor
+
+
+def step_totals(
+    loss: Tensor, norm: Tensor, labelled: Rows | None, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...]
+) -> StepTotals:
+    """Sums over a step's real rows."""
+    batches = [rows for rows in (labelled, unlabelled) if rows is not None]
+    return StepTotals(
+        loss=loss,
+        gradient_norm=norm,
+        terms=ELBOTerms(*(sum(part.sum() for part in parts) for parts in zip(*terms, strict=True))),
+        rows=sum(rows.row_mask.sum() for rows in batches),
+        labelled_rows=0 if labelled is None else labelled.row_mask.sum(),
+        symbols=sum((rows.x != PAD).sum() for rows in batches),
+    )
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"PyTorch has no device {name!r} here ({reason}): try cpu.") from error
+    return device
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

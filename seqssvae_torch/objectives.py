@@ -1,0 +1,139 @@
+"""The objectives as Pyro ELBO objects that also keep the terms of the ELBO apart.
+
+    labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
+    unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
+    minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
+
+The KL of z is `log q(z|x,y) - log p(z)` at the drawn z.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine import Trace
+from torch import Tensor
+
+from seqssvae.backend import ELBOTerms
+from seqssvae_torch.model import SSVAE
+from seqssvae_torch.modules import Noise
+
+
+class Rows(NamedTuple):
+    """One batch on the device, and its noise.
+
+    Args:
+        x: Symbol ids.
+        y: Label ids, or None where they are missing.
+        row_mask: True for real rows.
+        noise: As in `seqssvae.noise`.
+    """
+
+    x: Int[Tensor, "B T"]
+    y: Int[Tensor, "B"] | None
+    row_mask: Bool[Tensor, "B"]
+    noise: Noise
+
+
+class _Recorded:
+    """Keeps the traces of the last evaluation, from which the terms of the ELBO are read."""
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        self.model_trace, self.guide_trace = super()._get_trace(model, guide, args, kwargs)  # type: ignore[misc]
+        return self.model_trace, self.guide_trace
+
+
+class LabelledELBO(_Recorded, Trace_ELBO):
+    """`sum L` over labelled rows (its negative, as Pyro minimises). Nothing is enumerated."""
+
+    def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
+        """Terms of each row, of the last evaluation; `classification` is 0."""
+        model, guide = self.model_trace.nodes, self.guide_trace.nodes
+        reconstruction = _unmasked(model["x"])
+        kl_z = _unmasked(guide["z"]) - _unmasked(model["z"])
+        kl_y = -_unmasked(model["y"])
+        return _masked(ELBOTerms(reconstruction, kl_z, kl_y, torch.zeros_like(kl_y)), row_mask)
+
+
+class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
+    """`sum U` over unlabelled rows (its negative), with y summed out exactly, all labels at once."""
+
+    def __init__(self) -> None:
+        super().__init__(max_plate_nesting=1)
+
+    def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
+        """Terms of each row, of the last evaluation; `classification` is 0."""
+        model, guide = self.model_trace.nodes, self.guide_trace.nodes
+        log_q_y = _unmasked(guide["y"])
+        q_y = log_q_y.exp()
+        reconstruction = (q_y * _unmasked(model["x"])).sum(0)
+        kl_z = (q_y * (_unmasked(guide["z"]) - _unmasked(model["z"]))).sum(0)
+        kl_y = (q_y * (log_q_y - _unmasked(model["y"]))).sum(0)
+        return _masked(ELBOTerms(reconstruction, kl_z, kl_y, torch.zeros_like(kl_y)), row_mask)
+
+
+def _unmasked(site: dict[str, Any]) -> Tensor:
+    """Log-probability of a site without mask and scale; Pyro has already computed it for the ELBO."""
+    return site["unscaled_log_prob"].detach()
+
+
+def _masked(terms: ELBOTerms, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
+    return ELBOTerms(*(torch.where(row_mask, term, 0.0) for term in terms))
+
+
+def negative_elbo(
+    ssvae: SSVAE, rows: Rows, beta: float, features: tuple[Tensor, ...]
+) -> tuple[Float[Tensor, ""], ELBOTerms]:
+    """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
+    elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
+    loss = elbo.differentiable_loss(
+        ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features
+    )
+    return loss, elbo.terms(rows.row_mask)
+
+
+def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]:
+    """Terms of each row at beta 1, y summed out, and log q(y|x)."""
+    with torch.no_grad():
+        features = ssvae.encoder(rows.x, rows.noise)
+        elbo = UnlabelledELBO()
+        elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, 1.0, rows.noise, features)
+        return elbo.terms(rows.row_mask), ssvae.classifier(features).logits
+
+
+def objective(
+    ssvae: SSVAE,
+    labelled: Rows | None,
+    unlabelled: Rows | None,
+    alpha: float,
+    beta: float,
+    generative: bool = True,
+) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
+    """What one training step minimises, and the terms of each row.
+
+    Args:
+        ssvae: The model.
+        labelled: Rows whose label is observed, or None.
+        unlabelled: Rows whose label is missing, or None.
+        alpha: Weight of the classification term.
+        beta: Weight of the KL of z.
+        generative: False for the classification term alone (with weight 1).
+    """
+    loss = ssvae.log_prior.new_zeros(())
+    batches = [rows for rows in (labelled, unlabelled) if rows is not None]
+    real_rows = sum(rows.row_mask.sum() for rows in batches)
+    terms = []
+    for rows in batches:
+        features = ssvae.encoder(rows.x, rows.noise)
+        if generative:
+            negative, row_terms = negative_elbo(ssvae, rows, beta, features)
+            loss = loss + negative / real_rows
+        else:
+            row_terms = ELBOTerms(*torch.zeros(4, len(rows.x), dtype=loss.dtype, device=loss.device))
+        if rows.y is not None:
+            surprise = torch.where(rows.row_mask, -ssvae.classifier(features).log_prob(rows.y), 0.0)
+            loss = loss + (alpha if generative else 1.0) * surprise.sum() / rows.row_mask.sum()
+            row_terms = row_terms._replace(classification=surprise.detach())
+        terms.append(row_terms)
+    return loss, tuple(terms)

@@ -64,76 +64,108 @@ def lstm_step(
     return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
-def _label_gates(row_gates: Tensor, constant: Tensor, step: int) -> Tensor:
-    """Gates of one step for all labels: `(B, G)` of the rows plus `(K, B, G)`, folded."""
-    return fold(row_gates[step] + constant)
+def _fill_gates(activations: Tensor, row_gates: Tensor, constant: Tensor | None, labels: int) -> None:
+    """Write the gates' inputs of all steps and labels, `(T, B, G)` of the rows plus `(K, B, G)`, where they will be used."""
+    steps, rows, size = row_gates.shape
+    by_label = activations[:, :, :size].unflatten(1, (labels, rows))
+    if constant is None:
+        by_label.copy_(row_gates[:, None].expand_as(by_label))
+    else:
+        torch.add(row_gates[:, None], constant, out=by_label)
+
+
+def _grad_inputs(grad_gates: Tensor, labels: int, has_constant: bool) -> tuple[Tensor, Tensor | None]:
+    """Gradients of row gates and constant from those of the gates of all labels."""
+    by_label = grad_gates.unflatten(1, (labels, -1))
+    return by_label.sum(1), by_label.sum(0) if has_constant else None
 
 
 class _GRU(torch.autograd.Function):
-    """`gru_step` over a sequence. Gates are `(T, B, 3H)` and `(K, B, 3H)`, states `(K*B, H)`, outputs `(T, K*B, H)`."""
+    """`gru_step` over a sequence.
+
+    Gates are `(T, B, 3H)` and `(K, B, 3H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: r, u, n and
+    `W_n h + bias_n` of every step.
+    """
 
     @staticmethod
     def forward(
-        context: Any, row_gates: Tensor, constant: Tensor, hidden: Tensor, weight_hh: Tensor, bias_n: Tensor
+        context: Any,
+        row_gates: Tensor,
+        constant: Tensor | None,
+        labels: int,
+        hidden: Tensor,
+        weight_hh: Tensor,
+        bias_n: Tensor,
     ) -> Tensor:
         size, transposed = hidden.shape[1], weight_hh.t()
         outputs = hidden.new_empty(len(row_gates) + 1, *hidden.shape)
         activations = hidden.new_empty(len(row_gates), len(hidden), 4 * size)
+        recurrent = hidden.new_empty(len(hidden), 3 * size)
+        _fill_gates(activations, row_gates, constant, labels)
         outputs[0] = hidden
         for step in range(len(row_gates)):
-            gates, previous = _label_gates(row_gates, constant, step), outputs[step]
-            recurrent = previous @ transposed
-            open_gates = gates[:, : 2 * size].add_(recurrent[:, : 2 * size]).sigmoid_()
-            reset, update = open_gates[:, :size], open_gates[:, size:]
-            inner = recurrent[:, 2 * size :].add_(bias_n)
-            candidate = gates[:, 2 * size :].addcmul_(reset, inner).tanh_()
-            torch.lerp(candidate, previous, update, out=outputs[step + 1])
-            activations[step, :, : 3 * size] = gates
-            activations[step, :, 3 * size :] = inner
+            kept = activations[step]
+            torch.mm(outputs[step], transposed, out=recurrent)
+            open_gates = kept[:, : 2 * size].add_(recurrent[:, : 2 * size]).sigmoid_()
+            inner = torch.add(recurrent[:, 2 * size :], bias_n, out=kept[:, 3 * size :])
+            candidate = kept[:, 2 * size : 3 * size].addcmul_(open_gates[:, :size], inner).tanh_()
+            torch.lerp(candidate, outputs[step], open_gates[:, size:], out=outputs[step + 1])
         context.save_for_backward(outputs, activations, weight_hh)
-        context.labels = len(constant)
+        context.labels, context.has_constant = labels, constant is not None
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
+    def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight_hh = context.saved_tensors
-        (grad_outputs_all,) = grad_outputs
-        steps, rows, size = grad_outputs_all.shape
+        steps, rows, size = grad_outputs[0].shape
+        reset, update, candidate, inner = activations.chunk(4, -1)
+        by_update = (outputs[:-1] - candidate) * update * (1 - update)
+        by_candidate = (1 - update) * (1 - candidate * candidate)
+        by_reset = inner * reset * (1 - reset)
         grad_gates = activations.new_empty(steps, rows, 3 * size)
-        grad_recurrent = activations.new_empty(steps, rows, 3 * size)
+        grad_recurrent = torch.empty_like(grad_gates)
         grad_hidden = torch.zeros_like(outputs[0])
         for step in reversed(range(steps)):
-            grad_hidden = grad_hidden + grad_outputs_all[step]
-            reset, update, candidate, inner = activations[step].chunk(4, -1)
-            grad_update = grad_hidden * (outputs[step] - candidate) * (update * (1 - update))
-            grad_candidate = grad_hidden * (1 - update) * (1 - candidate * candidate)
-            grad_reset = grad_candidate * inner * (reset * (1 - reset))
-            torch.cat((grad_reset, grad_update, grad_candidate), -1, out=grad_gates[step])
-            torch.cat((grad_reset, grad_update, grad_candidate * reset), -1, out=grad_recurrent[step])
-            grad_hidden = torch.addmm(grad_hidden * update, grad_recurrent[step], weight_hh)
+            grad_hidden = grad_hidden + grad_outputs[0][step]
+            gates = grad_gates[step]
+            grad_candidate = torch.mul(grad_hidden, by_candidate[step], out=gates[:, 2 * size :])
+            torch.mul(grad_hidden, by_update[step], out=gates[:, size : 2 * size])
+            torch.mul(grad_candidate, by_reset[step], out=gates[:, :size])
+            grad_recurrent[step, :, : 2 * size] = gates[:, : 2 * size]
+            torch.mul(grad_candidate, reset[step], out=grad_recurrent[step, :, 2 * size :])
+            grad_hidden = torch.addmm(grad_hidden.mul_(update[step]), grad_recurrent[step], weight_hh)
         grad_weight = grad_recurrent.flatten(0, 1).t() @ outputs[:-1].flatten(0, 1)
         grad_bias_n = grad_recurrent[:, :, 2 * size :].sum((0, 1))
-        by_label = grad_gates.reshape(steps, context.labels, -1, 3 * size)
-        return by_label.sum(1), by_label.sum(0), grad_hidden, grad_weight, grad_bias_n
+        grad_rows, grad_constant = _grad_inputs(grad_gates, context.labels, context.has_constant)
+        return grad_rows, grad_constant, None, grad_hidden, grad_weight, grad_bias_n
 
 
 class _LSTM(torch.autograd.Function):
-    """`lstm_step` over a sequence. Gates are `(T, B, 4H)` and `(K, B, 4H)`, states `(K*B, H)`, outputs `(T, K*B, H)`."""
+    """`lstm_step` over a sequence.
+
+    Gates are `(T, B, 4H)` and `(K, B, 4H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: the open
+    gates i, f, g, o and the cell of every step.
+    """
 
     @staticmethod
     def forward(
-        context: Any, row_gates: Tensor, constant: Tensor, hidden: Tensor, cell: Tensor, weight_hh: Tensor
+        context: Any,
+        row_gates: Tensor,
+        constant: Tensor | None,
+        labels: int,
+        hidden: Tensor,
+        cell: Tensor,
+        weight_hh: Tensor,
     ) -> Tensor:
         size, transposed = hidden.shape[1], weight_hh.t()
         outputs = hidden.new_empty(len(row_gates) + 1, *hidden.shape)
-        cells = hidden.new_empty(len(row_gates) + 1, *hidden.shape)
+        cells = torch.empty_like(outputs)
         activations = hidden.new_empty(len(row_gates), len(hidden), 4 * size)
+        _fill_gates(activations, row_gates, constant, labels)
         outputs[0], cells[0] = hidden, cell
         for step in range(len(row_gates)):
-            gates = torch.addmm(
-                _label_gates(row_gates, constant, step), outputs[step], transposed, out=activations[step]
-            )
+            gates = activations[step].addmm_(outputs[step], transposed)
             gates[:, : 2 * size].sigmoid_()
             gates[:, 2 * size : 3 * size].tanh_()
             gates[:, 3 * size :].sigmoid_()
@@ -141,33 +173,37 @@ class _LSTM(torch.autograd.Function):
             torch.addcmul(forget * cells[step], enter, value, out=cells[step + 1])
             torch.mul(leave, cells[step + 1].tanh(), out=outputs[step + 1])
         context.save_for_backward(outputs, cells, activations, weight_hh)
-        context.labels = len(constant)
+        context.labels, context.has_constant = labels, constant is not None
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
+    def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight_hh = context.saved_tensors
-        (grad_outputs_all,) = grad_outputs
-        steps, rows, size = grad_outputs_all.shape
+        steps, rows, size = grad_outputs[0].shape
+        enter, forget, value, leave = activations.chunk(4, -1)
+        shown = cells[1:].tanh()
+        by_leave = shown * leave * (1 - leave)
+        by_cell = leave * (1 - shown * shown)
+        by_enter = value * enter * (1 - enter)
+        by_forget = cells[:-1] * forget * (1 - forget)
+        by_value = enter * (1 - value * value)
         grad_gates = activations.new_empty(steps, rows, 4 * size)
         grad_hidden = torch.zeros_like(outputs[0])
         grad_cell = torch.zeros_like(outputs[0])
         for step in reversed(range(steps)):
-            grad_hidden = grad_hidden + grad_outputs_all[step]
-            enter, forget, value, leave = activations[step].chunk(4, -1)
-            shown = cells[step + 1].tanh()
-            grad_leave = grad_hidden * shown * (leave * (1 - leave))
-            grad_cell = grad_cell + grad_hidden * leave * (1 - shown * shown)
-            grad_enter = grad_cell * value * (enter * (1 - enter))
-            grad_forget = grad_cell * cells[step] * (forget * (1 - forget))
-            grad_value = grad_cell * enter * (1 - value * value)
-            torch.cat((grad_enter, grad_forget, grad_value, grad_leave), -1, out=grad_gates[step])
-            grad_hidden = grad_gates[step] @ weight_hh
-            grad_cell = grad_cell * forget
+            grad_hidden = grad_hidden + grad_outputs[0][step]
+            grad_cell = torch.addcmul(grad_cell, grad_hidden, by_cell[step])
+            gates = grad_gates[step]
+            torch.mul(grad_cell, by_enter[step], out=gates[:, :size])
+            torch.mul(grad_cell, by_forget[step], out=gates[:, size : 2 * size])
+            torch.mul(grad_cell, by_value[step], out=gates[:, 2 * size : 3 * size])
+            torch.mul(grad_hidden, by_leave[step], out=gates[:, 3 * size :])
+            grad_hidden = gates @ weight_hh
+            grad_cell = grad_cell.mul_(forget[step])
         grad_weight = grad_gates.flatten(0, 1).t() @ outputs[:-1].flatten(0, 1)
-        by_label = grad_gates.reshape(steps, context.labels, -1, 4 * size)
-        return by_label.sum(1), by_label.sum(0), grad_hidden, grad_cell, grad_weight
+        grad_rows, grad_constant = _grad_inputs(grad_gates, context.labels, context.has_constant)
+        return grad_rows, grad_constant, None, grad_hidden, grad_cell, grad_weight
 
 
 class RecurrentLayer(nn.Module):
@@ -215,10 +251,8 @@ class RecurrentLayer(nn.Module):
             constant: What label and z contribute, the same at all steps; None for nothing.
             state: First states, each of shape `(K, B, H)`.
         """
-        labels, rows = state[0].shape[:2]
-        if constant is None:
-            constant = row_gates.new_zeros(1, 1, 1).expand(labels, rows, row_gates.shape[-1])
+        labels = len(state[0])
         function, rest = (_GRU, (self.bias_n,)) if self.cell == "gru" else (_LSTM, ())
         folded = [fold(part) for part in state]
-        outputs = function.apply(row_gates.transpose(0, 1), constant, *folded, self.weight_hh, *rest)
+        outputs = function.apply(row_gates.transpose(0, 1), constant, labels, *folded, self.weight_hh, *rest)
         return unfold(outputs.transpose(0, 1), labels)

@@ -25,19 +25,26 @@ def split_symbols(text: str, separator: str) -> list[str]:
     return [symbol for symbol in text.split(separator) if symbol] if separator else list(text)
 
 
-def _check_names(kind: str, names: Sequence[Any], reserved: Sequence[str] = ()) -> None:
+def _check_names(kind: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
     for name in names:
-        if not isinstance(name, str) or not name or name in reserved:
+        if not name or name in reserved:
             raise DataError(f"A {kind} must be a text that is not empty and not reserved, not {name!r}.")
     if len(set(names)) != len(names):
         repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"Each {kind} must stand there once, but {repeated!r} is repeated.")
 
 
-def _field(stored: Mapping[str, Any], key: str, kind: type, what: str) -> Any:
-    if not isinstance(stored, Mapping) or not isinstance(stored.get(key), kind):
-        raise DataError(f"The stored {what} must have a {kind.__name__} named {key!r}.")
+def _stored_text(stored: Any, key: str, what: str) -> str:
+    if not isinstance(stored, Mapping) or not isinstance(stored.get(key), str):
+        raise DataError(f"The stored {what} must have a text named {key!r}.")
     return stored[key]
+
+
+def _stored_names(stored: Any, key: str, what: str) -> tuple[str, ...]:
+    names = stored.get(key) if isinstance(stored, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"The stored {what} must have a list of texts named {key!r}.")
+    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Vocabulary:
         separator: What separates the symbols of a sequence in text; empty: each character is a symbol.
 
     Raises:
-        DataError: If a symbol is empty, repeated, or named like a special symbol.
+        DataError: If a symbol is empty, repeated, or has the name of a special one.
 
     Example:
         >>> vocabulary = Vocabulary(("a", "b"), separator="")
@@ -87,10 +94,10 @@ class Vocabulary:
         ids = self._ids
         return np.array([*(ids.get(symbol, UNK) for symbol in symbols), END], dtype=np.int32)
 
-    def decode(self, ids: Iterable[int]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, "T"]) -> list[str]:
         """The symbols of these ids up to END or PAD; UNK is shown by its name, START is left out."""
         symbols = []
-        for id_ in map(int, ids):
+        for id_ in np.asarray(ids).tolist():
             if id_ in (END, PAD):
                 break
             if id_ != START:
@@ -110,14 +117,14 @@ class Vocabulary:
         return {"separator": self.separator, "symbols": list(self.symbols)}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "Vocabulary":
+    def from_dict(cls, stored: Any) -> "Vocabulary":
         """The inverse of `to_dict`.
 
         Raises:
             DataError: If it is not what `to_dict` returns.
         """
-        separator = _field(stored, "separator", str, "vocabulary")
-        return cls(tuple(_field(stored, "symbols", list, "vocabulary")), separator)
+        symbols = _stored_names(stored, "symbols", "vocabulary")
+        return cls(symbols, _stored_text(stored, "separator", "vocabulary"))
 
 
 @dataclass(frozen=True)
@@ -167,10 +174,10 @@ class Labels:
         return {"names": list(self.names)}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "Labels":
+    def from_dict(cls, stored: Any) -> "Labels":
         """The inverse of `to_dict`.
 
         Raises:
             DataError: If it is not what `to_dict` returns.
         """
-        return cls(tuple(_field(stored, "names", list, "labels")))
+        return cls(_stored_names(stored, "names", "labels"))

@@ -100,7 +100,7 @@ class JaxBackend:
             labelled = _arrays(step.labelled) if step.labelled else None
             unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
             self.state, total = self._train(
-                self.state, labelled, unlabelled, step.beta, step.learning_rate, np.uint32(step.step)
+                self.state, labelled, unlabelled, step.beta, step.learning_rate, np.int32(step.step)
             )
             totals.append(total)
         return totals
@@ -138,7 +138,7 @@ class JaxBackend:
     @_in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
-        terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), np.uint32(seed))
+        terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), np.int32(seed))
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
     @_in_precision
@@ -163,7 +163,7 @@ class JaxBackend:
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
         """One sequence per given label, z drawn from its prior unless it is given."""
         x, log_prob = self._generate(
-            self.state.weights, y, z, np.uint32(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
+            self.state.weights, y, z, np.int32(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
         )
         return np.asarray(x, np.int32), np.asarray(log_prob)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -49,7 +49,7 @@ class DiagonalNormal(dist.Independent):
             return super().sample(key, sample_shape)
         return self.loc + self.scale * self.noise
 
-    def expand(self, batch_shape: tuple[int, ...]) -> DiagonalNormal:
+    def expand(self, batch_shape: Sequence[int]) -> DiagonalNormal:
         """The same distribution with a larger batch shape."""
         shape = tuple(batch_shape) + self.event_shape
         noise = None if self.noise is None else jnp.broadcast_to(self.noise, shape)

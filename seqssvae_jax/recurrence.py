@@ -20,11 +20,11 @@ def linear(inputs: Float[Array, "*N I"], weight: Float[Array, "O I"]) -> Float[A
 
 
 def gru_step(
-    gates: Float[Array, "*N 3*H"],
-    hidden: Float[Array, "*N H"],
-    weight_hh: Float[Array, "3*H H"],
+    gates: Float[Array, "*#N G"],
+    hidden: Float[Array, "*#N H"],
+    weight_hh: Float[Array, "G H"],
     bias_n: Float[Array, "H"],
-) -> Float[Array, "*N H"]:
+) -> Float[Array, "*#N H"]:
     """One step of a gated recurrent unit (Cho et al. 2014), with the reset gate inside the candidate's product.
 
     `r = sigmoid(a_r + W_r h)`, `u = sigmoid(a_u + W_u h)`, `n = tanh(a_n + r * (W_n h + bias_n))`,
@@ -39,11 +39,11 @@ def gru_step(
 
 
 def lstm_step(
-    gates: Float[Array, "*N 4*H"],
-    hidden: Float[Array, "*N H"],
-    cell: Float[Array, "*N H"],
-    weight_hh: Float[Array, "4*H H"],
-) -> tuple[Float[Array, "*N H"], Float[Array, "*N H"]]:
+    gates: Float[Array, "*#N G"],
+    hidden: Float[Array, "*#N H"],
+    cell: Float[Array, "*#N H"],
+    weight_hh: Float[Array, "G H"],
+) -> tuple[Float[Array, "*#N H"], Float[Array, "*#N H"]]:
     """One step of a long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
     `i, f, g, o = a + W h`, `c' = sigmoid(f) * c + sigmoid(i) * tanh(g)`, `h' = sigmoid(o) * tanh(c')`.

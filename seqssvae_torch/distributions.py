@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +48,7 @@ class DiagonalNormal(dist.Independent):
             return super().rsample(sample_shape)
         return self.loc + self.scale * self.noise
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> DiagonalNormal:
+    def expand(self, batch_shape: Sequence[int], _instance: None = None) -> DiagonalNormal:
         """The same distribution with a larger batch shape."""
         shape = torch.Size(batch_shape) + self.event_shape
         noise = None if self.noise is None else self.noise.expand(shape)
@@ -70,7 +71,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
     support = constraints.independent(constraints.nonnegative_integer, 1)
     has_rsample = False
 
-    def __init__(self, conditioned: ConditionedDecoder, batch_shape: torch.Size, time_steps: int) -> None:
+    def __init__(self, conditioned: ConditionedDecoder, batch_shape: Sequence[int], time_steps: int) -> None:
         self.conditioned = conditioned
         super().__init__(torch.Size(batch_shape), torch.Size((time_steps,)), validate_args=False)
 
@@ -138,13 +139,11 @@ class AutoregressiveCategorical(dist.TorchDistribution):
             sequences = sequences.gather(1, parents[:, :, None].expand_as(sequences))
             sequences[:, :, step] = symbols
             chosen = (row_starts + parents).flatten()
-            # with `output` conditioning the first states are one row for all, until they have been stepped
             states = [tuple(part[:, chosen] for part in state) for state in states]
         return sequences, scores
 
     @torch.no_grad()
-    def _generate(self, choose: object) -> Int[Tensor, "*B T"]:
-        assert callable(choose)
+    def _generate(self, choose: Callable[[Tensor], Tensor]) -> Int[Tensor, "*B T"]:
         labels, rows = (1, *self.batch_shape)[-2:]
         states = self.conditioned.initial_states()
         symbols = torch.full((labels, rows), START, device=self.conditioned.z.device)

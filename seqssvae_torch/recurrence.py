@@ -31,11 +31,11 @@ def unfold(folded: Float[Tensor, "N *F"], labels: int) -> Float[Tensor, "K B *F"
 
 
 def gru_step(
-    gates: Float[Tensor, "*N 3*H"],
-    hidden: Float[Tensor, "*N H"],
-    weight_hh: Float[Tensor, "3*H H"],
+    gates: Float[Tensor, "*#N G"],
+    hidden: Float[Tensor, "*#N H"],
+    weight_hh: Float[Tensor, "G H"],
     bias_n: Float[Tensor, "H"],
-) -> Float[Tensor, "*N H"]:
+) -> Float[Tensor, "*#N H"]:
     """One step of a gated recurrent unit (Cho et al. 2014), with the reset gate inside the candidate's product.
 
     `r = sigmoid(a_r + W_r h)`, `u = sigmoid(a_u + W_u h)`, `n = tanh(a_n + r * (W_n h + bias_n))`,
@@ -50,11 +50,11 @@ def gru_step(
 
 
 def lstm_step(
-    gates: Float[Tensor, "*N 4*H"],
-    hidden: Float[Tensor, "*N H"],
-    cell: Float[Tensor, "*N H"],
-    weight_hh: Float[Tensor, "4*H H"],
-) -> tuple[Float[Tensor, "*N H"], Float[Tensor, "*N H"]]:
+    gates: Float[Tensor, "*#N G"],
+    hidden: Float[Tensor, "*#N H"],
+    cell: Float[Tensor, "*#N H"],
+    weight_hh: Float[Tensor, "G H"],
+) -> tuple[Float[Tensor, "*#N H"], Float[Tensor, "*#N H"]]:
     """One step of a long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
     `i, f, g, o = a + W h`, `c' = sigmoid(f) * c + sigmoid(i) * tanh(g)`, `h' = sigmoid(o) * tanh(c')`.

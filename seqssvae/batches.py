@@ -1,0 +1,241 @@
+"""Batches of few shapes: rows of about the same length together, padded to one of a few lengths, so many to a batch.
+
+All is a function of seed and epoch, so that training resumed at an epoch sees the batches it would have seen.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.backend import NO_LABEL, Batch
+from seqssvae.config import ObjectiveConfig
+from seqssvae.corpus import Corpus
+from seqssvae.errors import ConfigurationError
+from seqssvae.vocabulary import PAD
+
+BATCH_STREAM = 3
+"""The random stream of the order of rows, apart from those of other choices made with the same seed."""
+
+
+def buckets(lengths: Int[np.ndarray, "N"], count: int) -> tuple[int, ...]:
+    """The lengths that batches are padded to: quantiles, so that about as many rows fall to each.
+
+    Args:
+        lengths: Lengths of the rows, END included.
+        count: How many to have at most.
+
+    Returns:
+        Ascending lengths, the last of which is the greatest of all.
+    """
+    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
+    return tuple(int(length) for length in np.unique(quantiles))
+
+
+def pad(
+    sequences: Sequence[Int[np.ndarray, "_"]],
+    indices: Int[np.ndarray, "R"],
+    y: Int[np.ndarray, "N"],
+    size: int,
+    time_steps: int,
+) -> Batch:
+    """A batch of the rows at these indices, with filler rows behind them.
+
+    Args:
+        sequences: All rows, with END.
+        indices: Which of them.
+        y: Labels of all rows.
+        size: B.
+        time_steps: T.
+
+    Raises:
+        ValueError: If there are more rows than `size`, or one is longer than `time_steps`.
+    """
+    if len(indices) > size:
+        raise ValueError(f"{len(indices)} rows do not fit into a batch of {size}.")
+    x = np.full((size, time_steps), PAD, dtype=np.int32)
+    for slot, index in enumerate(indices):
+        sequence = sequences[index]
+        if len(sequence) > time_steps:
+            raise ValueError(f"Row {index} has {len(sequence)} symbols, more than the batch's {time_steps}.")
+        x[slot, : len(sequence)] = sequence
+    labels = np.full(size, NO_LABEL, dtype=np.int32)
+    labels[: len(indices)] = y[indices]
+    rows = np.full(size, -1, dtype=np.int32)
+    rows[: len(indices)] = indices
+    return Batch(x=x, y=labels, row_mask=np.arange(size) < len(indices), rows=rows)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One batch to be: its rows, and the length they are padded to."""
+
+    indices: Int[np.ndarray, "R"]
+    time_steps: int
+
+
+def _by_bucket(
+    indices: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"], buckets: Sequence[int]
+) -> Iterator[tuple[int, Int[np.ndarray, "S"]]]:
+    """The rows that fall to each bucket, in the order given; a row longer than all doubles the last bucket."""
+    sizes = list(buckets)
+    while sizes[-1] < lengths.max(initial=0):
+        sizes.append(2 * sizes[-1])
+    bucket_of_row = np.searchsorted(sizes, lengths)
+    order = np.argsort(bucket_of_row, kind="stable")
+    ends = np.cumsum(np.bincount(bucket_of_row, minlength=len(sizes)))
+    for size, rows in zip(sizes, np.split(indices[order], ends[:-1]), strict=True):
+        if len(rows):
+            yield size, rows
+
+
+def evaluation_batches(
+    corpus: Corpus, indices: Int[np.ndarray, "R"] | None, batch_size: int, buckets: Sequence[int]
+) -> Iterator[Batch]:
+    """Every row once, each batch padded to its bucket and filled up to `batch_size` rows.
+
+    Args:
+        corpus: The rows.
+        indices: Which of them; None: all.
+        batch_size: B.
+        buckets: Lengths to pad to. A row longer than the last is padded to that one doubled as often as it takes.
+    """
+    chosen = np.arange(len(corpus)) if indices is None else np.asarray(indices)
+    for time_steps, rows in _by_bucket(chosen, corpus.lengths[chosen], buckets):
+        for start in range(0, len(rows), batch_size):
+            yield pad(corpus.sequences, rows[start : start + batch_size], corpus.y, batch_size, time_steps)
+
+
+class BatchStream:
+    """An endless stream of batches, epoch by epoch, each a function of seed and epoch.
+
+    Args:
+        corpus: The rows.
+        indices: Which of them, at least one.
+        batch_size: B. The rows of a bucket are dealt out evenly, so that no batch is nearly empty.
+        buckets: Lengths to pad to.
+        seed: Seed of the order.
+        time_steps: T, where every batch is to be padded to it, whatever its rows' lengths.
+
+    Raises:
+        ValueError: If there are no rows, or one is longer than `time_steps`.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        indices: Int[np.ndarray, "R"],
+        batch_size: int,
+        buckets: Sequence[int],
+        seed: int,
+        time_steps: int | None = None,
+    ) -> None:
+        self._corpus = corpus
+        self._indices = np.asarray(indices)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._lengths = corpus.lengths[self._indices]
+        self._buckets = tuple(buckets) if time_steps is None else (time_steps,)
+        if len(self._indices) == 0:
+            raise ValueError("A stream of batches needs at least one row.")
+        if time_steps is not None and time_steps < self._lengths.max():
+            raise ValueError(f"time_steps must be at least {self._lengths.max()}, not {time_steps}.")
+        sizes = (len(rows) for _, rows in _by_bucket(self._indices, self._lengths, self._buckets))
+        self._count = sum(ceil(size / batch_size) for size in sizes)
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same in every epoch."""
+        return self._count
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self._indices)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, in which every row is once."""
+        return map(self._pad, self._plans(epoch))
+
+    def starting_at(self, batch: int) -> Iterator[Batch]:
+        """The endless stream from this batch on, counted from 0 over all epochs."""
+        epochs = (self._plans(epoch) for epoch in itertools.count(batch // len(self)))
+        return map(self._pad, itertools.islice(itertools.chain.from_iterable(epochs), batch % len(self), None))
+
+    def _plans(self, epoch: int) -> list[_Plan]:
+        generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
+        shuffled = generator.permutation(len(self._indices))
+        plans = [
+            _Plan(part, time_steps)
+            for time_steps, rows in _by_bucket(self._indices[shuffled], self._lengths[shuffled], self._buckets)
+            for part in np.array_split(rows, ceil(len(rows) / self._batch_size))
+        ]
+        return [plans[place] for place in generator.permutation(len(plans))]
+
+    def _pad(self, plan: _Plan) -> Batch:
+        return pad(self._corpus.sequences, plan.indices, self._corpus.y, self._batch_size, plan.time_steps)
+
+
+def training_steps(
+    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epoch: int
+) -> Iterator[tuple[Batch | None, Batch | None]]:
+    """The labelled and the unlabelled batch of each training step of one epoch.
+
+    An epoch is one pass over the unlabelled rows, with `labelled_ratio` labelled batches for each unlabelled one (a
+    fraction carries over to the next epoch, and the labelled stream goes on where it was); it is one pass over the
+    labelled rows if there are no unlabelled ones, or if the objective is the classifier's.
+
+    Args:
+        labelled: Batches of rows whose label is observed, if there are any.
+        unlabelled: Batches of rows whose label is summed out, if there are any.
+        objective: Whether a step holds one batch (`alternate`: labelled ones before the unlabelled one that they belong
+            to) or both (`joint`: the labelled one where it is due).
+        epoch: Number of the epoch, from 0.
+
+    Raises:
+        ConfigurationError: If there is nothing to learn from.
+    """
+    if objective.name == "classifier" or unlabelled is None:
+        if labelled is None:
+            raise ConfigurationError(f"objective.name: {objective.name} has no rows to learn from; label some rows.")
+        return ((batch, None) for batch in labelled.epoch(epoch))
+    if labelled is None:
+        return ((None, batch) for batch in unlabelled.epoch(epoch))
+    return _paired_steps(labelled, unlabelled, objective, epoch)
+
+
+def _paired_steps(
+    labelled: BatchStream, unlabelled: BatchStream, objective: ObjectiveConfig, epoch: int
+) -> Iterator[tuple[Batch | None, Batch | None]]:
+    first = epoch * len(unlabelled)
+    due_batches = labelled.starting_at(_labelled_before(first, objective))
+    for number, unlabelled_batch in enumerate(unlabelled.epoch(epoch), start=first):
+        due = list(
+            itertools.islice(due_batches, _labelled_before(number + 1, objective) - _labelled_before(number, objective))
+        )
+        if objective.batching == "joint":
+            yield (due[0] if due else None), unlabelled_batch
+        else:
+            yield from ((batch, None) for batch in due)
+            yield None, unlabelled_batch
+
+
+def _labelled_before(unlabelled_batches: int, objective: ObjectiveConfig) -> int:
+    """Labelled batches that are due by the time so many unlabelled ones are done: the ratio's multiple, rounded up."""
+    ratio = Fraction(str(objective.labelled_ratio))  # exactly the decimal fraction that was asked for
+    return ceil(unlabelled_batches * ratio)
+
+
+def count_steps(
+    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epochs: int
+) -> int:
+    """How many steps `training_steps` yields in so many epochs."""
+    if objective.name == "classifier" or unlabelled is None:
+        return 0 if labelled is None else epochs * len(labelled)
+    steps = epochs * len(unlabelled)
+    if labelled is None or objective.batching == "joint":
+        return steps
+    return steps + _labelled_before(steps, objective)

@@ -1,0 +1,50 @@
+"""What changes over training steps: the weight of the KL of z, and the step size. Pure functions of the step."""
+
+import math
+
+from seqssvae.config import BetaConfig, OptimizerConfig
+
+
+def beta_at(beta: BetaConfig, step: int) -> float:
+    """The weight of the KL of z, between `beta.floor` and `beta.maximum`.
+
+    With p = step / steps (linear) or p = 2 (step mod steps) / steps (cyclical), floor + (maximum - floor) min(p, 1).
+
+    Args:
+        beta: The schedule.
+        step: Number of the training step, from 0.
+
+    References:
+        Bowman et al. 2016, Generating Sentences from a Continuous Space, section 3.1, https://arxiv.org/abs/1511.06349;
+        Fu et al. 2019, Cyclical Annealing Schedule, equation 6, https://arxiv.org/abs/1903.10145.
+
+    Example:
+        >>> beta_at(BetaConfig(schedule="linear", floor=0.5, maximum=1.0, steps=4), step=2)
+        0.75
+    """
+    if beta.schedule == "constant":
+        return beta.maximum
+    progress = step / beta.steps if beta.schedule == "linear" else 2 * (step % beta.steps) / beta.steps
+    return min(beta.floor + (beta.maximum - beta.floor) * min(progress, 1.0), beta.maximum)
+
+
+def learning_rate_at(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
+    """The step size of a training step.
+
+    It rises in a straight line over the warm-up (0 would be the step before the first), is `learning_rate` at the step
+    `warmup_steps`, and then is constant or falls to 0, which is reached at `total_steps`, the step after the last.
+
+    Args:
+        optimizer: The schedule.
+        step: Number of the training step, from 0.
+        total_steps: Number of training steps in all.
+    """
+    if step < optimizer.warmup_steps:
+        return optimizer.learning_rate * (step + 1) / (optimizer.warmup_steps + 1)
+    if optimizer.schedule == "constant":
+        return optimizer.learning_rate
+    remaining = max(total_steps - optimizer.warmup_steps, 1)
+    progress = min((step - optimizer.warmup_steps) / remaining, 1.0)
+    if optimizer.schedule == "linear":
+        return optimizer.learning_rate * (1.0 - progress)
+    return optimizer.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,0 +1,270 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqssvae.batches import BatchStream, buckets, count_steps, evaluation_batches, pad, training_steps
+from seqssvae.config import ObjectiveConfig
+from seqssvae.corpus import Corpus, CorpusCounts
+from seqssvae.errors import ConfigurationError
+
+LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=50)
+SIZES = st.integers(1, 9)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def corpus_of(lengths, y=None):
+    """A corpus whose symbols tell the row: row r is r + 4, repeated, and END."""
+    sequences = tuple(np.array([row + 4] * (length - 1) + [3], dtype=np.int32) for row, length in enumerate(lengths))
+    labels = np.arange(len(lengths)) % 3 - 1 if y is None else np.array(y)
+    return Corpus(sequences, labels, (None,) * len(lengths), "memory", CorpusCounts(len(lengths), 0, 0, 0))
+
+
+def check_rows(batch, corpus):
+    """Each slot holds its row, padded, or is filler; returns the real rows."""
+    real = []
+    for x, y, row, is_real in zip(batch.x, batch.y, batch.rows, batch.row_mask, strict=True):
+        if is_real:
+            sequence = corpus.sequences[row]
+            assert x.tolist() == [*sequence, *[0] * (len(x) - len(sequence))]
+            assert y == corpus.y[row]
+            real.append(int(row))
+        else:
+            assert (x.any(), y, row) == (False, -1, -1)
+    return real
+
+
+def as_lists(batches):
+    return [None if batch is None else (batch.x.tolist(), batch.y.tolist(), batch.rows.tolist()) for batch in batches]
+
+
+def test_buckets_are_quantiles():
+    assert buckets(np.arange(1, 101), 4) == (26, 51, 76, 100)
+    assert buckets(np.arange(1, 101), 1) == (100,)
+    assert buckets(np.array([5, 5, 5, 9]), 3) == (5, 9)
+
+
+@given(LENGTHS, st.integers(1, 6))
+def test_buckets_ascend_to_the_greatest_length(lengths, count):
+    found = buckets(np.array(lengths), count)
+    assert list(found) == sorted(set(found))
+    assert len(found) <= count
+    assert found[-1] == max(lengths)
+    assert set(found) <= set(lengths)
+
+
+def test_pad_fills_up_rows_and_time_steps():
+    corpus = corpus_of([2, 3, 2], y=[1, -1, 0])
+    batch = pad(corpus.sequences, np.array([2, 1]), corpus.y, 3, 4)
+    assert batch.x.tolist() == [[6, 3, 0, 0], [5, 5, 3, 0], [0, 0, 0, 0]]
+    assert batch.y.tolist() == [0, -1, -1]
+    assert batch.row_mask.tolist() == [True, True, False]
+    assert batch.rows.tolist() == [2, 1, -1]
+    assert (batch.x.dtype, batch.y.dtype, batch.row_mask.dtype) == (np.int32, np.int32, np.bool_)
+
+
+def test_pad_refuses_what_does_not_fit():
+    corpus = corpus_of([2, 5])
+    with pytest.raises(ValueError, match="2 rows do not fit into a batch of 1"):
+        pad(corpus.sequences, np.array([0, 1]), corpus.y, 1, 9)
+    with pytest.raises(ValueError, match="Row 1 has 5 symbols, more than the batch's 4"):
+        pad(corpus.sequences, np.array([0, 1]), corpus.y, 2, 4)
+
+
+@given(LENGTHS, SIZES, st.integers(1, 4))
+def test_evaluation_sees_every_row_once_in_few_shapes(lengths, batch_size, count):
+    corpus = corpus_of(lengths)
+    chosen = buckets(corpus.lengths, count)
+    batches = list(evaluation_batches(corpus, None, batch_size, chosen))
+    assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == list(range(len(lengths)))
+    assert {batch.x.shape for batch in batches} <= {(batch_size, length) for length in chosen}
+
+
+def test_evaluation_pads_to_the_least_bucket_that_suffices():
+    corpus = corpus_of([3, 4, 5, 8, 9])
+    batches = list(evaluation_batches(corpus, None, 2, (4, 8)))
+    assert [(batch.x.shape[1], check_rows(batch, corpus)) for batch in batches] == [(4, [0, 1]), (8, [2, 3]), (16, [4])]
+
+
+def test_rows_longer_than_all_buckets_double_the_last():
+    corpus = corpus_of([4, 33])
+    assert [batch.x.shape[1] for batch in evaluation_batches(corpus, None, 2, (4,))] == [4, 64]
+
+
+def test_evaluation_of_some_rows():
+    corpus = corpus_of([3, 3, 3, 3])
+    batches = list(evaluation_batches(corpus, np.array([3, 1]), 4, (3,)))
+    assert [batch.rows.tolist() for batch in batches] == [[3, 1, -1, -1]]
+    assert list(evaluation_batches(corpus, np.arange(0), 4, (3,))) == []
+
+
+@given(LENGTHS, SIZES, st.integers(1, 4), SEEDS, st.integers(0, 3))
+def test_epoch_has_every_row_once_in_few_shapes(lengths, batch_size, count, seed, epoch):
+    corpus = corpus_of(lengths)
+    chosen = buckets(corpus.lengths, count)
+    indices = np.arange(0, len(lengths), 2)
+    stream = BatchStream(corpus, indices, batch_size, chosen, seed)
+    batches = list(stream.epoch(epoch))
+    assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == indices.tolist()
+    assert all(batch.row_mask.any() for batch in batches)
+    assert {batch.x.shape for batch in batches} <= {(batch_size, length) for length in chosen}
+    assert len(batches) == len(stream)
+    assert stream.rows == len(indices)
+
+
+@given(LENGTHS, SIZES, SEEDS)
+def test_epoch_of_fixed_time_steps(lengths, batch_size, seed):
+    corpus = corpus_of(lengths)
+    stream = BatchStream(corpus, np.arange(len(lengths)), batch_size, (1,), seed, time_steps=40)
+    batches = list(stream.epoch(1))
+    assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == list(range(len(lengths)))
+    assert {batch.x.shape for batch in batches} == {(batch_size, 40)}
+    assert len(batches) == len(stream) == -(-len(lengths) // batch_size)
+
+
+def test_rows_of_a_bucket_are_dealt_out_evenly():
+    corpus = corpus_of([5] * 9)
+    stream = BatchStream(corpus, np.arange(9), 4, (5,), seed=0)
+    assert [batch.row_mask.sum() for batch in stream.epoch(0)] == [3, 3, 3]
+
+
+def test_epochs_depend_on_seed_and_number_alone():
+    corpus = corpus_of([3, 9] * 20)
+
+    def stream(seed):
+        return BatchStream(corpus, np.arange(40), 4, (3, 9), seed)
+
+    first = stream(0)
+    list(first.epoch(5))
+    assert as_lists(first.epoch(2)) == as_lists(stream(0).epoch(2))
+    orders = {str(as_lists(stream(seed).epoch(epoch))) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_lengths_are_in_random_order():
+    corpus = corpus_of([3, 9] * 50)
+    stream = BatchStream(corpus, np.arange(100), 5, (3, 9), seed=1)
+    lengths = [batch.x.shape[1] for batch in stream.epoch(0)]
+    assert sorted(lengths) == [3] * 10 + [9] * 10
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
+
+
+def test_batches_mix_other_rows_in_each_epoch():
+    stream = BatchStream(corpus_of([3] * 40), np.arange(40), 4, (3,), seed=0)
+    sets = [{frozenset(batch.rows.tolist()) for batch in stream.epoch(epoch)} for epoch in range(2)]
+    assert sets[0] != sets[1]
+
+
+@given(st.integers(0, 30), SEEDS)
+def test_stream_goes_on_through_its_epochs(start, seed):
+    stream = BatchStream(corpus_of([3, 9] * 5), np.arange(10), 3, (3, 9), seed)
+    whole = [batch for epoch in range(9) for batch in stream.epoch(epoch)]
+    going_on = stream.starting_at(start)
+    assert as_lists(next(going_on) for _ in range(5)) == as_lists(whole[start : start + 5])
+
+
+def test_stream_refuses_no_rows_and_too_few_time_steps():
+    corpus = corpus_of([3, 9])
+    with pytest.raises(ValueError, match="at least one row"):
+        BatchStream(corpus, np.arange(0), 4, (9,), 0)
+    with pytest.raises(ValueError, match="time_steps must be at least 9, not 8"):
+        BatchStream(corpus, np.arange(2), 4, (9,), 0, time_steps=8)
+
+
+def streams(labelled_rows, unlabelled_rows, seed=0):
+    corpus = corpus_of([3] * (labelled_rows + unlabelled_rows))
+    rows = np.arange(labelled_rows + unlabelled_rows)
+    parts = (rows[:labelled_rows], rows[labelled_rows:])
+    return tuple(BatchStream(corpus, part, 2, (3,), seed) if len(part) else None for part in parts)
+
+
+def pattern(steps):
+    return ["".join(name for name, batch in zip("LU", step, strict=True) if batch is not None) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("batching", "ratio", "expected"),
+    [
+        ("joint", 1.0, "LU LU LU LU"),
+        ("joint", 0.5, "LU U LU U"),
+        ("joint", 0.3, "LU U U LU"),
+        ("alternate", 1.0, "L U L U L U L U"),
+        ("alternate", 0.5, "L U U L U U"),
+        ("alternate", 1.5, "L L U L U L L U L U"),
+    ],
+)
+def test_steps_of_an_epoch(batching, ratio, expected):
+    labelled, unlabelled = streams(6, 8)
+    objective = ObjectiveConfig(batching=batching, labelled_ratio=ratio)
+    assert pattern(training_steps(labelled, unlabelled, objective, 0)) == expected.split()
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from(["joint", "alternate"]),
+    st.sampled_from([0.07, 0.1, 0.3, 0.5, 0.9, 1.0, 1.7, 3.0]),
+    st.integers(1, 5),
+)
+def test_streams_go_on_over_epochs(labelled_rows, unlabelled_rows, batching, ratio, epochs):
+    if batching == "joint" and ratio > 1:
+        ratio = 1 / ratio
+    labelled, unlabelled = streams(labelled_rows, unlabelled_rows)
+    objective = ObjectiveConfig(batching=batching, labelled_ratio=ratio)
+    steps = [step for epoch in range(epochs) for step in training_steps(labelled, unlabelled, objective, epoch)]
+    found_labelled, found_unlabelled = (
+        [batch for batch in part if batch is not None] for part in zip(*steps, strict=True)
+    )
+    assert as_lists(found_unlabelled) == as_lists(batch for epoch in range(epochs) for batch in unlabelled.epoch(epoch))
+    due = -(-len(found_unlabelled) * Fraction(str(ratio)) // 1)
+    assert len(found_labelled) == due
+    going_on = labelled.starting_at(0)
+    assert as_lists(found_labelled) == as_lists(next(going_on) for _ in found_labelled)
+    assert len(steps) == count_steps(labelled, unlabelled, objective, epochs)
+    if batching == "alternate":
+        assert set(pattern(steps)) <= {"L", "U"}
+    else:
+        assert set(pattern(steps)) <= {"LU", "U"}
+
+
+def test_ratio_is_exactly_the_decimal_fraction():
+    labelled, unlabelled = streams(2, 200)  # in floating point, 0.07 * 100 is above 7
+    objective = ObjectiveConfig(batching="alternate", labelled_ratio=0.07)
+    assert count_steps(labelled, unlabelled, objective, 1) == 107
+    assert pattern(training_steps(labelled, unlabelled, objective, 0)).count("L") == 7
+
+
+def test_epoch_is_the_same_when_training_resumes_there():
+    objective = ObjectiveConfig(batching="alternate", labelled_ratio=0.7)
+    running = streams(7, 9)
+    for epoch in range(3):
+        list(training_steps(*running, objective, epoch))
+    expected = [as_lists(step) for step in training_steps(*running, objective, 3)]
+    assert [as_lists(step) for step in training_steps(*streams(7, 9), objective, 3)] == expected
+
+
+def test_one_kind_of_rows_alone():
+    labelled, _ = streams(4, 0)
+    assert pattern(training_steps(labelled, None, ObjectiveConfig(), 0)) == ["L", "L"]
+    assert count_steps(labelled, None, ObjectiveConfig(), 3) == 6
+    _, unlabelled = streams(0, 6)
+    assert pattern(training_steps(None, unlabelled, ObjectiveConfig(), 0)) == ["U", "U", "U"]
+    assert count_steps(None, unlabelled, ObjectiveConfig(batching="alternate"), 2) == 6
+
+
+def test_classifier_sees_each_labelled_row_once_and_no_other():
+    labelled, unlabelled = streams(4, 6)
+    objective = ObjectiveConfig(name="classifier")
+    steps = list(training_steps(labelled, unlabelled, objective, 1))
+    assert pattern(steps) == ["L", "L"]
+    assert as_lists(batch for batch, _ in steps) == as_lists(labelled.epoch(1))
+    assert count_steps(labelled, unlabelled, objective, 5) == 10
+
+
+@pytest.mark.parametrize("name", ["classifier", "ssvae"])
+def test_nothing_to_learn_from(name):
+    _, unlabelled = streams(0, 6)
+    with pytest.raises(ConfigurationError, match=f"objective.name: {name} has no rows to learn from; label some rows"):
+        training_steps(None, unlabelled if name == "classifier" else None, ObjectiveConfig(name=name), 0)

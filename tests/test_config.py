@@ -1,0 +1,175 @@
+import dataclasses
+import re
+
+import pytest
+
+from seqssvae.config import (
+    BetaConfig,
+    Config,
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from seqssvae.errors import ConfigurationError, DataError, UserError
+
+PATHS = {
+    DataConfig: "data",
+    EncoderConfig: "model.encoder",
+    DecoderConfig: "model.decoder",
+    ModelConfig: "model",
+    BetaConfig: "objective.beta",
+    ObjectiveConfig: "objective",
+    OptimizerConfig: "optimizer",
+    TrainingConfig: "training",
+}
+
+WRONG = [
+    (DataConfig, "validation_fraction", 0.95, "at most 0.9"),
+    (DataConfig, "validation_fraction", -0.1, "of at least 0"),
+    (DataConfig, "sequence_column", 0, "at least 1"),
+    (DataConfig, "sequence_column", 1.0, "a whole number"),
+    (DataConfig, "label_column", -1, "at least 0"),
+    (DataConfig, "label_column", 1, "another column than data.sequence_column"),
+    (DataConfig, "group_column", True, "a whole number"),
+    (DataConfig, "max_length", 0, "at least 1"),
+    (DataConfig, "too_long", "cut", "one of skip, truncate, not 'cut'"),
+    (DataConfig, "minimum_count", 0, "at least 1"),
+    (DataConfig, "labels_per_class", 0, "at least 1"),
+    (DataConfig, "validation_labels_per_class", 0, "at least 1"),
+    (DataConfig, "labels", ["A"], "at least two classes, not ['A']"),
+    (DataConfig, "labels", ["A", "B", "A"], "without repetitions"),
+    (DataConfig, "labels", ["A", ""], "non-empty names"),
+    (EncoderConfig, "embedding_size", 0, "at least 1"),
+    (EncoderConfig, "hidden_size", -3, "at least 1"),
+    (EncoderConfig, "layers", 0, "at least 1"),
+    (EncoderConfig, "pooling", "sum", "one of last, mean, max, not 'sum'"),
+    (DecoderConfig, "embedding_size", 0, "at least 1"),
+    (DecoderConfig, "hidden_size", "64", "a whole number of at least 1, not '64'"),
+    (DecoderConfig, "layers", 0, "at least 1"),
+    (DecoderConfig, "conditioning", "", "one of init, every_step, output"),
+    (ModelConfig, "cell", "rnn", "one of gru, lstm, not 'rnn'"),
+    (ModelConfig, "latent_size", 0, "at least 1"),
+    (ModelConfig, "dropout", 1.0, "at most 0.95"),
+    (ModelConfig, "word_dropout", 1.1, "at most 1"),
+    (ModelConfig, "label_prior", "flat", "one of uniform, empirical, given"),
+    (BetaConfig, "schedule", "cosine", "one of constant, linear, cyclical"),
+    (BetaConfig, "floor", 0.0, "above 0, not 0.0"),
+    (BetaConfig, "maximum", 0.001, "of at least 0.01"),
+    (BetaConfig, "steps", 0, "at least 1"),
+    (ObjectiveConfig, "name", "vae", "one of ssvae, classifier"),
+    (ObjectiveConfig, "alpha", float("nan"), "of at least 0, not nan"),
+    (ObjectiveConfig, "batching", "both", "one of alternate, joint"),
+    (OptimizerConfig, "name", "lion", "one of adam, adamw, sgd"),
+    (OptimizerConfig, "learning_rate", 0.0, "above 0"),
+    (OptimizerConfig, "learning_rate", float("inf"), "above 0, not inf"),
+    (OptimizerConfig, "schedule", "step", "one of constant, linear, cosine"),
+    (OptimizerConfig, "warmup_steps", -1, "at least 0"),
+    (OptimizerConfig, "clip_norm", -1.0, "of at least 0"),
+    (OptimizerConfig, "weight_decay", -1.0, "of at least 0"),
+    (OptimizerConfig, "beta1", 1.0, "at most 0.9999"),
+    (OptimizerConfig, "beta2", 1.0, "at most"),
+    (OptimizerConfig, "epsilon", 0.0, "above 0"),
+    (TrainingConfig, "epochs", 0, "at least 1"),
+    (TrainingConfig, "max_steps", -1, "at least 0"),
+    (TrainingConfig, "batch_size", 0, "at least 1"),
+    (TrainingConfig, "labelled_batch_size", 0, "at least 1"),
+    (TrainingConfig, "buckets", 0, "at least 1"),
+    (TrainingConfig, "evaluation_interval", -1, "at least 0"),
+    (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
+    (TrainingConfig, "patience", -1, "at least 0"),
+    (TrainingConfig, "seed", -1, "at least 0"),
+    (TrainingConfig, "seed", 2**31, "below 2^31"),
+    (TrainingConfig, "precision", "float16", "one of float32, float64"),
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value", "expected"), WRONG)
+def test_wrong_value_names_field_and_remedy(section, name, value, expected):
+    with pytest.raises(ConfigurationError) as caught:
+        section(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{PATHS[section]}.{name} must be ")
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_every_constrained_field_is_tested():
+    free = {
+        DataConfig: {"train", "validation", "separator", "header"},
+        EncoderConfig: {"bidirectional", "separate"},
+        ModelConfig: {"encoder", "decoder", "label_prior_probabilities"},
+        ObjectiveConfig: {"beta", "labelled_ratio"},
+    }
+    tested = {(section, name) for section, name, _, _ in WRONG}
+    for section in PATHS:
+        for field in dataclasses.fields(section):
+            assert ((section, field.name) in tested) != (field.name in free.get(section, set()))
+
+
+@pytest.mark.parametrize(
+    ("section", "keywords"),
+    [
+        (DataConfig, {"validation_fraction": 0.0, "label_column": 0, "group_column": 1, "labels": ["B", "A"]}),
+        (DataConfig, {"sequence_column": 2, "label_column": 1, "labels_per_class": 1}),
+        (ModelConfig, {"dropout": 0.95, "word_dropout": 1}),
+        (BetaConfig, {"floor": 1.0, "maximum": 1.0}),
+        (ObjectiveConfig, {"alpha": 0}),
+        (ObjectiveConfig, {"batching": "alternate", "labelled_ratio": 7}),
+        (OptimizerConfig, {"clip_norm": 0, "beta1": 0, "name": "adamw", "weight_decay": 0.1}),
+        (TrainingConfig, {"seed": 2**31 - 1, "patience": 0}),
+    ],
+)
+def test_values_at_the_bounds_are_accepted(section, keywords):
+    made = section(**keywords)
+    assert {name: getattr(made, name) for name in keywords} == {
+        name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()
+    }
+
+
+def test_labelled_ratio_above_one_needs_alternate_batching():
+    with pytest.raises(ConfigurationError, match=r"^objective\.labelled_ratio .*joint.* at most 1, not 2"):
+        ObjectiveConfig(batching="joint", labelled_ratio=2)
+    with pytest.raises(ConfigurationError, match=r"objective\.labelled_ratio .*alternate.* above 0, not 0"):
+        ObjectiveConfig(batching="alternate", labelled_ratio=0)
+
+
+def test_classifier_needs_its_term():
+    with pytest.raises(ConfigurationError, match=r"^objective\.alpha .*classifier.* above 0"):
+        ObjectiveConfig(name="classifier", alpha=0.0)
+
+
+def test_weight_decay_is_for_adamw():
+    with pytest.raises(ConfigurationError, match=r"weight_decay is for optimizer\.name: adamw"):
+        OptimizerConfig(name="adam", weight_decay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("prior", "probabilities", "expected"),
+    [
+        ("given", None, "goes with model.label_prior: given, and only with it"),
+        ("uniform", [0.5, 0.5], "goes with model.label_prior: given, and only with it"),
+        ("given", [0.5, 0.6], "must be a list that sums to 1, not [0.5, 0.6]"),
+        ("given", [1.0, 0.0], "must be a list of numbers above 0"),
+    ],
+)
+def test_given_label_prior(prior, probabilities, expected):
+    with pytest.raises(ConfigurationError, match=re.escape(f"model.label_prior_probabilities {expected}")):
+        ModelConfig(label_prior=prior, label_prior_probabilities=probabilities)
+
+
+def test_configuration_is_frozen_and_hashable():
+    config = Config(data=DataConfig(labels=["A", "B"]), model=ModelConfig(label_prior="empirical"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.cell = "lstm"
+    assert hash(config) == hash(dataclasses.replace(config))
+    assert config != Config()
+
+
+def test_user_errors_are_one_family():
+    assert issubclass(ConfigurationError, UserError)
+    assert issubclass(DataError, UserError)
+    assert issubclass(ConfigurationError, ValueError)

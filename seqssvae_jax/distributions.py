@@ -28,7 +28,7 @@ class DiagonalNormal(dist.Independent):
     """
 
     def __init__(
-        self, loc: Float[Array, "*B Z"], scale: Float[Array, "*B Z"], noise: Float[Array, "*B Z"] | None = None
+        self, loc: Float[Array, "*B Z"], scale: Float[Array, "*B Z"], noise: Float[Array, "*D Z"] | None = None
     ) -> None:
         self.noise = noise
         super().__init__(dist.Normal(loc, scale, validate_args=False), 1)

@@ -28,7 +28,7 @@ class DiagonalNormal(dist.Independent):
     """
 
     def __init__(
-        self, loc: Float[Array, "*B Z"], scale: Float[Array, "*B Z"], noise: Float[Array, "*D Z"] | None = None
+        self, loc: Float[Array, "*B Z"], scale: Float[Array, "*B Z"], noise: Float[Array, "*B Z"] | None = None
     ) -> None:
         self.noise = noise
         super().__init__(dist.Normal(loc, scale, validate_args=False), 1)
@@ -184,8 +184,7 @@ class AutoregressiveCategorical(dist.Distribution):
         def one_label(y: Array, z: Array, *more: Array) -> Array:
             return function(self.conditioned(y, z), *more)
 
-        labels = 0 if self.y.ndim == 3 else None  # NumPyro looks for dependencies with y of shape (B,), as if observed
-        return jax.vmap(one_label, in_axes=(labels, 0, *(0 for _ in more)))(self.y, self.z, *more)
+        return jax.vmap(one_label)(self.y, self.z, *more)
 
 
 def _draw(key: PRNGKeyArray, step: Array, log_probs: Float[Array, "B V"]) -> Int[Array, "B"]:

@@ -28,6 +28,16 @@ def dropped(values: Tensor, noise: Noise, name: str, rate: float) -> Tensor:
     return values * noise[name] / (1.0 - rate) if name in noise else values
 
 
+def noise_of_label(noise: Tensor | None, y: Float[Tensor, "*#B L"]) -> Tensor | None:
+    """The noise of z for these labels: where it is given for every label but each row has one, that label's.
+
+    So noise is indexed by label, whether labels are enumerated, taken one after the other, or observed.
+    """
+    if noise is None or noise.ndim == y.ndim:
+        return noise
+    return torch.einsum("bk,kbz->bz", y, noise)
+
+
 class Linear(nn.Module):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
@@ -183,7 +193,7 @@ class LatentEncoder(nn.Module):
         """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features; the noise, if any, is `z`."""
         hidden = torch.tanh(self.hidden(features[-1], y))
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
-        return DiagonalNormal(self.loc(hidden), scale, noise=(noise or {}).get("z"))
+        return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))
 
 
 class InitialState(nn.Module):

@@ -1,10 +1,27 @@
-"""Shapes and types of every annotated function are checked while tests run; JAX keeps what it has compiled."""
+"""Twins that stand in for the real ones, found as those are: by entry point."""
 
-import os
-from pathlib import Path
+from types import SimpleNamespace
 
-from jaxtyping import install_import_hook
+import pytest
+from fake_backend import FakeBackend
 
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-install_import_hook(["seqssvae.batches", "seqssvae.corpus", "seqssvae.splits", "seqssvae_torch", "seqssvae_jax"], "beartype.beartype")
+
+class OtherFake(FakeBackend):
+    """The same under another name, as two twins are."""
+
+    name = "other"
+
+
+@pytest.fixture
+def fake_twins(monkeypatch):
+    """Register `fake` and `other`, and `absent`, whose framework is not installed."""
+
+    def absent():
+        raise ModuleNotFoundError("No module named 'framework'", name="framework")
+
+    points = [
+        SimpleNamespace(name="absent", load=absent),
+        SimpleNamespace(name="fake", load=lambda: FakeBackend),
+        SimpleNamespace(name="other", load=lambda: OtherFake),
+    ]
+    monkeypatch.setattr("seqssvae.backend.entry_points", lambda group: points)

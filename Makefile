@@ -1,0 +1,40 @@
+# One word for each habit; each sets up what it needs, in .venv beside this file (VENV=... for another place).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+.PHONY: help setup demo test lint accuracy
+
+help:
+	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
+	@echo "make test      all tests"
+	@echo "make lint      ruff and mypy"
+	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
+
+setup: $(READY)
+
+# torch first and alone: under the constraints it is a CPU build, and nothing later asks for another
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/seqssvae demo
+
+# each worker has one core: more threads than cores would only wait for each other
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+accuracy: $(READY)
+	$(BIN)/python -m benchmarks.accuracy

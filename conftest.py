@@ -1,0 +1,10 @@
+"""Shapes and types of every annotated function are checked while tests run; JAX keeps what it has compiled."""
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+install_import_hook(["seqssvae.batches", "seqssvae.corpus", "seqssvae.splits", "seqssvae_torch", "seqssvae_jax"], "beartype.beartype")

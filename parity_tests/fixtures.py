@@ -1,0 +1,142 @@
+"""Shared fixtures: the problems that both twins and the oracle solve.
+
+They are a pairwise cover of the options, and lie as safetensors files in `parity_tests/fixtures`, each with a JSON
+header; `python -m parity_tests.fixtures` writes them anew.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from parity_tests.cover import cover
+from parity_tests.problems import Arrays, Options, Problem, Step, make_problem
+from seqssvae.backend import Batch, Dimensions
+from seqssvae.settings import from_dict, to_dict
+
+__all__ = [
+    "Options",
+    "Problem",
+    "Step",
+    "generate_problems",
+    "load_problem",
+    "load_problems",
+    "make_problem",
+    "save_problem",
+]
+
+FOLDER = Path(__file__).parent / "fixtures"
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "cell": ("gru", "lstm"),
+    "encoder_layers": (1, 2),
+    "decoder_layers": (1, 2),
+    "bidirectional": (False, True),
+    "conditioning": ("init", "every_step", "output"),
+    "pooling": ("last", "mean", "max"),
+    "separate": (False, True),
+    "label_count": (2, 3, 4, 5),
+    "prior": ("uniform", "given"),
+    "beta": (1.0, 0.3),
+    "dropout": (0.0, 0.3),
+    "word_dropout": (0.0, 0.4),
+    "kind": ("labelled", "unlabelled", "mixed"),
+    "filler": (False, True),
+    "shortest": (1, 2),
+}
+"""The values of each of the `Options` that the problems cover, pair by pair."""
+TOGETHER = (
+    ("cell", "decoder_layers", "conditioning"),
+    ("cell", "encoder_layers", "bidirectional"),
+    ("cell", "conditioning", "kind"),
+)
+"""Options of which all combinations are covered: they decide how states are laid out, and which program runs."""
+
+
+def generate_problems() -> list[Problem]:
+    """The problems of the pairwise cover, as the files hold them."""
+    problems = []
+    for seed, combination in enumerate(cover(FACTORS, TOGETHER)):
+        options = Options(**combination)
+        problems.append(make_problem(options, seed, f"{seed:02d}-{options.cell}-{options.conditioning}-{options.kind}"))
+    return problems
+
+
+def problem_files(folder: Path = FOLDER) -> list[Path]:
+    """The files of the problems, in order."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def load_problems(folder: Path = FOLDER) -> list[Problem]:
+    """The problems on file, in order."""
+    return [load_problem(path) for path in problem_files(folder)]
+
+
+def save_problem(problem: Problem, path: Path) -> None:
+    """Write a problem as one safetensors file; all that is no array is in its header, as JSON."""
+    header = {
+        "name": problem.name,
+        "options": dataclasses.asdict(problem.options),
+        "config": to_dict(problem.config),
+        "vocabulary_size": problem.dimensions.vocabulary_size,
+        "label_prior": problem.dimensions.label_prior,
+        "beta": problem.beta,
+    }
+    save_file(arrays_of(problem), path, metadata={"problem": json.dumps(header)})
+
+
+def load_problem(path: Path) -> Problem:
+    """Read a problem as `save_problem` wrote it."""
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["problem"])
+    arrays = load_file(path)
+    return Problem(
+        name=header["name"],
+        options=Options(**header["options"]),
+        config=from_dict(header["config"]),
+        dimensions=Dimensions(header["vocabulary_size"], tuple(header["label_prior"])),
+        weights=_under("weights", arrays),
+        labelled=_step_from("labelled", arrays),
+        unlabelled=_step_from("unlabelled", arrays),
+        beta=header["beta"],
+    )
+
+
+def arrays_of(problem: Problem) -> Arrays:
+    """All arrays of a problem, named as in its file."""
+    arrays = {f"weights/{name}": value for name, value in problem.weights.items()}
+    for kind, step in (("labelled", problem.labelled), ("unlabelled", problem.unlabelled)):
+        if step is not None:
+            arrays.update({f"{kind}/batch/{name}": value for name, value in vars(step.batch).items()})
+            arrays.update({f"{kind}/noise/{name}": value for name, value in step.noise.items()})
+    return arrays
+
+
+def _step_from(kind: str, arrays: Mapping[str, np.ndarray]) -> Step | None:
+    batch = _under(f"{kind}/batch", arrays)
+    return Step(Batch(**batch), _under(f"{kind}/noise", arrays)) if batch else None
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {name.removeprefix(f"{prefix}/"): value for name, value in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def main() -> None:
+    """Write all problems anew."""
+    FOLDER.mkdir(exist_ok=True)
+    for path in problem_files():
+        path.unlink()
+    problems = generate_problems()
+    for problem in problems:
+        save_problem(problem, FOLDER / f"{problem.name}.safetensors")
+    size = sum(path.stat().st_size for path in problem_files())
+    print(f"{len(problems)} problems, {size / 1000:.0f} kB, in {FOLDER}")
+
+
+if __name__ == "__main__":
+    main()

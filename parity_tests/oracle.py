@@ -1,0 +1,232 @@
+"""The oracle: the model's objective once more, in NumPy, as plain loops over labels and rows.
+
+    p(y) = Categorical(prior)         p(z) = N(0, I)         p(x | y, z) = prod_t Categorical(x_t | x_<t, y, z)
+    q(y | x) = Categorical(classifier(x))                    q(z | x, y) = N(loc(x, y), scale(x, y))
+
+    labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
+    unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
+    minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
+
+It shares no code with a twin. In float64 it is the reference for values; with weights in complex128 it gives
+gradients by the complex step (`parity_tests.derivatives`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Inexact, Int
+
+from parity_tests.arithmetic import log_normal
+from parity_tests.networks import Networks, Noise, Weights, length_of
+from seqssvae.config import ModelConfig
+from seqssvae.vocabulary import NEVER_GENERATED, START
+
+
+class Rows(NamedTuple):
+    """Rows and their noise.
+
+    Args:
+        x: Symbol ids, END and then PAD behind them; a row of PAD alone is a filler row.
+        y: Label ids, or None where they are missing.
+        noise: What was drawn, named as in `seqssvae.noise`. Without masks there is no dropout.
+    """
+
+    x: Int[np.ndarray, "B T"]
+    y: Int[np.ndarray, "B"] | None
+    noise: Noise
+
+
+class LabelledTerms(NamedTuple):
+    """Terms of rows whose label is observed: nats a row, 0 for filler rows.
+
+    Args:
+        reconstruction: log p(x|y,z).
+        kl_z: log q(z|x,y) - log p(z).
+        kl_y: -log p(y).
+        elbo: L = reconstruction - beta * kl_z - kl_y.
+        classification: -log q(y|x).
+    """
+
+    reconstruction: Inexact[np.ndarray, "B"]
+    kl_z: Inexact[np.ndarray, "B"]
+    kl_y: Inexact[np.ndarray, "B"]
+    elbo: Inexact[np.ndarray, "B"]
+    classification: Inexact[np.ndarray, "B"]
+
+
+class UnlabelledTerms(NamedTuple):
+    """Terms of rows whose label is missing: nats a row, 0 for filler rows.
+
+    Args:
+        reconstruction: sum_y q(y|x) log p(x|y,z_y).
+        kl_z: sum_y q(y|x) (log q(z_y|x,y) - log p(z_y)).
+        kl_y: sum_y q(y|x) (log q(y|x) - log p(y)).
+        elbo: U = reconstruction - beta * kl_z - kl_y.
+        label_reconstruction: log p(x|y,z_y) of every label.
+        label_kl_z: log q(z_y|x,y) - log p(z_y) of every label.
+    """
+
+    reconstruction: Inexact[np.ndarray, "B"]
+    kl_z: Inexact[np.ndarray, "B"]
+    kl_y: Inexact[np.ndarray, "B"]
+    elbo: Inexact[np.ndarray, "B"]
+    label_reconstruction: Inexact[np.ndarray, "K B"]
+    label_kl_z: Inexact[np.ndarray, "K B"]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The model with given weights.
+
+    Args:
+        model: The networks.
+        weights: All weights, in float64 or complex128.
+        label_prior: p(y).
+        never_generated: Symbols of probability 0.
+    """
+
+    model: ModelConfig
+    weights: Weights
+    label_prior: Sequence[float]
+    never_generated: Sequence[int] = NEVER_GENERATED
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks of one row and one label."""
+        return Networks(self.model, self.weights, self.never_generated)
+
+    @property
+    def label_count(self) -> int:
+        """K."""
+        return len(self.label_prior)
+
+    def objective(
+        self, labelled: Rows | None, unlabelled: Rows | None, alpha: float, beta: float, generative: bool = True
+    ) -> Inexact[np.ndarray, ""]:
+        """What a training step minimises; with `generative=False` the classification term alone, with weight 1."""
+        elbo, rows, surprise, labelled_rows = 0.0, 0, 0.0, 0
+        if labelled is not None:
+            terms = self.labelled_terms(labelled, beta)
+            labelled_rows = real_rows(labelled.x)
+            rows += labelled_rows
+            elbo = elbo + terms.elbo.sum()
+            surprise = surprise + terms.classification.sum()
+        if unlabelled is not None:
+            rows += real_rows(unlabelled.x)
+            elbo = elbo + self.unlabelled_terms(unlabelled, beta).elbo.sum()
+        classification = surprise / labelled_rows if labelled_rows else 0.0
+        return np.asarray(-elbo / rows + alpha * classification if generative else classification)
+
+    def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
+        """L of every row, and its parts."""
+        x, y, noise = rows
+        if y is None:
+            raise ValueError("labelled_terms needs the labels y of its rows.")
+        of_rows: list[list[Any]] = []
+        for b in range(len(x)):
+            if length_of(x[b]) == 0:
+                of_rows.append([0.0] * 5)
+                continue
+            label = int(y[b])
+            features = self.networks.encoder(x[b], of_row(noise, b))
+            reconstruction, kl_z = self._at_drawn_z(features, x[b], label, noise["z"][b], of_row(noise, b))
+            kl_y = -np.log(self.label_prior[label])
+            elbo = reconstruction - beta * kl_z - kl_y
+            of_rows.append([reconstruction, kl_z, kl_y, elbo, -self.networks.classifier(features)[label]])
+        return LabelledTerms(*np.array(of_rows).T)
+
+    def unlabelled_terms(self, rows: Rows, beta: float) -> UnlabelledTerms:
+        """U of every row, and its parts. An observed y is passed over, as in evaluation."""
+        x, _, noise = rows
+        of_rows: list[list[Any]] = []
+        of_labels: list[list[list[Any]]] = []
+        for b in range(len(x)):
+            if length_of(x[b]) == 0:
+                of_rows.append([0.0] * 4)
+                of_labels.append([[0.0] * 2] * self.label_count)
+                continue
+            features = self.networks.encoder(x[b], of_row(noise, b))
+            log_q_y = self.networks.classifier(features)
+            reconstruction, kl_z, kl_y = 0.0, 0.0, 0.0
+            of_labels.append([])
+            for k in range(self.label_count):
+                log_p_x, log_ratio = self._at_drawn_z(features, x[b], k, noise["z"][k, b], of_row(noise, b))
+                q = np.exp(log_q_y[k])
+                reconstruction = reconstruction + q * log_p_x
+                kl_z = kl_z + q * log_ratio
+                kl_y = kl_y + q * (log_q_y[k] - np.log(self.label_prior[k]))
+                of_labels[-1].append([log_p_x, log_ratio])
+            of_rows.append([reconstruction, kl_z, kl_y, reconstruction - beta * kl_z - kl_y])
+        return UnlabelledTerms(*np.array(of_rows).T, *np.array(of_labels).T)
+
+    def _at_drawn_z(
+        self, features: tuple[np.ndarray, ...], row: np.ndarray, label: int, epsilon: np.ndarray, noise: Noise
+    ) -> tuple[np.inexact, np.inexact]:
+        """log p(x|y,z) and log q(z|x,y) - log p(z), at z = loc + scale * epsilon."""
+        loc, scale = self.networks.latent_encoder(features, label)
+        z = loc + scale * epsilon
+        log_p_x = self.networks.log_probabilities(row, label, z, noise).sum()
+        return log_p_x, log_normal(z, loc, scale) - log_normal(z, np.zeros_like(z), np.ones_like(z))
+
+    def features(self, x: Int[np.ndarray, "B T"], noise: Noise | None = None) -> tuple[Inexact[np.ndarray, "B F"], ...]:
+        """Features of every row by each tower, the features' dropout included."""
+        of_rows = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
+        return tuple(np.array(tower) for tower in zip(*of_rows, strict=True))
+
+    def log_q_y(self, x: Int[np.ndarray, "B T"], noise: Noise | None = None) -> Inexact[np.ndarray, "B K"]:
+        """log q(y|x)."""
+        features = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
+        return np.array([self.networks.classifier(of_one) for of_one in features])
+
+    def posterior(
+        self, x: Int[np.ndarray, "B T"], noise: Noise | None = None
+    ) -> tuple[Inexact[np.ndarray, "K B Z"], Inexact[np.ndarray, "K B Z"]]:
+        """loc and scale of q(z|x,y), of every label."""
+        features = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
+        pairs = [[self.networks.latent_encoder(of_one, k) for of_one in features] for k in range(self.label_count)]
+        return tuple(np.moveaxis(np.array(pairs), 2, 0))
+
+    def embedding(self, x: Int[np.ndarray, "B T"]) -> Inexact[np.ndarray, "B Z"]:
+        """The sum over y of q(y|x) loc(x, y), without dropout."""
+        result = []
+        for row in x:
+            features = self.networks.encoder(row, {})
+            q_y = np.exp(self.networks.classifier(features))
+            result.append(sum(q_y[k] * self.networks.latent_encoder(features, k)[0] for k in range(self.label_count)))
+        return np.array(result)
+
+    def step_log_probabilities(
+        self, x: Int[np.ndarray, "B T"], z: Inexact[np.ndarray, "K B Z"], noise: Noise | None = None
+    ) -> Inexact[np.ndarray, "K B T"]:
+        """log p(x_t|x_<t,y,z) under every label, each with its own z; 0 at PAD."""
+        return np.array(
+            [
+                [self.networks.log_probabilities(x[b], k, z[k, b], of_row(noise, b)) for b in range(len(x))]
+                for k in range(self.label_count)
+            ]
+        )
+
+    def log_prob(
+        self, x: Int[np.ndarray, "B T"], y: Int[np.ndarray, "B"], z: Inexact[np.ndarray, "B Z"]
+    ) -> Inexact[np.ndarray, "B"]:
+        """log p(x|y,z) of each row under its own label, without dropout."""
+        return np.array([self.networks.log_probabilities(x[b], int(y[b]), z[b], {}).sum() for b in range(len(x))])
+
+    def next_log_probabilities(
+        self, prefix: Sequence[int], y: int, z: Inexact[np.ndarray, "Z"]
+    ) -> Inexact[np.ndarray, "V"]:
+        """log p(x_t|x_<t,y,z) of every symbol behind the prefix x_<t, without dropout."""
+        return self.networks.decoder(y, z, [START, *prefix])[-1]
+
+
+def real_rows(x: Int[np.ndarray, "B T"]) -> int:
+    """Number of rows that are no filler."""
+    return sum(length_of(row) > 0 for row in x)
+
+
+def of_row(noise: Noise | None, b: int) -> Noise:
+    """The masks of one row."""
+    return {name: mask[b] for name, mask in (noise or {}).items() if name != "z"}

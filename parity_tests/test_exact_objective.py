@@ -1,0 +1,38 @@
+"""The exact objective against an independent sum over all labels in NumPy float64: values, and gradients."""
+
+import numpy as np
+import pytest
+
+from parity_tests.conftest import FILES, problem_at, solution_of, twin_of
+from parity_tests.derivatives import central_difference_derivative
+from parity_tests.ladder import check_gradients_with_oracle, check_terms, failures
+
+LABELS = {problem_at(index).options.label_count for index in range(len(FILES))}
+
+
+def test_problems_cover_labels_cells_and_conditionings() -> None:
+    options = [problem_at(index).options for index in range(len(FILES))]
+    assert {2, 3, 4, 5} <= LABELS
+    pairs = {(option.cell, option.conditioning) for option in options}
+    assert pairs == {(cell, way) for cell in ("gru", "lstm") for way in ("init", "every_step", "output")}
+
+
+def test_loss_and_every_term(index: int, name: str) -> None:
+    found = check_terms(problem_at(index), twin_of(index, name), solution_of(index, name))
+    assert not failures(found)
+
+
+@pytest.mark.parametrize("index", range(0, len(FILES), 4), ids=[path.stem for path in FILES[::4]])
+def test_gradient_of_every_weight(index: int, name: str) -> None:
+    found = check_gradients_with_oracle(problem_at(index), twin_of(index, name), solution_of(index, name))
+    assert not failures(found)
+
+
+def test_gradient_along_a_direction(index: int, name: str) -> None:
+    """By finite differences of the oracle, in a random direction of all weights."""
+    problem, gradients = problem_at(index), solution_of(index, name).gradients
+    generator = np.random.default_rng(index)
+    direction = {key: generator.normal(size=value.shape) for key, value in problem.weights.items()}
+    expected = central_difference_derivative(problem.objective, problem.weights, direction)
+    found = sum(float(np.sum(gradients[key] * direction[key])) for key in direction)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)

@@ -1,0 +1,243 @@
+"""The oracle's objective and its terms, against formulas worked out by hand and against each other."""
+
+import dataclasses
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from parity_tests.fixtures import load_problems
+from parity_tests.oracle import Oracle, Rows
+from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
+from seqssvae.vocabulary import END, PAD, UNK
+
+PROBLEMS = load_problems()
+UNLABELLED = [problem for problem in PROBLEMS if problem.unlabelled]
+LABELLED = [problem for problem in PROBLEMS if problem.labelled]
+CELLS_AND_CONDITIONINGS = list(product(("gru", "lstm"), ("init", "every_step", "output")))
+
+
+def _name(problem: Problem) -> str:
+    return problem.name
+
+
+def _zeros(problem: Problem, **others: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: others.get(name, np.zeros_like(value)) for name, value in problem.weights.items()}
+
+
+@pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
+def test_unlabelled_elbo_is_the_average_of_the_labelled_ones_plus_the_entropy(problem: Problem) -> None:
+    rows, beta, labels = problem.unlabelled.rows(), problem.beta, range(problem.options.label_count)
+    oracle = problem.oracle()
+    q_y = np.exp(oracle.log_q_y(rows.x, rows.noise))
+    labelled = []
+    for k in labels:
+        y = np.full(len(rows.x), k)
+        labelled.append(oracle.labelled_terms(Rows(rows.x, y, {**rows.noise, "z": rows.noise["z"][k]}), beta).elbo)
+    entropy = -(q_y * np.log(q_y)).sum(1)
+    expected = sum(q_y[:, k] * labelled[k] for k in labels) + entropy
+    real = problem.unlabelled.batch.row_mask
+    np.testing.assert_allclose(oracle.unlabelled_terms(rows, beta).elbo, np.where(real, expected, 0.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
+def test_terms_are_taken_at_the_drawn_z(problem: Problem) -> None:
+    """log p(x|y,z) and the ratio of the densities at z = loc + scale * epsilon, without dropout."""
+    oracle = problem.oracle()
+    for step in problem.steps():
+        rows = step.rows(training=False)
+        loc, scale = oracle.posterior(rows.x)
+        for k in range(problem.options.label_count):
+            y = np.full(len(rows.x), k)
+            epsilon = rows.noise["z"] if step is problem.labelled else rows.noise["z"][k]
+            z = loc[k] + scale[k] * epsilon
+            terms = oracle.labelled_terms(Rows(rows.x, y, {"z": epsilon}), 1.0)
+            np.testing.assert_allclose(terms.reconstruction, oracle.log_prob(rows.x, y, z), rtol=1e-12)
+            log_ratio = (0.5 * z**2 - 0.5 * epsilon**2 - np.log(scale[k])).sum(1)
+            real = step.batch.row_mask
+            np.testing.assert_allclose(terms.kl_z, np.where(real, log_ratio, 0.0), rtol=1e-11, atol=1e-13)
+            np.testing.assert_allclose(
+                terms.kl_y, np.where(real, -math.log(problem.dimensions.label_prior[k]), 0.0), rtol=1e-13
+            )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
+def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
+    elbos, surprises = [], []
+    if problem.labelled:
+        terms = problem.oracle().labelled_terms(problem.labelled.rows(), problem.beta)
+        elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
+        surprises += list(terms.classification[problem.labelled.batch.row_mask])
+    if problem.unlabelled:
+        terms = problem.oracle().unlabelled_terms(problem.unlabelled.rows(), problem.beta)
+        elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
+    real_rows = sum(int(step.batch.row_mask.sum()) for step in problem.steps())
+    classification = np.mean(surprises) if surprises else 0.0
+    expected = -sum(elbos) / real_rows + problem.alpha * classification
+    np.testing.assert_allclose(problem.objective(), expected, rtol=1e-12)
+
+
+def test_classification_alone_has_weight_one() -> None:
+    problem = make_problem(Options(kind="mixed", filler=True), seed=5)
+    labelled, unlabelled = problem.labelled.rows(), problem.unlabelled.rows()
+    found = problem.oracle().objective(labelled, unlabelled, alpha=7.0, beta=1.0, generative=False)
+    log_q_y = problem.oracle().log_q_y(labelled.x, labelled.noise)
+    np.testing.assert_allclose(found, -(log_q_y[0, labelled.y[0]] + log_q_y[1, labelled.y[1]]) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("cell", "conditioning"), CELLS_AND_CONDITIONINGS)
+def test_terms_of_zero_weights(cell: str, conditioning: str) -> None:
+    """Everything is uniform: each symbol has probability 1 / (V - 2), q(y|x) = 1/K, loc 0, scale log 2 + 1e-4."""
+    problem = make_problem(Options(cell=cell, conditioning=conditioning, prior="uniform", label_count=4), seed=1)
+    oracle, rows = problem.oracle(_zeros(problem)), problem.unlabelled.rows()
+    terms = oracle.unlabelled_terms(rows, beta=0.3)
+    lengths = (rows.x != PAD).sum(1)
+    reconstruction = -lengths * math.log(VOCABULARY_SIZE - 2)
+    np.testing.assert_allclose(terms.reconstruction, reconstruction, rtol=1e-13)
+    np.testing.assert_allclose(terms.kl_y, 0.0, atol=1e-15)
+    scale, epsilon = math.log(2.0) + 1e-4, rows.noise["z"]
+    log_ratio = (-math.log(scale) - epsilon**2 / 2 + (scale * epsilon) ** 2 / 2).sum(2)
+    kl_z = np.where(lengths > 0, log_ratio.mean(0), 0.0)
+    np.testing.assert_allclose(terms.kl_z, kl_z, rtol=1e-12)
+    np.testing.assert_allclose(terms.label_kl_z, np.where(lengths > 0, log_ratio, 0.0), rtol=1e-12)
+    np.testing.assert_allclose(terms.elbo, reconstruction - 0.3 * kl_z, rtol=1e-12)
+
+    rows = problem.labelled.rows()
+    terms = oracle.labelled_terms(rows, beta=0.3)
+    real = problem.labelled.batch.row_mask
+    np.testing.assert_allclose(terms.kl_y, np.where(real, math.log(4), 0.0), rtol=1e-13)
+    np.testing.assert_allclose(terms.classification, np.where(real, math.log(4), 0.0), rtol=1e-13)
+
+
+def test_kl_of_y_by_hand() -> None:
+    """q = (3/4, 1/4) from the classifier's bias, p = (1/3, 2/3)."""
+    problem = make_problem(Options(label_count=2, filler=False), seed=2)
+    weights = _zeros(problem, **{"classifier.bias": np.log([3.0, 1.0])})
+    oracle = Oracle(problem.config.model, weights, label_prior=(1 / 3, 2 / 3))
+    kl_y = oracle.unlabelled_terms(problem.unlabelled.rows(), 1.0).kl_y
+    np.testing.assert_allclose(kl_y, 0.75 * math.log(9 / 4) + 0.25 * math.log(3 / 8), rtol=1e-13)
+    labelled = problem.labelled.rows()._replace(y=np.array([0, 1, 1], dtype=np.int32))
+    terms = oracle.labelled_terms(labelled, 1.0)
+    np.testing.assert_allclose(terms.kl_y, np.log([3.0, 1.5, 1.5]), rtol=1e-13)
+    np.testing.assert_allclose(terms.classification, np.log([4 / 3, 4.0, 4.0]), rtol=1e-13)
+
+
+def test_log_prob_of_a_unigram_model_by_hand() -> None:
+    """Only the output bias is not zero: p(symbol) = exp(bias) / sum, PAD and START not among the summands."""
+    problem = make_problem(Options(conditioning="every_step"), seed=3)
+    bias = np.log([100.0, 1.0, 100.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    x = np.array([[4, 8, END, PAD], [UNK, END, PAD, PAD], [END, PAD, PAD, PAD]], dtype=np.int32)
+    oracle = problem.oracle(_zeros(problem, **{"decoder.output.bias": bias}))
+    found = oracle.log_prob(x, np.zeros(3, dtype=np.int32), np.ones((3, 2)))
+    np.testing.assert_allclose(found, np.log([3 * 7 * 2 / 28**3, 1 * 2 / 28**2, 2 / 28]), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("cell", "conditioning"), CELLS_AND_CONDITIONINGS)
+def test_probabilities_of_all_sequences_sum_to_one(cell: str, conditioning: str) -> None:
+    """Those of up to 2 symbols, END not counted, and all beginnings of 3 symbols, for the longer ones."""
+    problem = make_problem(Options(cell=cell, conditioning=conditioning, decoder_layers=2), seed=4)
+    forbidden = (0, 2, 6, 7, 8)  # PAD, START, and symbols that a host might reserve: 4 remain
+    oracle = dataclasses.replace(problem.oracle(), never_generated=forbidden)
+    symbols = (UNK, 4, 5)
+    whole = [(*row, END) for length in range(3) for row in product(symbols, repeat=length)]
+    begun = list(product(symbols, repeat=3))
+    x = np.array([row + (PAD,) * (3 - len(row)) for row in whole + begun], dtype=np.int32)
+    assert len(x) == 1 + 3 + 9 + 27
+    z = np.tile([0.5, -1.0], (len(x), 1))
+    log_prob = oracle.log_prob(x, np.ones(len(x), dtype=np.int32), z)
+    np.testing.assert_allclose(np.exp(log_prob).sum(), 1.0, rtol=1e-13)
+    assert np.exp(log_prob[len(whole) :]).sum() > 0.01  # the longer ones matter
+
+
+def test_elbo_is_a_bound_of_log_p_x_and_tight_at_the_posterior() -> None:
+    """With K = 2 and Z = 2, log p(x) and E_q[...] are integrals over a grid of nodes (Gauss and Hermite)."""
+    problem = make_problem(Options(kind="unlabelled", label_count=2, filler=False), seed=6)
+    oracle, x = problem.oracle(), problem.unlabelled.batch.x[:1]
+    nodes, node_weights = np.polynomial.hermite_e.hermegauss(12)
+    grid = np.array(list(product(nodes, repeat=2)))
+    grid_weights = np.outer(node_weights, node_weights).ravel() / (2 * math.pi)
+
+    def elbo(of: Oracle) -> float:
+        terms = [of.unlabelled_terms(Rows(x, None, {"z": np.tile(epsilon, (2, 1, 1))}), 1.0) for epsilon in grid]
+        return sum(w * float(term.elbo[0]) for w, term in zip(grid_weights, terms, strict=True))
+
+    def log_p_x(of: Oracle) -> float:
+        many = np.tile(x, (len(grid), 1))
+        each = [np.exp(of.log_prob(many, np.full(len(grid), k), grid)) @ grid_weights for k in range(2)]
+        return math.log(float(np.dot(of.label_prior, each)))
+
+    assert elbo(oracle) < log_p_x(oracle) - 0.1
+
+    silent = dict(problem.weights)  # the decoder does not hear y and z, so the posterior is the prior
+    for name in ("decoder.condition.weight", "decoder.condition.label_weight", "decoder.label_bias"):
+        silent[name] = np.zeros_like(silent[name])
+    silent["classifier.weight"] = np.zeros_like(silent["classifier.weight"])
+    silent["classifier.bias"] = np.log(problem.dimensions.label_prior)
+    for head in ("loc", "scale"):
+        silent[f"latent_encoder.{head}.weight"] = np.zeros_like(silent[f"latent_encoder.{head}.weight"])
+    silent["latent_encoder.loc.bias"] = np.zeros(2)
+    silent["latent_encoder.scale.bias"] = np.full(2, math.log(math.expm1(1.0 - 1e-4)))
+    np.testing.assert_allclose(elbo(problem.oracle(silent)), log_p_x(problem.oracle(silent)), rtol=1e-12)
+
+
+def _with_padding(rows: Rows, columns: int) -> Rows:
+    """The same rows, padded further; what is drawn for the new steps is opposite to what does nothing."""
+    noise = {}
+    for name, value in rows.noise.items():
+        of_steps = name.startswith(("encoder.embedding", "decoder.embedding", "word_dropout"))
+        more = np.zeros((value.shape[0], columns, *value.shape[2:]), dtype=bool) if of_steps else value[:, :0]
+        noise[name] = np.concatenate([value, more], axis=1)
+    return rows._replace(x=np.pad(rows.x, ((0, 0), (0, columns)), constant_values=PAD), noise=noise)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
+def test_padding_behind_end_changes_nothing(problem: Problem) -> None:
+    longer = [
+        None if step is None else _with_padding(step.rows(), 2) for step in (problem.labelled, problem.unlabelled)
+    ]
+    found = problem.oracle().objective(*longer, problem.alpha, problem.beta)
+    np.testing.assert_allclose(found, problem.objective(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
+def test_rows_and_labels_are_independent(problem: Problem) -> None:
+    """Other noise of row 1, and another row 1, change row 1 alone; other noise of label 0, label 0 alone."""
+    rows, oracle = problem.unlabelled.rows(), problem.oracle()
+    before = oracle.unlabelled_terms(rows, 1.0)
+    other_noise = {name: value.copy() for name, value in rows.noise.items()}
+    other_noise["z"][:, 1] += 1.0
+    other_x = rows.x.copy()
+    other_x[1, 0] = 4 if other_x[1, 0] != 4 else 5
+    after = oracle.unlabelled_terms(Rows(other_x, None, other_noise), 1.0)
+    for old, new in zip(before, after, strict=True):
+        changed = old != new
+        assert np.all(changed[..., 1])
+        assert not np.delete(changed, 1, axis=-1).any()
+    other_noise = {**rows.noise, "z": rows.noise["z"].copy()}
+    other_noise["z"][0] += 1.0
+    after = oracle.unlabelled_terms(rows._replace(noise=other_noise), 1.0)
+    real = problem.unlabelled.batch.row_mask
+    for old, new in ((before.label_reconstruction, after.label_reconstruction), (before.label_kl_z, after.label_kl_z)):
+        np.testing.assert_array_equal(old[0] != new[0], real)
+        np.testing.assert_array_equal(old[1:], new[1:])
+
+
+@pytest.mark.parametrize("problem", LABELLED, ids=_name)
+def test_filler_rows_weigh_nothing(problem: Problem) -> None:
+    rows = problem.labelled.rows()
+    more = {name: np.concatenate([value, value[:1]]) for name, value in rows.noise.items()}
+    x = np.concatenate([rows.x, np.full_like(rows.x[:1], PAD)])
+    longer = Rows(x, np.append(rows.y, -1), more)
+    for old, new in zip(
+        problem.oracle().labelled_terms(rows, 0.5), problem.oracle().labelled_terms(longer, 0.5), strict=True
+    ):
+        np.testing.assert_array_equal(np.append(old, 0.0), new)
+    unlabelled = None if problem.unlabelled is None else problem.unlabelled.rows()
+    assert problem.oracle().objective(longer, unlabelled, problem.alpha, problem.beta) == problem.objective()
+
+
+def test_labelled_terms_without_labels_are_refused() -> None:
+    problem = make_problem(Options(), seed=7)
+    with pytest.raises(ValueError, match="needs the labels y"):
+        problem.oracle().labelled_terms(problem.unlabelled.rows(), 1.0)

@@ -1,0 +1,150 @@
+"""Evaluation, prediction, embedding and generation over whole corpora, against the same done row by row."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from fake_backend import FakeBackend, log_softmax
+from toy import toy_config, toy_rows
+
+from seqssvae.backend import NO_LABEL
+from seqssvae.batches import pad
+from seqssvae.config import Config
+from seqssvae.evaluate import GENERATION_BATCH, encode, evaluate, generate, predict_proba
+from seqssvae.prepare import Prepared, prepare_rows
+
+
+@pytest.fixture
+def model() -> tuple[FakeBackend, Prepared, Config]:
+    """A model with weights that tell labels and symbols apart."""
+    config = toy_config()
+    prepared = prepare_rows(toy_rows(), config, "memory")
+    backend = FakeBackend(config, prepared.dimensions)
+    generator = np.random.default_rng(3)
+    for name in ("classifier.bias", "decoder.label_bias", "decoder.output.bias"):
+        backend.weights[name] = generator.normal(size=backend.shapes[name]).astype(np.float32)
+    return backend, prepared, config
+
+
+def row_by_row(backend: FakeBackend, prepared: Prepared) -> np.ndarray:
+    """log q(y|x), each row in a batch of its own."""
+    corpus = prepared.training
+    batches = (
+        pad(corpus.sequences, np.array([row]), corpus.y, 1, int(corpus.lengths[row])) for row in range(len(corpus))
+    )
+    return np.concatenate([backend.classify(batch.x) for batch in batches])
+
+
+@pytest.mark.parametrize(("batch_size", "bucket_count"), [(1, 1), (5, 3), (64, 2)])
+def test_rows_come_back_in_their_order_whatever_the_batches(model, batch_size, bucket_count):
+    backend, prepared, config = model
+    training = dataclasses.replace(config.training, batch_size=batch_size, buckets=bucket_count)
+    config = dataclasses.replace(config, training=training)
+    expected = row_by_row(backend, prepared)
+    probabilities = predict_proba(backend, prepared.training, config)
+    np.testing.assert_allclose(probabilities, np.exp(expected), rtol=1e-6)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+    embedding = encode(backend, prepared.training, config)
+    table = backend.weights["encoder.towers.0.embedding"]
+    means = [table[sequence].mean(axis=0)[: config.model.latent_size] for sequence in prepared.training.sequences]
+    np.testing.assert_allclose(embedding, means, rtol=1e-5)
+
+
+def test_metrics_are_those_of_the_rows(model):
+    backend, prepared, config = model
+    found = evaluate(backend, prepared.training, config, seed=1)
+    corpus, log_q_y = prepared.training, row_by_row(backend, prepared)
+    labelled = np.flatnonzero(corpus.y != NO_LABEL)
+    predicted = log_q_y.argmax(axis=1)
+    metrics = found.metrics
+    assert 0 < len(labelled) < len(corpus)
+    assert (metrics.rows, metrics.labelled_rows) == (len(corpus), len(labelled))
+    assert metrics.accuracy == pytest.approx(np.mean(predicted[labelled] == corpus.y[labelled]))
+    assert metrics.classification == pytest.approx(-np.mean(log_q_y[labelled, corpus.y[labelled]]))
+    prior = np.log([0.5, 0.5])
+    assert metrics.kl_y == pytest.approx(np.mean(np.sum(np.exp(log_q_y) * (log_q_y - prior), axis=1)))
+    logits = backend.weights["decoder.output.bias"].astype(float)
+    logits[[0, 2]] = -np.inf
+    log_p = log_softmax(logits)
+    assert metrics.reconstruction == pytest.approx(np.mean([log_p[sequence].sum() for sequence in corpus.sequences]))
+    assert metrics.elbo == pytest.approx(metrics.reconstruction - metrics.kl_z - metrics.kl_y)
+    assert metrics.symbols == sum(map(len, corpus.sequences))
+    assert metrics.bits_per_symbol == pytest.approx(-metrics.elbo * len(corpus) / metrics.symbols / math.log(2))
+    assert metrics.loss == pytest.approx(-metrics.elbo + config.objective.alpha * metrics.classification)
+    for label in range(2):
+        for other in range(2):
+            count = np.sum((corpus.y == label) & (predicted == other))
+            assert found.confusion[label, other] == count
+
+
+def test_the_noise_is_the_seed_s_and_differs_between_batches_of_one_shape(model):
+    backend, prepared, config = model
+    seeds = []
+    original = backend.evaluate
+    backend.evaluate = lambda batch, seed: seeds.append(seed) or original(batch, seed)
+    first, again, other = (evaluate(backend, prepared.training, config, seed=seed).metrics.kl_z for seed in (1, 1, 2))
+    assert first == again != other
+    per_call = len(seeds) // 3
+    assert per_call > 2
+    assert len(set(seeds)) == 2 * per_call
+
+
+def test_a_classifier_has_no_elbo(model):
+    backend, prepared, config = model
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, name="classifier"))
+    metrics = evaluate(backend, prepared.training, config).metrics
+    assert metrics.elbo is metrics.kl_z is metrics.bits_per_symbol is None
+    assert metrics.loss == pytest.approx(config.objective.alpha * metrics.classification)
+
+
+def test_rows_without_labels_have_no_accuracy(model):
+    backend, prepared, config = model
+    corpus = prepared.training.with_labels(np.full(len(prepared.training), NO_LABEL))
+    found = evaluate(backend, corpus, config)
+    assert found.metrics.accuracy is found.metrics.classification is None
+    assert found.confusion.sum() == 0
+    assert found.metrics.elbo is not None
+
+
+def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
+    backend, prepared, _ = model
+    favour = np.zeros_like(backend.weights["decoder.label_bias"])
+    favour[4, 0] = favour[5, 1] = 5.0
+    backend.weights["decoder.label_bias"] = favour
+    for label, symbol in ((0, "a"), (1, "b")):
+        found = generate(backend, prepared.vocabulary, label, count=7, max_length=6, seed=2)
+        assert len(found) == 7
+        symbols = [one for sequence in found for one in sequence.symbols]
+        assert np.mean([one == symbol for one in symbols]) > 0.9
+        assert all(len(sequence.symbols) <= 6 for sequence in found)
+
+
+def test_generation_goes_by_batches_that_do_not_repeat_each_other(model):
+    backend, prepared, _ = model
+    found = generate(backend, prepared.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
+    assert len(found) == GENERATION_BATCH + 5
+    texts = ["".join(sequence.symbols) for sequence in found]
+    assert texts[:5] != texts[GENERATION_BATCH:]
+    assert texts == ["".join(s.symbols) for s in generate(backend, prepared.vocabulary, 0, len(found), 4, seed=0)]
+    assert texts != ["".join(s.symbols) for s in generate(backend, prepared.vocabulary, 0, len(found), 4, seed=1)]
+
+
+def test_a_sequence_that_comes_to_no_end_is_marked(model):
+    backend, prepared, _ = model
+    bias = backend.weights["decoder.output.bias"]
+    bias[3] = -50.0
+    assert not any(one.ended for one in generate(backend, prepared.vocabulary, 0, 3, max_length=4))
+    bias[3] = 50.0
+    (ended,) = generate(backend, prepared.vocabulary, 0, 1, max_length=4)
+    assert (ended.symbols, ended.ended) == ([], True)
+    assert ended.log_p == pytest.approx(0, abs=1e-6)
+
+
+def test_method_and_beam_width_reach_the_backend(model):
+    backend, prepared, _ = model
+    asked = []
+    original = backend.generate
+    backend.generate = lambda *args, **kwargs: asked.append(kwargs) or original(*args, **kwargs)
+    generate(backend, prepared.vocabulary, 0, 1, 4, method="beam", beam_width=3)
+    assert asked == [{"method": "beam", "beam_width": 3}]

@@ -1,0 +1,51 @@
+"""A small task: texts of class `left` are mostly of the letters a and b, those of class `right` of c and d."""
+
+from pathlib import Path
+
+import numpy as np
+
+from seqssvae.config import Config
+from seqssvae.settings import Settings, from_dict
+from seqssvae.tsv import Row
+
+SETTINGS: Settings = {
+    "data": {"validation_fraction": 0.25},
+    "model": {
+        "latent_size": 2,
+        "encoder": {"embedding_size": 3, "hidden_size": 2},
+        "decoder": {"embedding_size": 3, "hidden_size": 2},
+    },
+    "optimizer": {"learning_rate": 0.05},
+    "training": {"epochs": 4, "batch_size": 8, "labelled_batch_size": 4, "buckets": 2},
+}
+
+
+def toy_config() -> Config:
+    return from_dict(SETTINGS)
+
+
+def toy_texts(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Texts and their labels, in turn."""
+    generator = np.random.default_rng(seed)
+    labels = ["left" if index % 2 == 0 else "right" for index in range(count)]
+    texts = []
+    for label in labels:
+        shares = [0.4, 0.4, 0.1, 0.1] if label == "left" else [0.1, 0.1, 0.4, 0.4]
+        texts.append("".join(generator.choice(list("abcd"), size=generator.integers(4, 9), p=shares)))
+    return texts, labels
+
+
+def toy_rows(count: int = 48, labelled: int = 24, seed: int = 0) -> list[Row]:
+    """The first `labelled` rows with their label, the others without."""
+    pairs = zip(*toy_texts(count, seed), strict=True)
+    return [
+        Row(tuple(text), label if index < labelled else None, None, index + 1)
+        for index, (text, label) in enumerate(pairs)
+    ]
+
+
+def write_toy(path: Path, count: int = 48, labelled: int = 24, seed: int = 0) -> Path:
+    """The same as a TSV file."""
+    rows = toy_rows(count, labelled, seed)
+    path.write_text("".join(f"{''.join(row.symbols)}\t{row.label or ''}\n" for row in rows))
+    return path

@@ -100,7 +100,7 @@ class JaxBackend:
             labelled = _arrays(step.labelled) if step.labelled else None
             unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
             self.state, total = self._train(
-                self.state, labelled, unlabelled, step.beta, step.learning_rate, np.int32(step.step)
+                self.state, labelled, unlabelled, step.beta, step.learning_rate, self._stream(step.step)
             )
             totals.append(total)
         return totals
@@ -138,7 +138,7 @@ class JaxBackend:
     @_in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
-        terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), np.int32(seed))
+        terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), self._stream(seed))
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
     @_in_precision
@@ -163,14 +163,14 @@ class JaxBackend:
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
         """One sequence per given label, z drawn from its prior unless it is given."""
         x, log_prob = self._generate(
-            self.state.weights, y, z, np.int32(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
+            self.state.weights, y, z, self._stream(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
         )
         return np.asarray(x, np.int32), np.asarray(log_prob)
 
     @_in_precision
     def get_weights(self) -> Weights:
         """Copies of all weights."""
-        return {name: np.array(value) for name, value in self.state.weights.items()}
+        return {name: np.array(self.state.weights[name]) for name in self.ssvae.shapes}
 
     @_in_precision
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -200,17 +200,17 @@ class JaxBackend:
         unlabelled: _Arrays | None,
         beta: Float[Array, ""],
         learning_rate: Float[Array, ""],
-        step: Int[Array, ""],
+        stream: Int[Array, "2"],
     ) -> tuple[TrainState, StepTotals]:
-        keys = jax.random.split(self._key(_TRAINING, step))
+        keys = jax.random.split(_key(stream, _TRAINING))
         labelled_rows = self._rows(labelled, keys[0], observed=True) if labelled else None
         unlabelled_rows = self._rows(unlabelled, keys[1], observed=False) if unlabelled else None
         return self.step(state, labelled_rows, unlabelled_rows, beta, learning_rate)
 
     def _drawn_evaluation(
-        self, weights: dict[str, Array], batch: _Arrays, seed: Int[Array, ""]
+        self, weights: dict[str, Array], batch: _Arrays, stream: Int[Array, "2"]
     ) -> tuple[ELBOTerms, Float[Array, "B K"]]:
-        rows = self._rows(batch, self._key(_EVALUATION, seed), observed=False, training=False)
+        rows = self._rows(batch, _key(stream, _EVALUATION), observed=False, training=False)
         return objectives.evaluate(self.ssvae.bind(weights), rows)
 
     def _features_and_classifier(self, weights: dict[str, Array], x: Int[Array, "B T"]) -> tuple[Any, Any]:
@@ -229,13 +229,13 @@ class JaxBackend:
         weights: dict[str, Array],
         y: Int[Array, "N"],
         z: Float[Array, "N Z"] | None,
-        seed: Int[Array, ""],
+        stream: Int[Array, "2"],
         time_steps: int,
         method: DecodingMethod,
         beam_width: int,
     ) -> tuple[Int[Array, "N T"], Float[Array, "N"]]:
         ssvae = self.ssvae.bind(weights)
-        latent_key, key = jax.random.split(self._key(_GENERATION, seed))
+        latent_key, key = jax.random.split(_key(stream, _GENERATION))
         shape = len(y), self.config.model.latent_size
         latent = self._draw(NoiseSpec("normal", shape), latent_key) if z is None else z.astype(ssvae.precision)
         decoder = ssvae.decoder(ssvae.one_hot(y), latent, time_steps)
@@ -257,13 +257,17 @@ class JaxBackend:
             return jax.random.normal(key, spec.shape, self.config.training.precision)
         return jax.random.bernoulli(key, spec.keep, spec.shape)
 
-    def _key(self, purpose: int, number: Int[Array, ""]) -> PRNGKeyArray:
-        """A stream of random numbers of its own for each seed, purpose and number."""
-        key = jax.random.fold_in(jax.random.key(self.config.training.seed), purpose)
-        return jax.random.fold_in(key, number)
+    def _stream(self, number: int) -> Int[np.ndarray, "2"]:
+        """The run's seed and a number: an argument, lest every seed be compiled anew."""
+        return np.array([self.config.training.seed, number], np.int32)
 
     def _precision(self) -> AbstractContextManager:
         return jax.enable_x64(self.config.training.precision == "float64")
+
+
+def _key(stream: Int[Array, "2"], purpose: int) -> PRNGKeyArray:
+    """A stream of random numbers of its own for each seed, number and purpose."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(stream[0]), purpose), stream[1])
 
 
 def step_totals(

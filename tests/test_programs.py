@@ -1,0 +1,71 @@
+"""The programs in the hands of people who write Pyro or NumPyro themselves: plain SVI loops, plain ELBO objects."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pyro
+import pytest
+import torch
+from numpyro.infer import SVI as NumPyroSVI
+from numpyro.infer import TraceEnum_ELBO as NumPyroTraceEnum
+from pyro.infer import SVI as PyroSVI
+from pyro.infer import Trace_ELBO as PyroTrace
+from pyro.infer import TraceEnum_ELBO as PyroTraceEnum
+
+from seqssvae.config import DecoderConfig, EncoderConfig, ModelConfig
+from seqssvae_jax.model import SSVAE as JaxSSVAE
+from seqssvae_torch.model import SSVAE as TorchSSVAE
+
+CONFIG = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4, conditioning="every_step"))
+X = np.array([[4, 5, 4, 3], [6, 3, 0, 0], [5, 5, 3, 0]])
+Y = np.array([0, 1, 1])
+PRIOR = (0.5, 0.5)
+
+
+def test_plain_svi_in_pyro() -> None:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    ssvae = TorchSSVAE(CONFIG, 7, PRIOR)
+    optimizer = pyro.optim.Adam({"lr": 0.02})
+    unlabelled = PyroSVI(ssvae.model, ssvae.guide, optimizer, PyroTraceEnum(max_plate_nesting=1))
+    labelled = PyroSVI(ssvae.model, ssvae.guide, optimizer, PyroTrace())
+    x, y = torch.tensor(X), torch.tensor(Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses = [unlabelled.step(x) + labelled.step(x, y) for _ in range(80)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    pyro.clear_param_store()
+
+
+def test_plain_svi_in_numpyro() -> None:
+    ssvae = JaxSSVAE(CONFIG, 7, PRIOR)
+    svi = NumPyroSVI(ssvae.model, ssvae.guide, numpyro.optim.Adam(0.02), NumPyroTraceEnum(max_plate_nesting=1))
+    result = svi.run(jax.random.key(0), 80, jnp.array(X), progress_bar=False)
+    assert np.mean(result.losses[-10:]) < 0.6 * np.mean(result.losses[:10])
+    assert set(result.params) == {f"{name}$params" for name in ("encoder", "classifier", "latent_encoder", "decoder")}
+
+
+def test_pyro_draws_z_when_no_noise_is_given() -> None:
+    ssvae = TorchSSVAE(CONFIG, 7, PRIOR, name=None)
+    elbo = PyroTraceEnum(max_plate_nesting=1)
+    losses = []
+    for seed in (0, 0, 1):
+        pyro.set_rng_seed(seed)
+        losses.append(elbo.loss(ssvae.model, ssvae.guide, torch.tensor(X)))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_mean_loss_over_draws_is_the_same_in_both_twins() -> None:
+    """Averaged over many draws of z, the frameworks' own random numbers do not matter."""
+    torch_ssvae, jax_ssvae = TorchSSVAE(CONFIG, 7, PRIOR, name=None), JaxSSVAE(CONFIG, 7, PRIOR)
+    pyro.set_rng_seed(0)
+    elbo = PyroTraceEnum(max_plate_nesting=1)
+    in_torch = [elbo.loss(torch_ssvae.model, torch_ssvae.guide, torch.tensor(X)) for _ in range(200)]
+    numpyro_elbo = NumPyroTraceEnum(max_plate_nesting=1)
+    draw = jax.jit(lambda key: numpyro_elbo.loss(key, {}, jax_ssvae.model, jax_ssvae.guide, jnp.array(X)))
+    in_jax = [float(draw(key)) for key in jax.random.split(jax.random.key(0), 200)]
+    error = np.sqrt(np.var(in_torch) / 200 + np.var(in_jax) / 200)
+    assert np.mean(in_torch) == pytest.approx(np.mean(in_jax), abs=4 * error)

@@ -1,6 +1,6 @@
 """Small problems for the tests that need one of each conditioning and cell, with every label and row distinct."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -11,7 +11,7 @@ CASES = (("gru", "init", 1), ("lstm", "every_step", 2), ("gru", "output", 1))
 """Cell, conditioning and decoder layers."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def case(cell: str, conditioning: str, layers: int) -> Problem:
     """An unlabelled problem with K 3 and four real rows."""
     options = Options(
@@ -20,7 +20,7 @@ def case(cell: str, conditioning: str, layers: int) -> Problem:
     return make_problem(options, seed=7, name=f"{cell}-{conditioning}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def twin_of_case(name: str, cell: str, conditioning: str, layers: int) -> TorchTwin | JaxTwin:
     """A twin of it."""
     return TWINS[name](case(cell, conditioning, layers))

@@ -1,6 +1,6 @@
 """Problems, twins and what they make of them: computed once, and shared by all tests of a process."""
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -12,19 +12,19 @@ from seqssvae.config import Precision
 FILES = problem_files()
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem_at(index: int) -> Problem:
     """A problem of the cover, by its number."""
     return load_problem(FILES[index])
 
 
-@lru_cache(maxsize=None)
+@cache
 def twin_of(index: int, name: str, precision: Precision = "float64") -> TorchTwin | JaxTwin:
     """A twin of a problem, compiled at most once."""
     return TWINS[name](problem_at(index), precision)
 
 
-@lru_cache(maxsize=None)
+@cache
 def solution_of(index: int, name: str, precision: Precision = "float64") -> Solution:
     """What that twin makes of it."""
     return twin_of(index, name, precision).solve()

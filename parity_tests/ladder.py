@@ -1,7 +1,7 @@
 """The checks of which the proof consists, as functions: each compares tensors and returns what it found.
 
-Differences are `max|a - b| / max|a|` per tensor. A test asserts that nothing found exceeds its bound; a negative control
-plants a defect in one twin and asserts that something does.
+Differences are `max|a - b| / max|a|` per tensor. A test asserts that nothing found exceeds its bound; a negative
+control plants a defect in one twin and asserts that something does.
 """
 
 from collections.abc import Iterable, Mapping

@@ -76,7 +76,7 @@ class ELBOTerms(NamedTuple):
 
 
 class StepTotals(NamedTuple):
-    """What one training step reports: sums over its real rows. Entries may still be on the device; `float` fetches them.
+    """What one training step reports: sums over its real rows. Entries may be on the device; `float` fetches them.
 
     Args:
         loss: What was minimised (not a sum).

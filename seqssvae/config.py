@@ -39,8 +39,20 @@ def _check_integer(path: str, value: int, minimum: int) -> None:
 def _check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     inside = number and (value > low if open_low else value >= low) and value <= high
-    bounds = f"{'above' if open_low else 'of at least'} {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
+    bounds = f"{'above' if open_low else 'of at least'} {low:g}" + (
+        "" if high == math.inf else f" and at most {high:g}"
+    )
     _check(inside, path, f"a number {bounds}", value)
+
+
+def _check_flag(path: str, value: bool) -> None:
+    _check(isinstance(value, bool), path, "true or false", value)
+
+
+def _names(path: str, value: Sequence[str]) -> tuple[str, ...]:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    _check(listed and all(isinstance(name, str) for name in value), path, "a list of names (quote numbers)", value)
+    return tuple(value)
 
 
 def _check_choice(path: str, value: str, choices: object) -> None:
@@ -95,6 +107,14 @@ class DataConfig:
             "another column than data.sequence_column",
             self.label_column,
         )
+        _check(
+            not self.group_column or self.group_column not in (self.label_column, self.sequence_column),
+            "data.group_column",
+            "another column than data.sequence_column and data.label_column",
+            self.group_column,
+        )
+        _check("\t" not in self.separator, "data.separator", "something else than a tab, which ends a column", "\t")
+        _check_flag("data.header", self.header)
         _check_integer("data.max_length", self.max_length, 1)
         _check_choice("data.too_long", self.too_long, TooLong)
         _check_integer("data.minimum_count", self.minimum_count, 1)
@@ -102,7 +122,7 @@ class DataConfig:
             if getattr(self, name) is not None:
                 _check_integer(f"data.{name}", getattr(self, name), 1)
         if self.labels is not None:
-            names = tuple(self.labels)
+            names = _names("data.labels", self.labels)
             object.__setattr__(self, "labels", names)
             _check(len(names) >= 2, "data.labels", "a list of at least two classes", list(names))
             _check(len(set(names)) == len(names), "data.labels", "a list without repetitions", list(names))
@@ -133,6 +153,8 @@ class EncoderConfig:
         for name in ("embedding_size", "hidden_size", "layers"):
             _check_integer(f"model.encoder.{name}", getattr(self, name), 1)
         _check_choice("model.encoder.pooling", self.pooling, Pooling)
+        for name in ("bidirectional", "separate"):
+            _check_flag(f"model.encoder.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -168,7 +190,7 @@ class ModelConfig:
         encoder: The network that reads x.
         decoder: The network that generates x.
         dropout: Share of embedding and feature entries set to 0 in training.
-        word_dropout: Share of the decoder's input symbols replaced by UNK in training (Bowman et al. 2016, section 3.1).
+        word_dropout: Share of the decoder's input symbols turned to UNK in training (Bowman et al. 2016, section 3.1).
         label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`.
         label_prior_probabilities: p(y) in the order of the labels, where `label_prior` is `given`.
     """
@@ -193,8 +215,9 @@ class ModelConfig:
         if (self.label_prior == "given") != (given is not None):
             raise ConfigurationError(f"{path} goes with model.label_prior: given, and only with it.")
         if given is not None:
+            listed = isinstance(given, Sequence) and not isinstance(given, str)
+            _check(listed and all(isinstance(p, (int, float)) and p > 0 for p in given), path, "numbers above 0", given)
             object.__setattr__(self, "label_prior_probabilities", tuple(float(p) for p in given))
-            _check(all(p > 0 for p in given), path, "a list of numbers above 0", list(given))
             _check(abs(sum(given) - 1) < 1e-6, path, "a list that sums to 1", list(given))
 
 
@@ -228,8 +251,8 @@ class ObjectiveConfig:
 
     Args:
         name: `ssvae`: minus the ELBO per row plus the classification term; `classifier`: the classification term
-            alone, on the labelled rows alone (the supervised baseline).
-        alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows.
+            alone, with weight 1, on the labelled rows alone (the supervised baseline).
+        alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows, beside the ELBO.
         beta: Weight of the KL of z.
         batching: Labelled and unlabelled batches as steps in turn (`alternate`), or together in one step (`joint`).
         labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`.
@@ -244,8 +267,6 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         _check_choice("objective.name", self.name, Objective)
         _check_number("objective.alpha", self.alpha, 0.0)
-        if self.name == "classifier":
-            _check_number("objective.alpha (with objective.name: classifier)", self.alpha, 0.0, open_low=True)
         _check_choice("objective.batching", self.batching, Batching)
         high = 1.0 if self.batching == "joint" else math.inf
         _check_number(

@@ -106,9 +106,7 @@ class JaxBackend:
         return totals
 
     @_in_precision
-    def train_on(
-        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float
-    ) -> StepTotals:
+    def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
         self.state, total = self._train_on(self.state, labelled, unlabelled, beta, learning_rate)
         return total
@@ -116,7 +114,7 @@ class JaxBackend:
     def loss(
         self, weights: dict[str, Array], labelled: Rows | None, unlabelled: Rows | None, beta: Float[Array, ""] | float
     ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
-        """The run's objective on rows whose noise is given, and the terms of each row: a pure function of the weights."""
+        """The run's objective on rows whose noise is given, and the terms of each row: a pure function."""
         config = self.config.objective
         ssvae = self.ssvae.bind(weights)
         return objectives.objective(ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
@@ -163,7 +161,13 @@ class JaxBackend:
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
         """One sequence per given label, z drawn from its prior unless it is given."""
         x, log_prob = self._generate(
-            self.state.weights, y, z, self._stream(seed), time_steps=max_length + 1, method=method, beam_width=beam_width
+            self.state.weights,
+            y,
+            z,
+            self._stream(seed),
+            time_steps=max_length + 1,
+            method=method,
+            beam_width=beam_width,
         )
         return np.asarray(x, np.int32), np.asarray(log_prob)
 
@@ -247,7 +251,8 @@ class JaxBackend:
 
     def _rows(self, batch: _Arrays, key: PRNGKeyArray, observed: bool, training: bool = True) -> Rows:
         labels = None if observed else self.ssvae.label_count
-        specs = noise_specs(self.config.model, labels, *batch.x.shape, training=training)
+        size, time_steps = batch.x.shape
+        specs = noise_specs(self.config.model, labels, size, time_steps, training)
         keys = jax.random.split(key, len(specs))
         noise = {name: self._draw(spec, keys[index]) for index, (name, spec) in enumerate(specs.items())}
         return _with_noise(batch, observed, noise)

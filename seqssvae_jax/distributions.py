@@ -162,9 +162,7 @@ class AutoregressiveCategorical(dist.Distribution):
         (scores, _, sequences, _), _ = jax.lax.scan(extend, first, jnp.arange(self.event_shape[0]))
         return sequences, scores
 
-    def _generate(
-        self, decoder: ConditionedDecoder, choose: Callable[[Array, Array], Array]
-    ) -> Int[Array, "B T"]:
+    def _generate(self, decoder: ConditionedDecoder, choose: Callable[[Array, Array], Array]) -> Int[Array, "B T"]:
         def extend(carry: tuple, step: Array) -> tuple[tuple, Array]:
             symbols, ended, states = carry
             logits, states = decoder.step(symbols, states)
@@ -187,7 +185,7 @@ class AutoregressiveCategorical(dist.Distribution):
         return jax.vmap(one_label)(self.y, self.z, *more)
 
 
-def _draw(key: PRNGKeyArray, step: Array, log_probs: Float[Array, "B V"]) -> Int[Array, "B"]:
+def _draw(key: PRNGKeyArray, step: Array, log_probs: Float[Array, "B V"]) -> Int[Array, B]:
     return jax.random.categorical(jax.random.fold_in(key, step), log_probs)
 
 

@@ -92,7 +92,10 @@ class SSVAE(nnx.Module):
         noise: Noise | None = None,
         features: tuple[Array, ...] | None = None,
     ) -> None:
-        """q(y, z | x), or q(z | x, y) where y is observed. Arguments as of `model`; `features` is `encoder(x)`, if known."""
+        """q(y, z | x), or q(z | x, y) where y is observed.
+
+        Arguments are those of `model`; `features` is `encoder(x)`, if it is known.
+        """
         encoder = nnx_module("encoder", self.encoder)
         classifier = nnx_module("classifier", self.classifier)
         latent_encoder = nnx_module("latent_encoder", self.latent_encoder)

@@ -161,15 +161,17 @@ class Encoder(nnx.Module):
         )
 
 
-class Classifier(Linear):
+class Classifier(nnx.Module):
     """q(y|x)."""
 
     def __init__(self, model: ModelConfig, label_count: int) -> None:
-        super().__init__(feature_size(model), label_count)
+        self.weight = nnx.Param(jnp.zeros((label_count, feature_size(model))))
+        self.bias = nnx.Param(jnp.zeros(label_count))
 
     def __call__(self, features: tuple[Float[Array, "B F"], ...]) -> dist.CategoricalLogits:
         """A Categorical of batch shape `(B,)` over K labels, from the first features."""
-        return dist.CategoricalLogits(jax.nn.log_softmax(super().__call__(features[0])))
+        logits = linear(features[0], self.weight[...]) + self.bias[...]
+        return dist.CategoricalLogits(jax.nn.log_softmax(logits))
 
 
 class LatentEncoder(nnx.Module):
@@ -184,7 +186,7 @@ class LatentEncoder(nnx.Module):
     def __call__(
         self, features: tuple[Float[Array, "B F"], ...], y: Float[Array, "*#B L"], noise: Noise | None = None
     ) -> DiagonalNormal:
-        """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features; the noise, if any, is `z`."""
+        """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features and noise `z`, if any."""
         hidden = jnp.tanh(self.hidden(features[-1], y))
         scale = jax.nn.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))
@@ -214,7 +216,7 @@ class Projection(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """p(x|y,z): a recurrent network whose conditioning on y and z is one of three (`Conditioning` in the configuration)."""
+    """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`)."""
 
     def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int) -> None:
         decoder, hidden = model.decoder, model.decoder.hidden_size

@@ -50,7 +50,7 @@ class _Recorder(Messenger):
             self.sites.append(msg)
 
     def log_probs(self, names: str) -> list[Array]:
-        """Log-probabilities of the last sites, masked as the ELBO masks them; an ELBO runs the guide, then the model."""
+        """Log-probabilities of the last sites, masked as in the ELBO, which runs the guide and then the model."""
         last = self.sites[-len(names) :]
         assert "".join(site["name"] for site in last) == names, [site["name"] for site in self.sites]
         return [site["fn"].log_prob(site["value"]) for site in last]

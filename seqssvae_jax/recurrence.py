@@ -85,7 +85,8 @@ class RecurrentLayer(nnx.Module):
         """One step; the first entry of the state is the output."""
         if self.cell == "gru":
             return (gru_step(gates, state[0], self.weight_hh[...], self.bias_n[...]),)
-        return lstm_step(gates, *state, self.weight_hh[...])
+        hidden, cell = state
+        return lstm_step(gates, hidden, cell, self.weight_hh[...])
 
     def __call__(
         self, row_gates: Float[Array, "B T G"], constant: Float[Array, "B G"] | None, state: State

@@ -59,9 +59,7 @@ class TorchBackend:
             totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
         return totals
 
-    def train_on(
-        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float
-    ) -> StepTotals:
+    def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
         loss, terms = self.loss(labelled, unlabelled, beta)
         norm = self.optimizer.step(loss, learning_rate)
@@ -138,7 +136,8 @@ class TorchBackend:
 
     def _rows(self, batch: Batch, generator: torch.Generator, observed: bool, training: bool = True) -> Rows:
         labels = None if observed else self.ssvae.label_count
-        specs = noise_specs(self.config.model, labels, *batch.x.shape, training=training)
+        size, time_steps = batch.x.shape
+        specs = noise_specs(self.config.model, labels, size, time_steps, training)
         return self._with_noise(batch, observed, {name: self._draw(spec, generator) for name, spec in specs.items()})
 
     def _with_noise(self, batch: Batch, observed: bool, noise: Noise) -> Rows:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from seqssvae_torch.modules import ConditionedDecoder
 
 
+_ONE = torch.Size()
+"""The sample shape of a single draw."""
+
+
 class DiagonalNormal(dist.Independent):
     """A Normal with independent entries, whose standard normal noise may be given.
 
@@ -42,7 +46,7 @@ class DiagonalNormal(dist.Independent):
         """Standard deviations."""
         return self.base_dist.scale
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = _ONE) -> Tensor:
         """A draw with a gradient to mean and standard deviation."""
         if self.noise is None:
             return super().rsample(sample_shape)
@@ -86,9 +90,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         chosen = log_probs.gather(-1, targets.expand(log_probs.shape[:-1])[..., None])[..., 0]
         return chosen.masked_fill(value == PAD, 0.0)
 
-    def sample(
-        self, sample_shape: torch.Size = torch.Size(), generator: torch.Generator | None = None
-    ) -> Int[Tensor, "*B T"]:
+    def sample(self, sample_shape: torch.Size = _ONE, generator: torch.Generator | None = None) -> Int[Tensor, "*B T"]:
         """Ancestral sampling, symbol by symbol.
 
         Raises:

@@ -101,7 +101,10 @@ class SSVAE(nn.Module):
         noise: Noise | None = None,
         features: tuple[Tensor, ...] | None = None,
     ) -> None:
-        """q(y, z | x), or q(z | x, y) where y is observed. Arguments as of `model`; `features` is `encoder(x)`, if known."""
+        """q(y, z | x), or q(z | x, y) where y is observed.
+
+        Arguments are those of `model`; `features` is `encoder(x)`, if it is known.
+        """
         self._register()
         if features is None:
             features = self.encoder(x, noise)

@@ -166,15 +166,17 @@ class Encoder(nn.Module):
         )
 
 
-class Classifier(Linear):
+class Classifier(nn.Module):
     """q(y|x)."""
 
     def __init__(self, model: ModelConfig, label_count: int) -> None:
-        super().__init__(feature_size(model), label_count)
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(label_count, feature_size(model)))
+        self.bias = nn.Parameter(torch.zeros(label_count))
 
-    def forward(self, features: tuple[Float[Tensor, "B F"], ...]) -> dist.Categorical:  # type: ignore[override]
+    def forward(self, features: tuple[Float[Tensor, "B F"], ...]) -> dist.Categorical:
         """A Categorical of batch shape `(B,)` over K labels, from the first features."""
-        return dist.Categorical(logits=super().forward(features[0]))
+        return dist.Categorical(logits=functional.linear(features[0], self.weight, self.bias))
 
 
 class LatentEncoder(nn.Module):
@@ -190,7 +192,7 @@ class LatentEncoder(nn.Module):
     def forward(
         self, features: tuple[Float[Tensor, "B F"], ...], y: Float[Tensor, "*#B L"], noise: Noise | None = None
     ) -> DiagonalNormal:
-        """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features; the noise, if any, is `z`."""
+        """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features and noise `z`, if any."""
         hidden = torch.tanh(self.hidden(features[-1], y))
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))
@@ -222,7 +224,7 @@ class Projection(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|y,z): a recurrent network whose conditioning on y and z is one of three (`Conditioning` in the configuration)."""
+    """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`)."""
 
     def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int) -> None:
         super().__init__()
@@ -321,7 +323,7 @@ class ConditionedDecoder:
         """Logits of the next symbol after `symbols`, and the states after reading them."""
         inputs = functional.embedding(symbols, self.decoder.embedding)
         constant = self._constant()
-        new_states = []
+        new_states: list[State] = []
         for layer, state in zip(self.decoder.layers, states, strict=True):
             assert isinstance(layer, RecurrentLayer)
             gates = layer.project(inputs)

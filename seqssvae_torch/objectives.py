@@ -87,9 +87,7 @@ def negative_elbo(
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
     """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
-    loss = elbo.differentiable_loss(
-        ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features
-    )
+    loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features)
     return loss, elbo.terms(rows.row_mask)
 
 

@@ -49,10 +49,11 @@ class Optimizer:
 
     def step(self, loss: Float[Tensor, ""], learning_rate: float) -> Float[Tensor, ""]:
         """Differentiate, clip, move; returns the gradient's norm before clipping."""
-        for weight in self.named.values():
-            weight.grad = torch.zeros_like(weight)
+        gradients = [torch.zeros_like(weight) for weight in self.named.values()]
+        for weight, gradient in zip(self.named.values(), gradients, strict=True):
+            weight.grad = gradient
         loss.backward()
-        norm = clip_gradients([weight.grad for weight in self.named.values()], self.config.clip_norm)
+        norm = clip_gradients(gradients, self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

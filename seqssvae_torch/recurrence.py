@@ -65,8 +65,8 @@ def lstm_step(
 
 
 def _fill_gates(activations: Tensor, row_gates: Tensor, constant: Tensor | None, labels: int) -> None:
-    """Write the gates' inputs of all steps and labels, `(T, B, G)` of the rows plus `(K, B, G)`, where they will be used."""
-    steps, rows, size = row_gates.shape
+    """Write the inputs of all gates, `(T, B, G)` of the rows plus `(K, B, G)`, where they will be used."""
+    _, rows, size = row_gates.shape
     by_label = activations[:, :, :size].unflatten(1, (labels, rows))
     if constant is None:
         by_label.copy_(row_gates[:, None].expand_as(by_label))
@@ -83,8 +83,8 @@ def _grad_inputs(grad_gates: Tensor, labels: int, has_constant: bool) -> tuple[T
 class _GRU(torch.autograd.Function):
     """`gru_step` over a sequence.
 
-    Gates are `(T, B, 3H)` and `(K, B, 3H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: r, u, n and
-    `W_n h + bias_n` of every step.
+    Gates are `(T, B, 3H)` and `(K, B, 3H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: r, u, n
+    and `W_n h + bias_n` of every step.
     """
 
     @staticmethod
@@ -239,7 +239,8 @@ class RecurrentLayer(nn.Module):
         """One step; the first entry of the state is the output."""
         if self.cell == "gru":
             return (gru_step(gates, state[0], self.weight_hh, self.bias_n),)
-        return lstm_step(gates, *state, self.weight_hh)
+        hidden, cell = state
+        return lstm_step(gates, hidden, cell, self.weight_hh)
 
     def forward(
         self, row_gates: Float[Tensor, "B T G"], constant: Float[Tensor, "K B G"] | None, state: State

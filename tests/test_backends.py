@@ -1,7 +1,7 @@
 """Both twins behind the `Backend` protocol: reproducible, restorable, proper as distributions."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from seqssvae.backend import Backend, Batch, Dimensions, TrainingStep, get_backend
-from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig, ObjectiveConfig, OptimizerConfig
-from seqssvae.config import TrainingConfig
+from seqssvae.config import (
+    Config,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
 
@@ -32,7 +39,7 @@ UNLABELLED = replace(LABELLED, y=np.full(4, -1, np.int32))
 STEPS = [TrainingStep(LABELLED, UNLABELLED, 0.5, 0.01, step) for step in range(4)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def shared(name: str) -> Any:
     """One backend for all tests that put back what they change."""
     return get_backend(name)(CONFIG, DIMENSIONS)
@@ -86,7 +93,9 @@ def test_noise_depends_on_the_step(backend: Backend) -> None:
 
 
 def test_filler_rows_weigh_nothing(backend: Backend) -> None:
-    cut = [replace(batch, x=batch.x[:3], y=batch.y[:3], row_mask=REAL[:3], rows=batch.rows[:3]) for batch in (UNLABELLED,)]
+    cut = [
+        replace(batch, x=batch.x[:3], y=batch.y[:3], row_mask=REAL[:3], rows=batch.rows[:3]) for batch in (UNLABELLED,)
+    ]
     terms = backend.evaluate(UNLABELLED, 0).terms
     assert all(values[3] == 0 for values in terms)
     assert np.isfinite(backend.evaluate(cut[0], 0).terms.reconstruction).all()
@@ -124,7 +133,11 @@ def test_wide_beam_finds_the_most_probable_sequence(backend: Backend) -> None:
     y, z = np.array([0, 1], np.int32), np.float32([[0.3, -1.0], [1.0, 0.2]])
     best, score = backend.generate(y, 2, seed=0, method="beam", beam_width=40, z=z)
     symbols = (1, 4, 5, 6)
-    arrays = [[3, 0, 0]] + [[a, 3, 0] for a in symbols] + [[a, b, c] for a, b in product(symbols, repeat=2) for c in (*symbols, 3)]
+    arrays = (
+        [[3, 0, 0]]
+        + [[a, 3, 0] for a in symbols]
+        + [[a, b, c] for a, b in product(symbols, repeat=2) for c in (*symbols, 3)]
+    )
     x = np.array(arrays, np.int32)
     for row in range(2):
         log_prob = _log_prob(backend, x, np.full(len(x), y[row]), np.tile(z[row], (len(x), 1)))
@@ -141,7 +154,7 @@ def test_embedding_and_classifier_agree_with_the_evaluation(backend: Backend) ->
 
 def test_wrong_weights_are_refused_and_change_nothing(backend: Backend) -> None:
     before = backend.get_weights()
-    with pytest.raises(ValueError, match="classifier.bias has shape"):
+    with pytest.raises(ValueError, match=r"classifier\.bias has shape"):
         backend.set_weights({**before, "classifier.bias": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match="oddity is unknown"):
         backend.set_weights({**before, "oddity": np.zeros(3, np.float32)})

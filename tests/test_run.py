@@ -106,6 +106,14 @@ def test_a_checkpoint_is_read_as_it_was(trained):
     assert dataclasses.replace(checkpoint.state, **empty) == dataclasses.replace(result.state, **empty)
 
 
+def test_metrics_written_after_the_checkpoint_are_left_out(trained):
+    path, result, _, _ = trained
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10000}\n')
+    assert len(read_metrics(path)) == len(result.records) + 1
+    assert [record["step"] for record in read_checkpoint(path).history] == [record.step for record in result.records]
+
+
 @pytest.mark.parametrize("stop", [7, 12])
 def test_a_run_resumed_from_its_directory_ends_in_the_same_files(tmp_path, fake_twins, stop):
     config = with_training(toy_config(), evaluation_interval=4)

@@ -1,0 +1,208 @@
+"""What each command does, given its arguments."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from seqssvae.arguments import config_overrides
+from seqssvae.backend import get_backend, installed_backends
+from seqssvae.config import Config, DataConfig
+from seqssvae.corpus import Corpus, encode_rows
+from seqssvae.demo import run_demo
+from seqssvae.errors import ConfigurationError, RunError
+from seqssvae.evaluate import encode, evaluate, generate, predict_proba
+from seqssvae.fit import fit
+from seqssvae.prepare import prepare_files
+from seqssvae.report import ProgressBar, confusion_table, console, fit_table, metrics_table, warn, warn_of_counts
+from seqssvae.run import Run, RunWriter, Schema, load_checkpoint, open_run, read_config, refuse_existing
+from seqssvae.run import trained_by as trained_by_twin
+from seqssvae.settings import field_paths, from_dict, merge, read_yaml, to_dict
+from seqssvae.storage import write_files
+from seqssvae.tsv import Row, read_rows
+
+RESUMABLE = {"data.train", "data.validation", "training.epochs", "training.max_steps", "training.patience"}
+"""Fields that may be other when a run is resumed."""
+
+
+def fit_command(arguments: Namespace) -> None:
+    """Train on the configured files and write a run directory."""
+    refuse_existing(arguments.output)
+    resume = arguments.get("resume")
+    config = _fit_config(arguments, resume)
+    backend = arguments.get("backend") or (resume and trained_by_twin(resume))
+    if not backend:
+        raise ConfigurationError(f"seqssvae fit needs --backend: {' or '.join(installed_backends())}.")
+    prepared = prepare_files(config)
+    warn_of_counts(prepared.training, config.data.max_length)
+    if config.data.validation is not None:
+        warn_of_counts(prepared.validation, config.data.max_length)
+    schema = Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior)
+    checkpoint = load_checkpoint(resume, schema, prepared.training) if resume else None
+    writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
+    twin = get_backend(backend)(config, schema.dimensions, arguments.get("device"))
+    state = checkpoint.state if checkpoint else None
+    result = fit(config, prepared.training, prepared.validation, twin, [writer, ProgressBar()], state)
+    if result.records:
+        console().print(fit_table(result))
+    print(f"The run is in {arguments.output}.")
+
+
+def evaluate_command(arguments: Namespace) -> None:
+    """Print metrics of a file's rows, as tables or as JSON."""
+    _check_at_least("--seed", arguments.seed, 0)
+    rows, run = _rows_and_run(arguments, labelled=True)
+    corpus = encode_rows(rows, run.vocabulary, run.labels, run.config.data, arguments.data)
+    warn_of_counts(corpus, run.config.data.max_length)
+    found = evaluate(run.backend, corpus, run.config, seed=arguments.seed)
+    if arguments.json:
+        report = {
+            "run": str(run.path),
+            "backend": run.backend.name,
+            "step": run.step,
+            "data": arguments.data,
+            "counts": corpus.counts._asdict(),
+            "metrics": found.metrics._asdict(),
+            "labels": list(run.labels.names),
+            "confusion": found.confusion.tolist(),
+        }
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    console().print(metrics_table(found.metrics))
+    if found.metrics.labelled_rows:
+        console().print(confusion_table(found, run.labels.names))
+
+
+def predict_command(arguments: Namespace) -> None:
+    """Write label and probability of each label of a file's rows."""
+    rows, run, corpus = _rows_to_write(arguments)
+    probabilities = predict_proba(run.backend, corpus, run.config)
+    names = run.labels.names
+    lines = (
+        (run.vocabulary.join(row.symbols), names[p.argmax()], *(f"{value:.8g}" for value in p))
+        for row, p in zip(rows, probabilities, strict=True)
+    )
+    _write_table(arguments.output, ("sequence", "label", *names), lines)
+
+
+def encode_command(arguments: Namespace) -> None:
+    """Write the embedding of a file's rows."""
+    rows, run, corpus = _rows_to_write(arguments)
+    embedding = encode(run.backend, corpus, run.config)
+    lines = (
+        (run.vocabulary.join(row.symbols), *(f"{value:.8g}" for value in z))
+        for row, z in zip(rows, embedding, strict=True)
+    )
+    _write_table(arguments.output, ("sequence", *(f"z{index}" for index in range(embedding.shape[1]))), lines)
+
+
+def generate_command(arguments: Namespace) -> None:
+    """Print new sequences of one label: sequence, label, log p(x|y,z)."""
+    for name, least in {"count": 1, "seed": 0, "beam_width": 1}.items():
+        _check_at_least(f"--{name.replace('_', '-')}", arguments[name], least)
+    if arguments.max_length is not None:
+        _check_at_least("--max-length", arguments.max_length, 1)
+    run = open_run(arguments.run, arguments.backend, arguments.device)
+    max_length = arguments.max_length or run.config.data.max_length
+    generated = generate(
+        run.backend,
+        run.vocabulary,
+        run.labels.index(arguments.label),
+        arguments.count,
+        max_length,
+        arguments.seed,
+        arguments.method,
+        arguments.beam_width,
+    )
+    for sequence in generated:
+        print(f"{run.vocabulary.join(sequence.symbols)}\t{arguments.label}\t{sequence.log_p:.8g}")
+    unended = sum(not sequence.ended for sequence in generated)
+    if unended:
+        warn(f"{unended} of {len(generated)} sequences have no END within {max_length} symbols (--max-length).")
+
+
+def demo_command(arguments: Namespace) -> None:
+    """Train both sides of the comparison with each twin, and print one table."""
+    _check_at_least("--seed", arguments.seed, 0)
+    run_demo(arguments.dataset, arguments.backends, arguments.seed, arguments.output, arguments.quick)
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "demo": demo_command,
+    "fit": fit_command,
+    "evaluate": evaluate_command,
+    "predict": predict_command,
+    "encode": encode_command,
+    "generate": generate_command,
+}
+
+
+def _fit_config(arguments: Namespace, resume: str | None) -> Config:
+    path = arguments.get("config")
+    settings = read_yaml(path) if path else {}
+    overrides = config_overrides(arguments)
+    if not resume:
+        return from_dict(merge(settings, overrides), None if overrides else path)
+    before = to_dict(read_config(resume))
+    after = to_dict(from_dict(merge(merge(before, settings), overrides)))
+    for name in field_paths():
+        if name not in RESUMABLE and _field(before, name) != _field(after, name):
+            raise ConfigurationError(
+                f"{name} is {_field(before, name)!r} in {resume} and cannot be {_field(after, name)!r} in the run that "
+                f"resumes it; only {', '.join(sorted(RESUMABLE))} can be other."
+            )
+    return from_dict(after)
+
+
+def _field(settings: dict[str, object], path: str) -> object:
+    found: object = settings
+    for name in path.split("."):
+        found = found[name] if isinstance(found, dict) else None
+    return found
+
+
+def _check_at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigurationError(f"{option} must be a whole number of at least {least}, not {value}.")
+
+
+def _rows_and_run(arguments: Namespace, labelled: bool) -> tuple[list[Row], Run]:
+    """The rows of the file named by `--data`, and the run; the rows first, since opening a run takes longer."""
+    rows = read_rows(arguments.data, _columns(read_config(arguments.run).data, arguments), labelled=labelled)
+    return rows, open_run(arguments.run, arguments.backend, arguments.device)
+
+
+def _columns(data: DataConfig, arguments: Namespace) -> DataConfig:
+    """The run's data section with what the arguments say of this file; groups play no part once trained."""
+    names = ("sequence_column", "label_column", "header")
+    given = {name: arguments.get(name) for name in names if arguments.get(name) is not None}
+    if "label_column" not in given and given.get("sequence_column") == data.label_column:
+        given["label_column"] = 0
+    return dataclasses.replace(data, **{"group_column": 0, **given})
+
+
+def _rows_to_write(arguments: Namespace) -> tuple[list[Row], Run, Corpus]:
+    """As `_rows_and_run`, for a command that writes a line for each row: too long ones are cut, labels play no part."""
+    _check_output(arguments.output, arguments.overwrite)
+    rows, run = _rows_and_run(arguments, labelled=False)
+    corpus = encode_rows(rows, run.vocabulary, run.labels, run.config.data, arguments.data, too_long="truncate")
+    warn_of_counts(corpus, run.config.data.max_length)
+    return rows, run, corpus
+
+
+def _check_output(output: str, overwrite: bool) -> None:
+    path = Path(output)
+    if path.is_dir():
+        raise RunError(f"The output file {output} is a directory; name a file.")
+    if os.path.lexists(path) and not overwrite:
+        raise RunError(f"The output file {output} exists already; name another one, or give --overwrite.")
+    if not path.parent.is_dir():
+        raise RunError(f"The output file {output} cannot be made: there is no directory {path.parent}.")
+
+
+def _write_table(output: str, header: Iterable[str], lines: Iterable[Iterable[str]]) -> None:
+    text = "".join("\t".join(line) + "\n" for line in [header, *lines])
+    write_files({Path(output): text.encode()})

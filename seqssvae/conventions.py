@@ -1,0 +1,50 @@
+"""What scikit-learn asks of an estimator, without scikit-learn: parameters by name, stored as they are given."""
+
+import importlib
+import inspect
+from typing import Any, Self
+
+from seqssvae.errors import ConfigurationError
+
+
+class Parameters:
+    """Base of an estimator whose `__init__` stores each of its keyword arguments in the attribute of that name."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters, by name."""
+        return {name: getattr(self, name) for name in self._defaults()}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set some parameters.
+
+        Raises:
+            ConfigurationError: If there is no such parameter.
+        """
+        known = self._defaults()
+        for name, value in parameters.items():
+            if name not in known:
+                raise ConfigurationError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}.")
+            setattr(self, name, value)
+        return self
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        parameters = inspect.signature(cls).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
+    def __repr__(self) -> str:
+        defaults = self._defaults()
+        given = (f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name])
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def __sklearn_tags__(self) -> Any:
+        utils = importlib.import_module("sklearn.utils")  # only scikit-learn calls this
+        return utils.Tags(
+            estimator_type="classifier",
+            target_tags=utils.TargetTags(required=False),
+            classifier_tags=utils.ClassifierTags(),
+            input_tags=utils.InputTags(two_d_array=False, string=True),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")

@@ -1,0 +1,158 @@
+"""The comparison this project is for: few labels alone, against the same labels with many unlabelled rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from seqssvae.backend import NO_LABEL, Backend, Dimensions, get_backend
+from seqssvae.config import Config
+from seqssvae.corpus import Corpus, encode_rows
+from seqssvae.course import total_steps
+from seqssvae.evaluate import CorpusEvaluation, evaluate
+from seqssvae.fit import FitResult, Observer, fit
+from seqssvae.prepare import prepare_rows
+from seqssvae.splits import split
+from seqssvae.tsv import Row
+from seqssvae.vocabulary import Labels, Vocabulary
+
+TEST_FRACTION = 0.2
+"""Share of the rows on which nothing is chosen."""
+DEVELOPMENT_SEED = 20_000
+"""Decides which rows, as many as the test's, are for choosing presets, and are never test rows for any seed."""
+
+
+class Experiment(NamedTuple):
+    """Rows for one seed of the comparison; a function of rows, configuration and seed, so that comparisons are paired.
+
+    Args:
+        training: Rows to learn from, `data.labels_per_class` of each class with their label, all others without.
+        validation: Labelled rows for early stopping, at most `data.validation_labels_per_class` of each class.
+        test: Labelled rows for the result.
+        vocabulary: Symbols of the rows that are not for the test.
+        labels: The classes.
+        dimensions: What the model must know of the data.
+        seed: Of the splits, of the choice of labels, and of training.
+    """
+
+    training: Corpus
+    validation: Corpus
+    test: Corpus
+    vocabulary: Vocabulary
+    labels: Labels
+    dimensions: Dimensions
+    seed: int
+
+
+class Side(NamedTuple):
+    """One side of the comparison, trained and tested.
+
+    Args:
+        config: Its configuration.
+        backend: The model with its best weights.
+        result: How training went.
+        test: How it does on the test rows.
+    """
+
+    config: Config
+    backend: Backend
+    result: FitResult
+    test: CorpusEvaluation
+
+
+class Pair(NamedTuple):
+    """Both sides of the comparison, of one twin and seed.
+
+    Args:
+        classifier: The classifier trained on the labels alone.
+        ssvae: The semi-supervised model.
+    """
+
+    classifier: Side
+    ssvae: Side
+
+
+def prepare(rows: Sequence[Row], config: Config, seed: int, development: bool = False) -> Experiment:
+    """Split labelled rows into training, validation and test, stratified by label, and hide most training labels.
+
+    A fifth of the rows is set apart once for all as development rows, on which presets are chosen. The test rows are
+    another fifth, drawn from the others by the seed. Of the rest, `data.validation_fraction` is held out for
+    validation; vocabulary and labels are those of the rest.
+
+    Args:
+        rows: Rows with their labels.
+        config: Its sections `data` and `model` count here.
+        seed: Decides all that is drawn.
+        development: Whether to test on the development rows instead, as one does while choosing presets.
+    """
+    config = seeded(config, seed)
+    names = {name: index for index, name in enumerate(sorted({row.label for row in rows if row.label is not None}))}
+    y = np.array([NO_LABEL if row.label is None else names[row.label] for row in rows], np.int32)
+    groups = np.array([row.group for row in rows], object)
+    others, held_out = split(y, tuple(groups), TEST_FRACTION, DEVELOPMENT_SEED)
+    if not development:
+        fraction = TEST_FRACTION / (1 - TEST_FRACTION)
+        held_out = others[split(y[others], tuple(groups[others]), fraction, seed)[1]]
+    kept = np.setdiff1d(np.arange(len(rows)), held_out)
+    rest = prepare_rows([rows[index] for index in kept], config, "the rows not held out for the test")
+    test = encode_rows([rows[index] for index in held_out], rest.vocabulary, rest.labels, config.data, "the test rows")
+    return Experiment(rest.training, rest.validation, test, rest.vocabulary, rest.labels, rest.dimensions, seed)
+
+
+def run_side(
+    experiment: Experiment,
+    config: Config,
+    backend: str | type[Backend],
+    observers: Sequence[Observer] = (),
+    device: str | None = None,
+) -> Side:
+    """Train one side and test its best weights.
+
+    Args:
+        experiment: The rows.
+        config: This side's configuration; the seed is the experiment's.
+        backend: The twin, or its name.
+        observers: Told how training goes.
+        device: The twin's device.
+    """
+    config = seeded(config, experiment.seed)
+    twin = (get_backend(backend) if isinstance(backend, str) else backend)(config, experiment.dimensions, device)
+    result = fit(config, experiment.training, experiment.validation, twin, observers)
+    return Side(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
+
+
+def run_pair(experiment: Experiment, config: Config, backend: str | type[Backend], device: str | None = None) -> Pair:
+    """Train both sides with the same steps, evaluations, early stopping and validation rows, and test them.
+
+    Args:
+        experiment: The rows.
+        config: Configuration of the semi-supervised side; `classifier_config` makes the other of it.
+        backend: The twin, or its name.
+        device: The twin's device.
+    """
+    config = seeded(config, experiment.seed)
+    baseline = classifier_config(config, experiment.training)
+    return Pair(
+        run_side(experiment, baseline, backend, device=device), run_side(experiment, config, backend, device=device)
+    )
+
+
+def classifier_config(config: Config, training: Corpus) -> Config:
+    """The configuration of the classifier on labels alone: the same, but for the objective.
+
+    An epoch over the labelled rows is much shorter than one over all rows, so steps are counted instead: at most as
+    many as the semi-supervised side has, evaluated as often.
+    """
+    steps = total_steps(config, training)
+    interval = config.training.evaluation_interval or max(1, round(steps / config.training.epochs))
+    return replace(
+        config,
+        objective=replace(config.objective, name="classifier"),
+        training=replace(config.training, epochs=steps, max_steps=steps, evaluation_interval=interval),
+    )
+
+
+def seeded(config: Config, seed: int) -> Config:
+    """The same configuration with another seed."""
+    return replace(config, training=replace(config.training, seed=seed))

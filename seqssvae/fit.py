@@ -1,0 +1,304 @@
+"""The one training loop, used by both twins.
+
+Training is a function of the configuration, the rows and the seed: the streams of batches depend on (seed, epoch), the
+noise on (seed, step), beta and the learning rate on the step. `TrainingState` is therefore all that is needed to go on
+from an evaluation as if training had never stopped, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from seqssvae.backend import Backend, StepTotals, Weights
+from seqssvae.batches import evaluation_batches
+from seqssvae.config import Config
+from seqssvae.corpus import Corpus
+from seqssvae.course import Course, Placed
+from seqssvae.errors import ConfigurationError, UserError
+from seqssvae.metrics import (
+    Metrics,
+    classify_rows,
+    elbo_metrics,
+    evaluate_rows,
+    label_metrics,
+    training_metrics,
+    validation_loss,
+)
+
+CHUNK = 64
+"""Most training steps handed to the backend at once. Chunks are counted from the last evaluation, so that a resumed run
+has the same ones."""
+
+Score = tuple[float, float]
+"""What decides between evaluations, the greater the better: the metric's value (signed), and the tie-break."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training stands at an evaluation.
+
+    Args:
+        step: Training steps taken.
+        epoch: Epoch of the last step, from 0.
+        epoch_step: Steps taken of this epoch.
+        evaluations: Evaluations made.
+        best: Score of the best evaluation; None before the first, or without validation rows.
+        best_step: Its step.
+        waited: Evaluations since the metric last improved.
+        seconds: Time spent training and evaluating.
+        weights: Weights now.
+        best_weights: Weights of the best evaluation.
+        optimizer: State of the optimiser now.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    evaluations: int = 0
+    best: Score | None = None
+    best_step: int = 0
+    waited: int = 0
+    seconds: float = 0.0
+    weights: Weights = field(default_factory=dict, repr=False)
+    best_weights: Weights = field(default_factory=dict, repr=False)
+    optimizer: Weights = field(default_factory=dict, repr=False)
+
+
+class Record(NamedTuple):
+    """What one evaluation found.
+
+    Args:
+        step: Training steps taken.
+        epoch: Epoch of the last step, counted from 1.
+        seconds: Time spent since the beginning.
+        beta: Weight of the KL of z at the last step.
+        learning_rate: Step size of the last step.
+        gradient_norm: Mean norm of the gradient before clipping, over the steps since the last evaluation.
+        training: Means over the training rows since the last evaluation.
+        validation: Means over the validation rows; None where there are none.
+    """
+
+    step: int
+    epoch: int
+    seconds: float
+    beta: float
+    learning_rate: float
+    gradient_norm: float
+    training: Metrics
+    validation: Metrics | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, as in `metrics.jsonl`."""
+        validation = None if self.validation is None else self.validation._asdict()
+        return {**self._asdict(), "training": self.training._asdict(), "validation": validation}
+
+
+class FitResult(NamedTuple):
+    """What training leaves behind; the backend holds the best weights.
+
+    Args:
+        state: The last state.
+        records: What each evaluation of this call found.
+        best: The best evaluation of this call; None if the best weights are from before it resumed.
+    """
+
+    state: TrainingState
+    records: list[Record]
+    best: Record | None
+
+
+class Observer:
+    """Is told how training goes; all methods do nothing unless overridden."""
+
+    def started(self, total_steps: int, state: TrainingState) -> None:
+        """Training is about to begin, or to go on, and takes at most this many steps in all."""
+
+    def advanced(self, step: int) -> None:
+        """This many steps have been handed to the backend (which may still be computing)."""
+
+    def evaluated(self, record: Record, state: TrainingState) -> None:
+        """An evaluation was made."""
+
+    def finished(self, state: TrainingState) -> None:
+        """Training has ended, of itself or by an exception."""
+
+
+def fit(
+    config: Config,
+    training: Corpus,
+    validation: Corpus,
+    backend: Backend,
+    observers: Sequence[Observer] = (),
+    resume: TrainingState | None = None,
+) -> FitResult:
+    """Train a model until the epochs or steps are used up, or until the metric has not improved for some evaluations.
+
+    Best is the evaluation with the best `training.metric`; between equal accuracies the one with the lower
+    classification loss, though such a tie does not count as an improvement for `training.patience`. Without validation
+    rows the last weights are the best, and patience plays no part.
+
+    Args:
+        config: The run's configuration.
+        training: Rows to learn from.
+        validation: Rows that decide what is best and when to stop; it may be empty.
+        backend: A freshly built model; it ends with the best weights.
+        observers: Told how training goes.
+        resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
+            `patience` may be other).
+
+    Raises:
+        ConfigurationError: If these rows cannot serve the objective or the metric; before anything is trained.
+        UserError: If the loss is no longer finite; observers have seen the last good state.
+    """
+    _check_rows(config, training, validation)
+    course = Course(config, training)
+    held_out = _HeldOut(config, validation, course.buckets)
+    if resume is None:
+        weights = backend.get_weights()
+        state = TrainingState(weights=weights, best_weights=weights, optimizer=backend.get_optimizer_state())
+    else:
+        state = resume
+        backend.set_weights(state.weights)
+        backend.set_optimizer_state(state.optimizer)
+    began = time.perf_counter() - state.seconds
+    records: list[Record] = []
+    best: Record | None = None
+    try:
+        for observer in observers:
+            observer.started(course.total_steps, state)
+        segments = course.segments(state.step, state.epoch, state.epoch_step)
+        while not _exhausted(state, config) and (segment := next(segments, None)) is not None:
+            totals = _train(backend, segment, observers)
+            record = _record(config, segment, totals, held_out.metrics(backend), state.step, began)
+            state = _next_state(state, record, segment[-1], _score(record.validation, config), backend)
+            records.append(record)
+            best = record if state.best_step == record.step else best
+            for observer in observers:
+                observer.evaluated(record, state)
+        backend.set_weights(state.best_weights)
+    finally:
+        for observer in observers:
+            observer.finished(state)
+    return FitResult(state, records, best)
+
+
+class _HeldOut:
+    """The validation rows, ready to be evaluated again and again with the same noise."""
+
+    def __init__(self, config: Config, corpus: Corpus, lengths: tuple[int, ...]) -> None:
+        self.config, self.corpus = config, corpus
+        batches = evaluation_batches(corpus, None, config.training.batch_size, lengths) if len(corpus) else ()
+        self.batches = list(batches)
+
+    def metrics(self, backend: Backend) -> Metrics | None:
+        """Means over these rows; a classifier's ELBO means nothing and is not computed."""
+        if not len(self.corpus):
+            return None
+        symbols, y = int(np.sum(self.corpus.lengths)), self.corpus.y
+        if self.config.objective.name == "classifier":
+            fields = label_metrics(classify_rows(backend, self.batches, len(y)), y)
+        else:
+            found = evaluate_rows(backend, self.batches, len(y), self.config.training.seed)
+            fields = elbo_metrics(found.terms, symbols) | label_metrics(found.log_q_y, y)
+        loss = validation_loss(fields, self.config.objective)
+        return Metrics(len(y), int(np.sum(y >= 0)), symbols, loss=loss, **fields)
+
+
+def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:
+    metric, objective = config.training.metric, config.objective.name
+    if not len(training):
+        raise ConfigurationError(f"There is no row to train on in {training.origin}.")
+    if objective == "classifier" and not np.any(training.y >= 0):
+        raise ConfigurationError(f"objective.name: classifier needs labelled rows, and {training.origin} has none.")
+    if objective == "classifier" and metric == "elbo":
+        raise ConfigurationError("training.metric: elbo does not go with objective.name: classifier, which has none.")
+    needs_labels = metric in ("accuracy", "classification") or (objective == "classifier" and metric == "loss")
+    if len(validation) and needs_labels and not np.any(validation.y >= 0):
+        raise ConfigurationError(
+            f"training.metric: {metric} needs labelled validation rows, and there are none: "
+            "give some, or set training.metric: elbo."
+        )
+
+
+def _exhausted(state: TrainingState, config: Config) -> bool:
+    return bool(config.training.patience) and state.waited >= config.training.patience
+
+
+def _train(backend: Backend, segment: Sequence[Placed], observers: Sequence[Observer]) -> list[StepTotals]:
+    totals: list[StepTotals] = []
+    for start in range(0, len(segment), CHUNK):
+        chunk = segment[start : start + CHUNK]
+        totals.extend(backend.train([placed.step for placed in chunk]))
+        for observer in observers:
+            observer.advanced(chunk[-1].step.step + 1)
+    return totals
+
+
+def _record(
+    config: Config,
+    segment: Sequence[Placed],
+    totals: Sequence[StepTotals],
+    validation: Metrics | None,
+    good_step: int,
+    began: float,
+) -> Record:
+    for placed, total in zip(segment, totals, strict=True):
+        if not math.isfinite(float(total.loss)):
+            raise _diverged("training loss", float(total.loss), placed.step.step + 1, good_step)
+    last = segment[-1]
+    if validation is not None and validation.loss is not None and not math.isfinite(validation.loss):
+        raise _diverged("validation loss", validation.loss, last.step.step + 1, good_step)
+    return Record(
+        step=last.step.step + 1,
+        epoch=last.epoch + 1,
+        seconds=time.perf_counter() - began,
+        beta=last.step.beta,
+        learning_rate=last.step.learning_rate,
+        gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
+        training=training_metrics(totals, config.objective),
+        validation=validation,
+    )
+
+
+def _diverged(what: str, value: float, step: int, good_step: int) -> UserError:
+    return UserError(
+        f"Training diverged: the {what} is {value} at step {step} (the last good weights are those of step "
+        f"{good_step}); a smaller optimizer.learning_rate or optimizer.clip_norm may help."
+    )
+
+
+def _score(validation: Metrics | None, config: Config) -> Score | None:
+    """What the validation rows say, the greater the better."""
+    if validation is None:
+        return None
+    metric = config.training.metric
+    value: float = getattr(validation, "elbo_per_symbol" if metric == "elbo" else metric)
+    if metric == "accuracy":
+        return value, -(validation.classification or 0.0)
+    return (value if metric == "elbo" else -value), 0.0
+
+
+def _next_state(
+    state: TrainingState, record: Record, last: Placed, score: Score | None, backend: Backend
+) -> TrainingState:
+    weights = backend.get_weights()
+    state = replace(
+        state,
+        step=record.step,
+        epoch=last.epoch,
+        epoch_step=last.epoch_step,
+        evaluations=state.evaluations + 1,
+        seconds=record.seconds,
+        weights=weights,
+        optimizer=backend.get_optimizer_state(),
+    )
+    if score is None or state.best is None:
+        return replace(state, best=score, best_step=record.step, best_weights=weights, waited=0)
+    waited = 0 if score[0] > state.best[0] else state.waited + 1
+    if score > state.best:
+        state = replace(state, best=score, best_step=record.step, best_weights=weights)
+    return replace(state, waited=waited)

@@ -1,0 +1,89 @@
+"""From rows to what training needs: vocabulary, labels, and the rows to learn from and to hold out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.backend import NO_LABEL, Dimensions
+from seqssvae.config import Config
+from seqssvae.corpus import Corpus, build_schema, encode_rows, label_prior
+from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.splits import keep_labels_per_class, split
+from seqssvae.tsv import Row, read_rows
+from seqssvae.vocabulary import Labels, Vocabulary
+
+
+class Prepared(NamedTuple):
+    """What training needs of the data.
+
+    Args:
+        training: Rows to learn from.
+        validation: Rows that decide what is best and when to stop; it may be empty.
+        vocabulary: Symbols of the rows given for training.
+        labels: The classes.
+        dimensions: What the model must know of the data.
+    """
+
+    training: Corpus
+    validation: Corpus
+    vocabulary: Vocabulary
+    labels: Labels
+    dimensions: Dimensions
+
+
+def prepare_files(config: Config) -> Prepared:
+    """Read and prepare the files named by `data.train` and `data.validation`.
+
+    Raises:
+        ConfigurationError: If no training file is named.
+        DataError: If a file or a row of it cannot be used.
+    """
+    data = config.data
+    if data.train is None:
+        raise ConfigurationError("data.train is missing: name a TSV file to learn from (--data.train FILE).")
+    rows = read_rows(data.train, data)
+    validation = None if data.validation is None else read_rows(data.validation, data)
+    return prepare_rows(rows, config, data.train, validation, data.validation or "")
+
+
+def prepare_rows(
+    rows: Sequence[Row],
+    config: Config,
+    origin: str,
+    validation_rows: Sequence[Row] | None = None,
+    validation_origin: str = "memory",
+) -> Prepared:
+    """Build vocabulary and labels from the rows, hold some out for validation, and hide labels as configured.
+
+    Args:
+        rows: Rows given for training.
+        config: The run's configuration; `training.seed` decides every split.
+        origin: Where the rows are from, named in messages.
+        validation_rows: Rows for validation; None: `data.validation_fraction` of `rows` is held out.
+        validation_origin: Where those are from.
+    """
+    data, seed = config.data, config.training.seed
+    vocabulary, labels = build_schema(rows, data, origin)
+    training = encode_rows(rows, vocabulary, labels, data, origin)
+    if not len(training):
+        raise DataError(f"{origin}: no row is left to learn from; raise data.max_length (now {data.max_length}).")
+    if validation_rows is None:
+        first, second = split(training.y, training.groups, data.validation_fraction, seed)
+        training, validation = training.take(first), training.take(second)
+    else:
+        validation = encode_rows(validation_rows, vocabulary, labels, data, validation_origin)
+    if data.labels_per_class is not None:
+        training = training.with_labels(keep_labels_per_class(training.y, data.labels_per_class, len(labels), seed))
+    if data.validation_labels_per_class is not None:
+        validation = validation.take(at_most_per_class(validation.y, data.validation_labels_per_class, seed))
+    prior = label_prior(config.model, labels, training.y)
+    return Prepared(training, validation, vocabulary, labels, Dimensions(len(vocabulary), prior))
+
+
+def at_most_per_class(y: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.ndarray, "M"]:
+    """Indices, ascending, of labelled rows: all rows of a class, or this many of them chosen by the seed."""
+    generator = np.random.default_rng([seed, 0x7E57])
+    chosen = [generator.permutation(np.flatnonzero(y == label))[:count] for label in np.unique(y[y != NO_LABEL])]
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))

@@ -1,0 +1,145 @@
+"""What people read: tables, a progress bar, and one line for each warning."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from seqssvae.corpus import Corpus
+from seqssvae.evaluate import CorpusEvaluation
+from seqssvae.experiment import Side
+from seqssvae.fit import FitResult, Observer, Record, TrainingState
+from seqssvae.metrics import Metrics
+
+PIPE_WIDTH = 110
+"""Columns of a table that is not printed on a terminal."""
+
+_UNITS = {
+    "elbo": "nats a row",
+    "elbo_per_symbol": "nats a symbol",
+    "bits_per_symbol": "bits a symbol",
+    "reconstruction": "nats a row",
+    "kl_z": "nats a row",
+    "kl_y": "nats a row",
+    "classification": "nats a labelled row",
+    "accuracy": "of labelled rows",
+}
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that keeps tables whole where the output is no terminal."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"seqssvae: warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def describe_counts(corpus: Corpus, max_length: int) -> list[str]:
+    """What happened to a corpus's rows as they were read, a sentence each."""
+    counts, sentences = corpus.counts, []
+    if counts.skipped:
+        sentences.append(f"{counts.skipped} of {counts.rows} rows left out: longer than {max_length} symbols.")
+    if counts.truncated:
+        sentences.append(f"{counts.truncated} of {counts.rows} sequences cut to {max_length} symbols.")
+    if counts.unknown_symbols:
+        sentences.append(f"{counts.unknown_symbols} symbols are not in the vocabulary and were read as UNK.")
+    return [f"{corpus.origin}: {sentence}" for sentence in sentences]
+
+
+def warn_of_counts(corpus: Corpus, max_length: int) -> None:
+    """Print what `describe_counts` says, a line each on stderr."""
+    for sentence in describe_counts(corpus, max_length):
+        warn(sentence)
+
+
+class ProgressBar(Observer):
+    """A progress bar on stderr, on a terminal only, with the validation metrics of the last evaluation."""
+
+    def __init__(self, title: str = "training") -> None:
+        stderr = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(
+            *columns,
+            TextColumn("{task.fields[metrics]}"),
+            console=stderr,
+            disable=not stderr.is_terminal,
+            transient=True,
+        )
+        self._title = title
+        self._task = TaskID(0)
+
+    def started(self, total_steps: int, state: TrainingState) -> None:
+        """Show the bar."""
+        self._progress.start()
+        self._task = self._progress.add_task(self._title, total=total_steps, completed=state.step, metrics="")
+
+    def advanced(self, step: int) -> None:
+        """Move it."""
+        self._progress.update(self._task, completed=step)
+
+    def evaluated(self, record: Record, state: TrainingState) -> None:
+        """Show the metrics."""
+        found = record.validation or record.training
+        shown = {"accuracy": found.accuracy, "ELBO a symbol": found.elbo_per_symbol}
+        text = ", ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
+        self._progress.update(self._task, metrics=text)
+
+    def finished(self, state: TrainingState) -> None:
+        """Take it away."""
+        self._progress.stop()
+
+
+def fit_table(result: FitResult) -> Table:
+    """Training and validation metrics of the best evaluation (of the last, where the best is from before resuming)."""
+    record = result.best or result.records[-1]
+    table = Table(title=f"step {record.step}, epoch {record.epoch}, {result.state.seconds:.1f} s in all")
+    for name in ("", "training", "validation", "unit"):
+        table.add_column(name, justify="right" if name.endswith("ing") or name == "validation" else "left")
+    for name, unit in {"loss": "", **_UNITS}.items():
+        values = [_number(getattr(metrics, name, None)) for metrics in (record.training, record.validation)]
+        table.add_row(name, *values, unit)
+    return table
+
+
+def metrics_table(metrics: Metrics) -> Table:
+    """Metrics of a corpus, a line each."""
+    title = f"{metrics.rows} rows, {metrics.labelled_rows} of them labelled, {metrics.symbols} symbols with END"
+    table = Table("", title=title, min_width=len(title) + 2)
+    table.add_column("", justify="right")
+    table.add_column("unit")
+    for name, unit in _UNITS.items():
+        table.add_row(name, _number(getattr(metrics, name)), unit)
+    return table
+
+
+def confusion_table(evaluation: CorpusEvaluation, names: Sequence[str]) -> Table:
+    """Number of rows by label and predicted label."""
+    title = "rows by label (down) and predicted label (across)"
+    table = Table("", title=title, min_width=len(title) + 2)
+    for name in names:
+        table.add_column(Text(name), justify="right")
+    for name, counts in zip(names, evaluation.confusion.tolist(), strict=True):
+        table.add_row(Text(name), *map(str, counts))
+    return table
+
+
+def comparison_table(sides: Sequence[tuple[str, str, Side]], title: str) -> Table:
+    """Both sides of the comparison for each twin: names of twin and side, and what was found."""
+    table = Table(title=title)
+    for name in ("twin", "trained on", "accuracy", "ELBO/symbol", "reconstruction", "KL of z", "seconds"):
+        table.add_column(name, justify="left" if name in ("twin", "trained on") else "right")
+    for twin, name, side in sides:
+        metrics = side.test.metrics
+        numbers = (metrics.accuracy, metrics.elbo_per_symbol, metrics.reconstruction, metrics.kl_z)
+        table.add_row(twin, name, *map(_number, numbers), f"{side.result.state.seconds:.1f}")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,381 @@
+"""`SequenceSSVAE`: scikit-learn's conventions, labels of any type, missing labels, and storage."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from fake_backend import FakeBackend
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from toy import toy_config, toy_texts
+
+from seqssvae.config import Config, DataConfig
+from seqssvae.errors import BackendError, ConfigurationError, DataError, RunError
+from seqssvae.estimator import FIELDS, SequenceSSVAE
+from seqssvae.run import open_run
+from seqssvae.settings import to_dict
+
+pytestmark = pytest.mark.usefixtures("fake_twins")
+
+TEXTS, NAMES = toy_texts(60)
+OTHER_TEXTS, OTHER_NAMES = toy_texts(40, seed=1)
+
+
+def make(**parameters: object) -> SequenceSSVAE:
+    return SequenceSSVAE(**{"backend": "fake", "config": toy_config(), "epochs": 10, **parameters})
+
+
+def some_missing(labels: list, marker: object) -> list:
+    return [label if index < 40 else marker for index, label in enumerate(labels)]
+
+
+# Parameters
+
+
+def test_parameters_are_keyword_only_and_stored_as_given():
+    signature = inspect.signature(SequenceSSVAE)
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in signature.parameters.values())
+    given = {name: object() for name in signature.parameters}  # nothing is checked before fit
+    assert SequenceSSVAE(**given).get_params() == given
+    assert set(FIELDS) < set(signature.parameters)
+
+
+def test_a_copy_has_the_same_parameters_and_is_not_fitted():
+    model = make(hidden_size=3).fit(TEXTS, NAMES)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert repr(copy).startswith("SequenceSSVAE(backend='fake', hidden_size=3, epochs=10, config=Config(")
+    with pytest.raises(RunError, match="not fitted yet"):
+        copy.predict(TEXTS)
+
+
+def test_set_params_refuses_what_there_is_not():
+    assert make().set_params(hidden_size=5).hidden_size == 5
+    with pytest.raises(ConfigurationError, match="has no parameter 'hiden_size'; it has backend, hidden_size"):
+        make().set_params(hiden_size=5)
+
+
+VALUES = {
+    "cell": "lstm",
+    "conditioning": "output",
+    "dropout": 0.25,
+    "word_dropout": 0.5,
+    "alpha": 2.5,
+    "learning_rate": 0.01,
+    "metric": "loss",
+    "validation_fraction": 0.2,
+    "separator": " ",
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_flat_parameter_sets_its_fields_and_no_others(name):
+    value = VALUES.get(name, 3)
+    before, after = to_dict(toy_config()), to_dict(SequenceSSVAE(config=toy_config(), **{name: value})._build_config())
+
+    def get(settings, path):
+        for part in path.split("."):
+            settings = settings[part]
+        return settings
+
+    assert all(get(after, path) == value for path in FIELDS[name])
+    for path in FIELDS[name]:
+        section, _, field = path.rpartition(".")
+        get(after, section)[field] = get(before, path)
+    assert after == before
+
+
+def test_a_wrong_parameter_is_refused_by_fit():
+    with pytest.raises(ConfigurationError, match=r"model\.encoder\.hidden_size must be a whole number"):
+        make(hidden_size="big").fit(TEXTS, NAMES)
+    with pytest.raises(ConfigurationError, match=r"config must be a seqssvae\.config\.Config, not dict"):
+        make(config={}).fit(TEXTS, NAMES)
+    with pytest.raises(BackendError, match=r"seqssvae\[absent\]"):
+        make(backend="absent").fit(TEXTS, NAMES)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "marker"),
+    [
+        ("left", "right", None),
+        ("left", "right", -1),
+        (np.str_("left"), np.str_("right"), None),
+        (10, 9, -1),
+        (np.int64(0), np.int64(1), np.int64(-1)),
+        (0.5, 1.5, None),
+        (True, False, None),
+        (("a", 1), ("b", 2), None),
+    ],
+)
+def test_labels_of_any_type_come_back_as_they_were(left, right, marker):
+    y = some_missing([left if name == "left" else right for name in NAMES], marker)
+    model = make().fit(TEXTS, y)
+    expected = sorted([left, right])
+    assert model.classes_.tolist() == expected
+    predicted = model.predict(OTHER_TEXTS)
+    assert len(predicted) == len(OTHER_TEXTS)
+    truth = [left if name == "left" else right for name in OTHER_NAMES]
+    assert np.mean([found == label for found, label in zip(predicted.tolist(), truth, strict=True)]) > 0.8
+    probabilities = model.predict_proba(OTHER_TEXTS)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert model.classes_[probabilities.argmax(axis=1)].tolist() == predicted.tolist()
+
+
+def test_missing_labels_are_unlabelled_rows():
+    seen = []
+
+    class Watched(FakeBackend):
+        def train(self, steps):
+            seen.extend(steps)
+            return super().train(steps)
+
+    y = some_missing(NAMES, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seqssvae.estimator.get_backend", lambda name: Watched)
+        make(patience=0).fit(TEXTS, y)
+    unlabelled = {int(row) for step in seen for row in step.unlabelled.rows[step.unlabelled.row_mask]}
+    labelled = {int(row) for step in seen for row in step.labelled.rows[step.labelled.row_mask]}
+    assert (len(unlabelled), len(labelled)) == (15, 30)  # a quarter of 20 and of 40 is held out
+
+
+def test_the_marker_of_a_missing_label_can_be_another():
+    y = some_missing([-1 if name == "left" else 1 for name in NAMES], 0)
+    model = make(missing=0).fit(TEXTS, y)
+    assert model.classes_.tolist() == [-1, 1]
+    assert model.score(TEXTS, y) == np.mean(model.predict(TEXTS[:40]) == y[:40])
+    text = make(missing="?").fit(TEXTS, some_missing(NAMES, "?"))
+    assert text.classes_.tolist() == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([-1 if name == "left" else 1 for name in NAMES], "y has the labels -1 and 1, but -1 marks a missing label"),
+        (np.array([-1.0, 1.0] * 30), "y has the labels -1 and 1, but -1 marks a missing label"),
+        (["left"] * 60, "y has only the label 'left'"),
+        ([None] * 60, "y has no label"),
+        (None, "y has no label"),
+        (["left", 3] * 30, "labels of one type that can be hashed and sorted"),
+        ([["left"], ["right"]] * 30, "labels of one type that can be hashed and sorted"),
+        (["", "right"] * 30, "a label that is an empty text"),
+        ([float("nan"), 1.0] * 30, r"y\[0\] is NaN; a missing label is None"),
+        (NAMES[:-1], "y must have an entry for each of the 60 sequences, not 59"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(y, message):
+    with pytest.raises(DataError, match=message):
+        make().fit(TEXTS, y)
+
+
+def test_labels_listed_in_the_configuration_need_not_all_be_there():
+    listed = dataclasses.replace(toy_config(), data=DataConfig(labels=["right", "left", "up"]))
+    with pytest.warns(UserWarning, match="no row has the label up"):
+        model = make(config=listed).fit(TEXTS, NAMES)
+    assert model.classes_.tolist() == ["right", "left", "up"]
+    with (
+        pytest.warns(UserWarning, match="no row has the label up"),
+        pytest.raises(DataError, match="the label 'down' was never seen in training"),
+    ):
+        make(config=listed).fit(TEXTS, ["down", *NAMES[1:]])
+
+
+# Sequences
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("abc", "X must be a list of sequences"),
+        (3, "X must be a list of sequences"),
+        ([], "X is empty"),
+        (["ab", ""], r"X\[1\] is an empty sequence"),
+        (["ab", ["a"]], r"X\[1\] must be a text, as X\[0\] is, not list"),
+        ([["a"], "ab"], r"X\[1\] must be a list of symbols, as X\[0\] is, not str"),
+        ([["a"], 3], r"X\[1\] must be a list of symbols, as X\[0\] is, not int"),
+        ([["a"], [3]], r"X\[1\] must hold symbols that are texts"),
+        ([["a"], [""]], r"X\[1\] must hold symbols that are texts and not empty"),
+        ([b"ab"], r"X\[0\] must be a list of symbols"),
+    ],
+)
+def test_what_are_no_sequences_is_refused(X, message):
+    with pytest.raises(DataError, match=message):
+        make().fit(X, NAMES)
+    with pytest.raises(DataError, match=message):
+        make().fit(TEXTS, NAMES).predict(X)
+
+
+def test_texts_and_lists_and_separated_texts_are_the_same_sequences():
+    as_texts = make().fit(TEXTS, NAMES)
+    as_lists = make().fit([list(text) for text in TEXTS], NAMES)
+    as_words = make(separator=" ").fit([" ".join(text) for text in TEXTS], NAMES)
+    as_array = make().fit(np.array(TEXTS), np.array(NAMES))
+    expected = as_texts.predict_proba(TEXTS)
+    np.testing.assert_array_equal(as_lists.predict_proba([list(text) for text in TEXTS]), expected)
+    np.testing.assert_array_equal(as_words.predict_proba([" ".join(text) for text in TEXTS]), expected)
+    np.testing.assert_array_equal(as_array.predict_proba(np.array(TEXTS)), expected)
+    (text,), (symbols,), (words,) = (model.sample("left", seed=5) for model in (as_texts, as_lists, as_words))
+    assert text == "".join(symbols) == words.replace(" ", "")
+    assert isinstance(symbols, list)
+
+
+def test_long_sequences_are_left_out_in_training_and_cut_afterwards_with_a_warning():
+    model = make(max_length=10)
+    with pytest.warns(UserWarning, match="X: 1 of 61 rows left out: longer than 10 symbols"):
+        model.fit([*TEXTS, "a" * 11], [*NAMES, "left"])
+    with pytest.warns(UserWarning, match="X: 1 of 2 sequences cut to 10 symbols"):
+        probabilities = model.predict_proba(["a" * 10, "a" * 50])
+    np.testing.assert_array_equal(probabilities[0], probabilities[1])
+    with pytest.warns(UserWarning, match="X: 1 symbols are not in the vocabulary"):
+        model.predict(["aq"])
+
+
+def test_groups_are_not_split():
+    groups = [index // 6 for index in range(60)]
+    prepared = []
+    with pytest.MonkeyPatch.context() as patch:
+        from seqssvae import estimator
+
+        original = estimator.prepare_rows
+        patch.setattr(estimator, "prepare_rows", lambda *given: prepared.append(original(*given)) or prepared[0])
+        make(epochs=1).fit(TEXTS, NAMES, groups)
+    trained, held_out = set(prepared[0].training.groups), set(prepared[0].validation.groups)
+    assert held_out
+    assert not trained & held_out
+    with pytest.raises(DataError, match="groups must have an entry for each of the 60 sequences, not 1"):
+        make().fit(TEXTS, NAMES, ["a"])
+
+
+# Use
+
+
+def test_the_same_random_state_gives_the_same_model():
+    first, second, other = (make(random_state=seed).fit(TEXTS, NAMES).predict_proba(TEXTS) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_transform_gives_the_embedding_of_each_sequence():
+    model = make().fit(TEXTS, NAMES)
+    embedding = model.transform(OTHER_TEXTS)
+    vocabulary, table = model.fitted_.schema.vocabulary, model.fitted_.backend.weights["encoder.towers.0.embedding"]
+    expected = [table[vocabulary.encode(list(text))].mean(axis=0)[:2] for text in OTHER_TEXTS]
+    np.testing.assert_allclose(embedding, expected, rtol=1e-5)
+    np.testing.assert_array_equal(make().fit_transform(TEXTS, NAMES), model.transform(TEXTS))
+
+
+def test_score_counts_labelled_rows_only():
+    model = make().fit(TEXTS, NAMES)
+    predicted = model.predict(OTHER_TEXTS[:10]).tolist()
+    wrong = {"left": "right", "right": "left"}
+    y = [*predicted[:6], *(wrong[label] for label in predicted[6:8]), None, None]
+    assert model.score(OTHER_TEXTS[:10], y) == 6 / 8
+    with pytest.raises(DataError, match="no label to score"):
+        model.score(TEXTS[:2], [None, None])
+
+
+def test_samples_are_of_the_label():
+    model = make().fit(TEXTS, [10 if name == "left" else 9 for name in NAMES])
+    left, right = ("".join(model.sample(label, n=60, seed=1, max_length=20)) for label in (10, 9))
+    share = [sum(symbol in "ab" for symbol in text) / len(text) for text in (left, right)]
+    assert share[0] > 0.6 > 0.4 > share[1]
+    assert len(set(model.sample(9, n=20, method="greedy", max_length=5))) == 1
+    with pytest.raises(DataError, match="There is no label 'left'; known are 9, 10"):
+        model.sample("left")
+
+
+def test_cross_validation_and_grid_search_work():
+    model = make(epochs=4)
+    assert is_classifier(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = cross_val_score(model, TEXTS, NAMES, cv=3)
+        assert scores.shape == (3,)
+        assert scores.mean() > 0.7
+        search = GridSearchCV(model, {"learning_rate": [1e-6, 0.05]}, cv=2).fit(TEXTS, NAMES)
+    assert search.best_params_ == {"learning_rate": 0.05}
+    assert search.predict(OTHER_TEXTS).shape == (40,)
+
+
+def test_scikit_learn_knows_whether_it_is_fitted():
+    from sklearn.utils.validation import check_is_fitted
+
+    with pytest.raises(NotFittedError):
+        check_is_fitted(make())
+    check_is_fitted(make(epochs=1).fit(TEXTS, NAMES))
+
+
+# Storage
+
+
+@pytest.mark.parametrize("labels", [("left", "right"), (10, 9), (1.5, 0.5), (True, False)])
+def test_a_saved_model_is_the_same_in_either_twin(tmp_path, labels):
+    y = [labels[0] if name == "left" else labels[1] for name in NAMES]
+    model = make(missing=-7).fit([list(text) for text in TEXTS], y)
+    model.save(tmp_path / "model")
+    for name in (None, "other"):
+        loaded = SequenceSSVAE.load(tmp_path / "model", backend=name)
+        assert loaded.backend == (name or "fake")
+        assert loaded.missing == -7
+        assert loaded.classes_.tolist() == model.classes_.tolist()
+        assert [type(value) for value in loaded.classes_.tolist()] == [type(value) for value in labels]
+        np.testing.assert_array_equal(loaded.predict_proba(OTHER_TEXTS), model.predict_proba(OTHER_TEXTS))
+        assert loaded.sample(labels[0], n=3) == model.sample(labels[0], n=3)
+    loaded.save(tmp_path / "again")
+    for name in ("weights.safetensors", "last.safetensors", "metrics.jsonl", "estimator.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    refitted = SequenceSSVAE.load(tmp_path / "model").fit([list(text) for text in TEXTS], y)
+    np.testing.assert_array_equal(refitted.predict_proba(OTHER_TEXTS), model.predict_proba(OTHER_TEXTS))
+
+
+def test_a_saved_model_is_a_run_that_the_command_line_opens(tmp_path, capsys):
+    from seqssvae.cli import main
+
+    model = make().fit(TEXTS, NAMES)
+    model.save(tmp_path / "model")
+    assert open_run(tmp_path / "model").labels.names == ("left", "right")
+    data = tmp_path / "data.tsv"
+    data.write_text("".join(f"{text}\t{name}\n" for text, name in zip(OTHER_TEXTS, OTHER_NAMES, strict=True)))
+    assert main(["evaluate", str(tmp_path / "model"), "--data", str(data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]["accuracy"]
+    assert found == pytest.approx(model.score(OTHER_TEXTS, OTHER_NAMES))
+
+
+def test_storage_refuses_what_it_cannot_keep(tmp_path):
+    with pytest.raises(RunError, match="not fitted yet"):
+        make().save(tmp_path / "model")
+    tuples = make(epochs=1).fit(TEXTS, [("a", 1) if name == "left" else ("b", 2) for name in NAMES])
+    with pytest.raises(ConfigurationError, match="Only labels that are texts or numbers can be saved"):
+        tuples.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    model = make(epochs=1).fit(TEXTS, NAMES)
+    model.save(tmp_path / "model")
+    with pytest.raises(RunError, match="exists already"):
+        model.save(tmp_path / "model")
+    (tmp_path / "model" / "estimator.json").write_text('{"classes": ["left"]}')
+    with pytest.raises(RunError, match=r"estimator\.json: classes must be a list of 2 labels"):
+        SequenceSSVAE.load(tmp_path / "model")
+    (tmp_path / "model" / "estimator.json").write_text('{"classes": ["left", {}]}')
+    with pytest.raises(RunError, match=r"estimator\.json: labels and marker must be texts or numbers"):
+        SequenceSSVAE.load(tmp_path / "model")
+
+
+def test_the_defaults_are_those_of_the_configuration():
+    assert SequenceSSVAE()._build_config() == Config()
+
+
+def test_it_needs_no_scikit_learn():
+    code = (
+        "import sys; sys.modules['sklearn'] = None; "
+        "from seqssvae.estimator import SequenceSSVAE; print(SequenceSSVAE(epochs=3).get_params()['epochs'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"

@@ -35,8 +35,8 @@ def run(task: tuple[str, str, int]) -> dict[str, Any]:
     from seqssvae.experiment import prepare, run_pair
     from seqssvae.presets import PRESETS
 
-    config = PRESETS[dataset]()
-    pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin)
+    config, own = PRESETS[dataset].ssvae(), PRESETS[dataset].classifier()
+    pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin, own=own)
     result: dict[str, Any] = {"dataset": dataset, "twin": twin, "seed": seed}
     for side in SIDES:
         trained = getattr(pair, side)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from seqssvae import presets
 from seqssvae.backend import Backend, get_backend, installed_backends
 from seqssvae.config import Config, DataConfig
 from seqssvae.datasets import build_languages, load_peptides
 from seqssvae.errors import BackendError
 from seqssvae.evaluate import generate
 from seqssvae.experiment import Experiment, Side, classifier_config, prepare, run_side, seeded
+from seqssvae.presets import PRESETS
 from seqssvae.report import ProgressBar, comparison_table, console
 from seqssvae.run import RunWriter, Schema, refuse_existing
 from seqssvae.tsv import Row, read_rows
@@ -45,14 +45,15 @@ def run_demo(
     twins = _twins(backends)
     directory = _free_directory() if output is None else Path(output)
     refuse_existing(directory)
-    config = _config(dataset, quick)
+    preset = PRESETS[dataset]
+    config = _quick(preset.ssvae()) if quick else preset.ssvae()
     experiment = prepare(dataset_rows(dataset), config, seed)
     _introduce(experiment, config, dataset)
     sides = [
         (twin, name, _train(experiment, side_config, twin_class, twin, name, directory))
         for twin, twin_class in twins.items()
         for name, side_config in (
-            (LABELS_ALONE, classifier_config(seeded(config, seed), experiment.training)),
+            (LABELS_ALONE, classifier_config(seeded(config, seed), experiment.training, preset.classifier())),
             (SEMI_SUPERVISED, config),
         )
     ]
@@ -85,10 +86,7 @@ def _free_directory() -> Path:
     return directory
 
 
-def _config(dataset: str, quick: bool) -> Config:
-    config = presets.peptides() if dataset == "peptides" else presets.languages()
-    if not quick:
-        return config
+def _quick(config: Config) -> Config:
     training = replace(config.training, max_steps=QUICK_STEPS, evaluation_interval=QUICK_STEPS // 2)
     return replace(config, training=training)
 

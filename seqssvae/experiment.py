@@ -122,7 +122,13 @@ def run_side(
     return Side(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
 
 
-def run_pair(experiment: Experiment, config: Config, backend: str | type[Backend], device: str | None = None) -> Pair:
+def run_pair(
+    experiment: Experiment,
+    config: Config,
+    backend: str | type[Backend],
+    device: str | None = None,
+    own: Config | None = None,
+) -> Pair:
     """Train both sides with the same steps, evaluations, early stopping and validation rows, and test them.
 
     Args:
@@ -130,24 +136,33 @@ def run_pair(experiment: Experiment, config: Config, backend: str | type[Backend
         config: Configuration of the semi-supervised side; `classifier_config` makes the other of it.
         backend: The twin, or its name.
         device: The twin's device.
+        own: What the classifier's side has of its own, as in `classifier_config`.
     """
     config = seeded(config, experiment.seed)
-    baseline = classifier_config(config, experiment.training)
+    baseline = classifier_config(config, experiment.training, own)
     return Pair(
         run_side(experiment, baseline, backend, device=device), run_side(experiment, config, backend, device=device)
     )
 
 
-def classifier_config(config: Config, training: Corpus) -> Config:
+def classifier_config(config: Config, training: Corpus, own: Config | None = None) -> Config:
     """The configuration of the classifier on labels alone: the same, but for the objective.
 
     An epoch over the labelled rows is much shorter than one over all rows, so steps are counted instead: at most as
     many as the semi-supervised side has, evaluated as often.
+
+    Args:
+        config: Configuration of the semi-supervised side.
+        training: The rows that it learns from.
+        own: Where dropout and optimiser are taken from, if the classifier does better with others.
     """
     steps = total_steps(config, training)
     interval = config.training.evaluation_interval or max(1, round(steps / config.training.epochs))
+    own = own or config
     return replace(
         config,
+        model=replace(config.model, dropout=own.model.dropout),
+        optimizer=own.optimizer,
         objective=replace(config.objective, name="classifier"),
         training=replace(config.training, epochs=steps, max_steps=steps, evaluation_interval=interval),
     )

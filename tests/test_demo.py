@@ -19,6 +19,19 @@ from seqssvae.run import open_run
 from seqssvae.run_files import read_metrics
 
 
+@pytest.fixture(autouse=True)
+def presets_for_the_double(monkeypatch):
+    """The fast double knows one conditioning only."""
+
+    def conditioned(config):
+        decoder = dataclasses.replace(config.model.decoder, conditioning="output")
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, decoder=decoder))
+
+    for name, preset in list(presets.PRESETS.items()):
+        made = presets.Preset(*(lambda side=side: conditioned(side()) for side in preset))
+        monkeypatch.setitem(presets.PRESETS, name, made)
+
+
 def few_labels():
     config = toy_config()
     data = dataclasses.replace(config.data, labels_per_class=5, validation_labels_per_class=7)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
@@ -11,3 +12,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 CHECKED = ["seqssvae.batches", "seqssvae.corpus", "seqssvae.splits", "seqssvae_torch", "seqssvae_jax"]
 install_import_hook(CHECKED, "beartype.beartype")
+
+# The same examples in every run, and none fails for being slow on a busy machine.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")

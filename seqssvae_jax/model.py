@@ -1,6 +1,9 @@
 """The generative model and the inference model ("guide") as NumPyro programs."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +170,5 @@ def _path(name: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in name.split(".")]
 
 
-def _entry(nested: dict, name: str) -> Array:
-    for part in _path(name):
-        nested = nested[part]
-    return nested  # type: ignore[return-value]  # the leaf
+def _entry(nested: Any, name: str) -> Array:
+    return reduce(getitem, _path(name), nested)

@@ -87,6 +87,7 @@ class EncoderTower(nnx.Module):
     def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
         encoder = model.encoder
         self.pooling = encoder.pooling
+        self.hidden_size = encoder.hidden_size
         directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nnx.Param(jnp.zeros((vocabulary_size, encoder.embedding_size)))
         sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
@@ -128,7 +129,7 @@ class EncoderTower(nnx.Module):
         if self.pooling == "max":
             lowest = jnp.finfo(states.dtype).min
             return jnp.where(real, jnp.where(mask[:, :, None], states, lowest).max(1), 0.0)
-        size = self.layers[-1]["left_to_right"].hidden_size
+        size = self.hidden_size
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
         ends = [jnp.take_along_axis(states[..., :size], last, 1)[:, 0]]
         if states.shape[-1] > size:

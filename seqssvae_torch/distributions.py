@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -71,7 +71,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  # the base class declares it so
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 1)
     has_rsample = False
 

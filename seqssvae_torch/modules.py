@@ -89,6 +89,7 @@ class EncoderTower(nn.Module):
         super().__init__()
         encoder = model.encoder
         self.pooling = encoder.pooling
+        self.hidden_size = encoder.hidden_size
         directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nn.Parameter(torch.zeros(vocabulary_size, encoder.embedding_size))
         sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
@@ -132,7 +133,7 @@ class EncoderTower(nn.Module):
         if self.pooling == "max":
             lowest = torch.finfo(states.dtype).min
             return torch.where(real, states.masked_fill(~mask[:, :, None], lowest).amax(1), 0.0)
-        size = next(iter(self.layers[-1].values())).hidden_size  # type: ignore[operator]  # a ModuleDict
+        size = self.hidden_size
         last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, size)
         ends = [states[..., :size].gather(1, last)[:, 0]]
         if states.shape[-1] > size:

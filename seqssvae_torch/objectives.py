@@ -40,7 +40,8 @@ class _Recorded:
     """Keeps the traces of the last evaluation, from which the terms of the ELBO are read."""
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        self.model_trace, self.guide_trace = super()._get_trace(model, guide, args, kwargs)  # type: ignore[misc]
+        elbo: Any = super()  # Pyro's ELBO class, which comes after this one in the order of bases
+        self.model_trace, self.guide_trace = elbo._get_trace(model, guide, args, kwargs)
         return self.model_trace, self.guide_trace
 
 

@@ -1,27 +1,36 @@
-"""Problems, twins and what they make of them: computed once, and shared by all tests of a process."""
+"""Problems and twins, computed once and shared by all tests of a process, and the summary of all that was compared."""
 
+from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import pytest
 
 from parity_tests.fixtures import load_problem, problem_files
+from parity_tests.ladder import in_precision
 from parity_tests.problems import Problem
+from parity_tests.summary import Summary, describe, merge, print_table, summarise
 from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
 from seqssvae.config import Precision
+from seqssvae.parity import Finding
 
 FILES = problem_files()
+PROPERTY = "parity"
+"""Under which a test's report carries what was compared, from a worker process to the one that prints."""
+
+Check = Callable[[Iterable[Finding]], None]
 
 
 @cache
-def problem_at(index: int) -> Problem:
+def problem_at(index: int, precision: Precision = "float64") -> Problem:
     """A problem of the cover, by its number."""
-    return load_problem(FILES[index])
+    return in_precision(load_problem(FILES[index]), precision)
 
 
 @cache
 def twin_of(index: int, name: str, precision: Precision = "float64") -> TorchTwin | JaxTwin:
     """A twin of a problem, compiled at most once."""
-    return TWINS[name](problem_at(index), precision)
+    return TWINS[name](problem_at(index, precision), precision)
 
 
 @cache
@@ -40,3 +49,30 @@ def index(request: pytest.FixtureRequest) -> int:
 def name(request: pytest.FixtureRequest) -> str:
     """Name of a twin."""
     return request.param
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest) -> Check:
+    """Asserts that findings hold, and has them counted in the summary."""
+
+    def hold(findings: Iterable[Finding]) -> None:
+        found = list(findings)
+        assert found
+        request.node.user_properties.append((PROPERTY, [tuple(one) for one in summarise(found)]))
+        assert not describe(found), describe(found)
+
+    return hold
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the worst difference of each rung."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    properties = [
+        value
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]
+    if properties:
+        print_table(merge(Summary(*one) for found in properties for one in found))

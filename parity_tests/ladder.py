@@ -1,97 +1,68 @@
-"""The checks of which the proof consists, as functions: each compares tensors and returns what it found.
+"""The checks of which the proof consists, as functions: each compares arrays and returns what it found.
 
-Differences are `max|a - b| / max|a|` per tensor. A test asserts that nothing found exceeds its bound; a negative
-control plants a defect in one twin and asserts that something does.
+A test asserts that nothing found exceeds its bound; a negative control plants a defect in one twin and asserts that
+something does. `climb` goes from rung to rung, from the weights to whole trajectories.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from parity_tests import decoding
 from parity_tests.derivatives import complex_step_gradient
-from parity_tests.problems import Problem
+from parity_tests.problems import Arrays, Problem
 from parity_tests.twins import JaxTwin, Outputs, Solution, TorchTwin
 from seqssvae.config import Precision
+from seqssvae.parity import BOUNDS, Finding, compare, failures, relative_difference
+from seqssvae.storage import read_safetensors, to_safetensors
 
-BOUNDS: dict[Precision, float] = {"float64": 1e-9, "float32": 1e-5}
-"""Greatest relative difference allowed for values and gradients."""
+__all__ = ["BOUNDS", "Finding", "compare", "failures", "relative_difference"]
+
+TRAJECTORY_BOUNDS: dict[Precision, float] = {"float64": 1e-9, "float32": 1e-4}
+"""Greatest relative difference allowed for weights after optimiser steps: differences of gradients add up there."""
 
 Twin = TorchTwin | JaxTwin
+Rung = Callable[[Problem, TorchTwin, JaxTwin], list[Finding]]
+
+MAX_LENGTH = 5
+BEAM_WIDTH = 4
+LEARNING_RATE = 5e-3
+"""Of trajectories: large enough to move every weight, small enough that rounding does not grow from step to step."""
 
 
-class Finding(NamedTuple):
-    """One comparison.
-
-    Args:
-        rung: What was compared, in general: a row of the summary.
-        what: What was compared, in particular.
-        difference: `max|a - b| / max|a|`.
-        bound: What it may be at most.
-    """
-
-    rung: str
-    what: str
-    difference: float
-    bound: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the difference is within the bound (and not NaN)."""
-        return self.difference <= self.bound
+def check_round_trip(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
+    """Weights go from torch through a file to jax, and through another back to torch, without changing a bit."""
+    rung = f"weights, torch to file to jax to file to torch, {torch.precision}"
+    first = torch.backend.get_weights()
+    with TemporaryDirectory() as folder:
+        jax.backend.set_weights(_through_file(first, Path(folder) / "there"))
+        torch.backend.set_weights(_through_file(jax.backend.get_weights(), Path(folder) / "back"))
+    last = torch.backend.get_weights()
+    given = {name: value.astype(torch.precision) for name, value in problem.weights.items()}
+    return [*compare(rung, problem.name, given, last, 0.0), *compare(rung, problem.name, first, last, 0.0)]
 
 
-def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """`max|a - b| / max|a|`; where a is all zeros, `max|b|`."""
-    if np.shape(a) != np.shape(b):
-        return np.inf
-    largest = np.max(np.abs(a), initial=0.0)
-    return float(np.max(np.abs(np.asarray(a) - b), initial=0.0) / (largest if largest > 0 else 1.0))
+def _through_file(weights: Arrays, path: Path) -> Arrays:
+    path.write_bytes(to_safetensors(weights, 0))
+    return read_safetensors(path)[0]
 
 
-def compare(
-    rung: str, where: str, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], bound: float
-) -> list[Finding]:
-    """Compare arrays by name; a name that only one side has is a finding without bound."""
-    findings = [
-        Finding(rung, f"{where}: {name}", relative_difference(expected[name], found[name]), bound)
-        for name in expected
-        if name in found
-    ]
-    odd = set(expected) ^ set(found)
-    return findings + [Finding(rung, f"{where}: {name} on one side only", np.inf, bound) for name in sorted(odd)]
-
-
-def failures(findings: Iterable[Finding]) -> list[Finding]:
-    """What does not hold."""
-    return [finding for finding in findings if not finding.holds]
-
-
-def oracle_terms(problem: Problem) -> dict[str, np.ndarray]:
-    """Every term of every row by the oracle, named as the twins' are."""
-    oracle, terms = problem.oracle(), {}
-    if problem.labelled is not None:
-        found = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
-        for name in ("reconstruction", "kl_z", "kl_y", "classification"):
-            terms[f"labelled.{name}"] = np.asarray(getattr(found, name))
-    if problem.unlabelled is not None:
-        unlabelled = oracle.unlabelled_terms(problem.unlabelled.rows(), problem.beta)
-        for name in ("reconstruction", "kl_z", "kl_y"):
-            terms[f"unlabelled.{name}"] = np.asarray(getattr(unlabelled, name))
-        terms["unlabelled.classification"] = np.zeros(len(problem.unlabelled.batch.y))
-    return terms
-
-
-def check_terms(problem: Problem, twin: Twin, solution: Solution) -> list[Finding]:
-    """Loss and every ELBO term of a twin against the oracle."""
-    bound = BOUNDS[twin.precision]
-    rung = f"ELBO terms, {twin.name} and oracle, {twin.precision}"
-    loss = compare(rung, problem.name, {"loss": problem.objective()}, {"loss": solution.loss}, bound)
-    return loss + compare(rung, problem.name, oracle_terms(problem), solution.terms, bound)
+def check_outputs(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
+    """What every network returns: each twin against the oracle, then against each other."""
+    of_twins = [twin.outputs(*evaluation_inputs(problem)) for twin in (torch, jax)]
+    findings = []
+    for twin, outputs in zip((torch, jax), of_twins, strict=True):
+        findings += check_outputs_with_oracle(problem, twin, outputs)
+    ours, theirs = map(named_outputs, of_twins)
+    rung = f"network outputs, torch and jax, {torch.precision}"
+    return findings + compare(rung, problem.name, ours, theirs, BOUNDS[torch.precision])
 
 
 def check_outputs_with_oracle(problem: Problem, twin: Twin, outputs: Outputs) -> list[Finding]:
-    """What every network returns, against the oracle."""
+    """What every network of a twin returns, against the oracle."""
     x, z = evaluation_inputs(problem)
     oracle = problem.oracle()
     loc, scale = oracle.posterior(x)
@@ -106,7 +77,7 @@ def check_outputs_with_oracle(problem: Problem, twin: Twin, outputs: Outputs) ->
     return compare(rung, problem.name, expected, named_outputs(outputs), BOUNDS[twin.precision])
 
 
-def named_outputs(outputs: Outputs) -> dict[str, np.ndarray]:
+def named_outputs(outputs: Outputs) -> Arrays:
     """Network outputs by name."""
     features = {f"features.{index}": part for index, part in enumerate(outputs.features)}
     return {**features, **{name: getattr(outputs, name) for name in ("log_q_y", "loc", "scale", "log_prob_steps")}}
@@ -120,14 +91,53 @@ def evaluation_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return x, generator.normal(size=(problem.options.label_count, len(x), problem.config.model.latent_size))
 
 
+def check_predictions(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
+    """The classifier's probabilities, and the embedding of each row: each twin against the oracle and the other."""
+    x, _ = evaluation_inputs(problem)
+    oracle = problem.oracle()
+    expected = {"q(y|x)": np.exp(oracle.log_q_y(x)), "embedding": oracle.embedding(x)}
+    found = [{"q(y|x)": np.exp(twin.backend.classify(x)), "embedding": twin.backend.encode(x)} for twin in (torch, jax)]
+    return _three_ways("predictions", problem, torch.precision, expected, *found)
+
+
+def check_objective(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
+    """Loss, every ELBO term and the gradient of every weight: terms with the oracle too."""
+    solutions = torch.solve(), jax.solve()
+    findings = []
+    for twin, solution in zip((torch, jax), solutions, strict=True):
+        findings += check_terms(problem, twin, solution)
+    return findings + check_twins(problem, *solutions, torch.precision)
+
+
+def check_terms(problem: Problem, twin: Twin, solution: Solution) -> list[Finding]:
+    """Loss and every ELBO term of a twin against the oracle."""
+    bound = BOUNDS[twin.precision]
+    rung = f"ELBO terms, {twin.name} and oracle, {twin.precision}"
+    loss = compare(rung, problem.name, {"loss": problem.objective()}, {"loss": solution.loss}, bound)
+    return loss + compare(rung, problem.name, oracle_terms(problem), solution.terms, bound)
+
+
+def oracle_terms(problem: Problem) -> Arrays:
+    """Every term of every row by the oracle, named as the twins' are."""
+    oracle, terms = problem.oracle(), {}
+    if problem.labelled is not None:
+        found = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
+        for name in ("reconstruction", "kl_z", "kl_y", "classification"):
+            terms[f"labelled.{name}"] = np.asarray(getattr(found, name))
+    if problem.unlabelled is not None:
+        unlabelled = oracle.unlabelled_terms(problem.unlabelled.rows(), problem.beta)
+        for name in ("reconstruction", "kl_z", "kl_y"):
+            terms[f"unlabelled.{name}"] = np.asarray(getattr(unlabelled, name))
+        terms["unlabelled.classification"] = np.zeros(len(problem.unlabelled.batch.y))
+    return terms
+
+
 def check_twins(problem: Problem, torch: Solution, jax: Solution, precision: Precision) -> list[Finding]:
     """Loss, terms and the gradient of every weight: the twins against each other."""
     bound = BOUNDS[precision]
+    ours, theirs = ({"loss": solution.loss, **solution.terms} for solution in (torch, jax))
     return [
-        *compare(f"ELBO terms, torch and jax, {precision}", problem.name, torch.terms, jax.terms, bound),
-        *compare(
-            f"ELBO terms, torch and jax, {precision}", problem.name, {"loss": torch.loss}, {"loss": jax.loss}, bound
-        ),
+        *compare(f"ELBO terms, torch and jax, {precision}", problem.name, ours, theirs, bound),
         *compare(f"gradients, torch and jax, {precision}", problem.name, torch.gradients, jax.gradients, bound),
     ]
 
@@ -137,3 +147,90 @@ def check_gradients_with_oracle(problem: Problem, twin: Twin, solution: Solution
     expected = complex_step_gradient(problem.objective, problem.weights)
     rung = f"gradients, {twin.name} and oracle, {twin.precision}"
     return compare(rung, problem.name, expected, solution.gradients, BOUNDS[twin.precision])
+
+
+def check_trajectories(
+    problem: Problem, torch: TorchTwin, jax: JaxTwin, steps: tuple[int, ...] = (1, 10)
+) -> list[Finding]:
+    """Weights and optimiser state after so many steps on the same rows with the same noise; the twins are as before.
+
+    In float32 the optimiser state is compared after the first step alone: later it averages gradients that grow small
+    as the loss falls, while the weights they are taken at differ by their rounding.
+    """
+    bound, taken, findings = TRAJECTORY_BOUNDS[torch.precision], 0, []
+    for count in steps:
+        in_torch, in_jax = (twin.train(count - taken, LEARNING_RATE) for twin in (torch, jax))
+        taken = count
+        name = f"weights after {count} step{'s' * (count > 1)}, torch and jax, {torch.precision}"
+        findings += compare(name, problem.name, in_torch, in_jax, bound)
+        if count == 1 or torch.precision == "float64":
+            states = [twin.backend.get_optimizer_state() for twin in (torch, jax)]
+            findings += compare(f"optimiser state, torch and jax, {torch.precision}", problem.name, *states, bound)
+    for twin in (torch, jax):
+        twin.restart()
+    return findings
+
+
+def check_searches(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
+    """Greedy decoding and beam search, symbol for symbol, with scores: each twin against the oracle and the other."""
+    labels = problem.options.label_count
+    y = np.arange(labels + 1, dtype=np.int32) % labels
+    z = np.random.default_rng(3).normal(size=(len(y), problem.config.model.latent_size))
+    greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH)
+    beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH)
+    found = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH) for twin in (torch, jax)]
+    return [
+        *_sequences("greedy decoding", problem, torch.precision, greedy, *(both[0] for both in found)),
+        *_sequences("beam search", problem, torch.precision, beam, *(both[1] for both in found)),
+    ]
+
+
+Sequences = tuple[np.ndarray, np.ndarray]
+"""Symbols, and the log-probability of each sequence."""
+
+
+def _sequences(rung: str, problem: Problem, precision: Precision, *results: Sequences) -> list[Finding]:
+    symbols = _three_ways(f"{rung}, symbols", problem, precision, *({"x": x} for x, _ in results), bound=0.0)
+    scores = _three_ways(f"{rung}, scores", problem, precision, *({"log p(x|y,z)": score} for _, score in results))
+    return symbols + scores
+
+
+def _three_ways(
+    what: str,
+    problem: Problem,
+    precision: Precision,
+    oracle: Mapping[str, np.ndarray],
+    torch: Mapping[str, np.ndarray],
+    jax: Mapping[str, np.ndarray],
+    bound: float | None = None,
+) -> list[Finding]:
+    bound = BOUNDS[precision] if bound is None else bound
+    return [
+        *compare(f"{what}, torch and oracle, {precision}", problem.name, oracle, torch, bound),
+        *compare(f"{what}, jax and oracle, {precision}", problem.name, oracle, jax, bound),
+        *compare(f"{what}, torch and jax, {precision}", problem.name, torch, jax, bound),
+    ]
+
+
+EVERY_PROBLEM: tuple[Rung, ...] = (check_round_trip, check_outputs, check_predictions, check_objective)
+"""What is checked for every fixture, in both precisions."""
+LADDER: tuple[Rung, ...] = (*EVERY_PROBLEM, check_searches, check_trajectories)
+"""All rungs, the cheaper first."""
+
+
+def climb(problem: Problem, torch: TorchTwin, jax: JaxTwin, rungs: tuple[Rung, ...] = LADDER) -> Iterator[Finding]:
+    """Go up rung by rung; what is above is not computed before it is asked for."""
+    for rung in rungs:
+        yield from rung(problem, torch, jax)
+
+
+def in_precision(problem: Problem, precision: Precision) -> Problem:
+    """The problem with weights and noise rounded to that precision, so that the oracle solves what the twins do."""
+
+    def rounded(values: Mapping[str, np.ndarray]) -> Arrays:
+        return {name: v if v.dtype == bool else v.astype(precision).astype(np.float64) for name, v in values.items()}
+
+    labelled, unlabelled = (
+        step and step._replace(noise=rounded(step.noise)) for step in (problem.labelled, problem.unlabelled)
+    )
+    return replace(problem, weights=rounded(problem.weights), labelled=labelled, unlabelled=unlabelled)

@@ -1,6 +1,7 @@
 """Both twins behind one face: NumPy arrays in, NumPy arrays out, all noise given."""
 
-from collections.abc import Mapping
+import os
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from parity_tests.problems import Arrays, Problem, Step
+from seqssvae.backend import Derivatives, GivenRows
 from seqssvae.config import Config, Precision
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_jax.objectives import Rows as JaxRows
@@ -49,88 +51,130 @@ class Outputs(NamedTuple):
     log_prob_steps: np.ndarray
 
 
-def _in(precision: Precision, problem: Problem) -> Config:
-    return replace(problem.config, training=replace(problem.config.training, precision=precision))
+Found = tuple[np.ndarray, np.ndarray]
+"""Symbols, and the log-probability of each sequence."""
 
 
-def _arrays(values: Mapping[str, Any]) -> Arrays:
-    return {name: np.asarray(value) for name, value in values.items()}
+def device_of(name: str) -> str | None:
+    """The device that a twin is to run on, as `make parity DEVICE=cuda` says; None: the twin's default.
+
+    PyTorch has no TPU: there, only the JAX twin is on it.
+    """
+    device = os.environ.get("SEQSSVAE_DEVICE") or None
+    return None if name == "torch" and device == "tpu" else device
 
 
-class TorchTwin:
-    """The PyTorch twin of a problem."""
+class _Twin:
+    """What both have in common."""
 
-    name = "torch"
+    name: str
+    backend: Any
 
     def __init__(self, problem: Problem, precision: Precision = "float64") -> None:
         self.problem, self.precision = problem, precision
-        self.backend = TorchBackend(_in(precision, problem), problem.dimensions)
-        self.backend.set_weights(problem.weights)
+        config = _in(precision, problem)
+        kind = TorchBackend if self.name == "torch" else JaxBackend
+        self.backend = kind(config, problem.dimensions, device_of(self.name))
+        self._first = self.backend.get_optimizer_state()
+        self.restart()
 
-    def rows(self, step: Step | None, observed: bool) -> TorchRows | None:
-        """A batch with its noise."""
-        return None if step is None else self.backend.rows(step.batch, observed, _cast(step.noise, self.precision))
+    def restart(self) -> None:
+        """Back to the problem's weights, with an optimiser that has seen nothing."""
+        self.backend.set_weights(self.problem.weights)
+        self.backend.set_optimizer_state(self._first)
 
     def solve(self) -> Solution:
         """Loss, terms and gradients."""
-        labelled, unlabelled = self.rows(self.problem.labelled, True), self.rows(self.problem.unlabelled, False)
-        weights = dict(self.backend.ssvae.named_parameters())
-        loss, terms = self.backend.loss(labelled, unlabelled, self.problem.beta)
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
-        return Solution(
-            loss.detach().numpy(),
-            _named_terms(self.problem, terms),
-            {name: gradient.numpy() for name, gradient in zip(weights, gradients, strict=True)},
-        )
+        with self.backend.exact_products():
+            found = self.backend.differentiate(*self.given(), self.problem.beta)
+        return solution(found)
 
-    @torch.no_grad()
-    def outputs(self, x: np.ndarray, z: np.ndarray) -> Outputs:
-        """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
-        ssvae = self.backend.ssvae
-        rows, latent = torch.from_numpy(x).long(), torch.from_numpy(z.astype(self.precision))
-        y = ssvae.one_hot(torch.arange(ssvae.label_count)[:, None])
-        features = ssvae.encoder(rows)
-        posterior = ssvae.latent_encoder(features, y)
-        log_probs = ssvae.decoder(y, latent, x.shape[1]).log_prob_steps(rows)
-        found = (ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs)
-        return Outputs(tuple(part.numpy() for part in features), *(part.numpy() for part in found))
+    def given(self) -> tuple[GivenRows | None, GivenRows | None]:
+        """The problem's rows and noise, as a backend takes them."""
+        kinds = self.problem.labelled, self.problem.unlabelled
+        labelled, unlabelled = (None if step is None else GivenRows(step.batch, step.noise) for step in kinds)
+        return labelled, unlabelled
 
     def train(self, steps: int, learning_rate: float) -> Arrays:
         """Weights after so many optimiser steps, all on the problem's rows and noise."""
         labelled, unlabelled = self.rows(self.problem.labelled, True), self.rows(self.problem.unlabelled, False)
-        for _ in range(steps):
-            self.backend.train_on(labelled, unlabelled, self.problem.beta, learning_rate)
+        with self.backend.exact_products():
+            for _ in range(steps):
+                self.backend.train_on(labelled, unlabelled, self.problem.beta, learning_rate)
         return self.backend.get_weights()
 
+    def rows(self, step: Step | None, observed: bool) -> Any:
+        """A batch with its noise, on the device."""
+        return None if step is None else self.backend.rows(step.batch, observed, step.noise)
 
-class JaxTwin:
+
+class TorchTwin(_Twin):
+    """The PyTorch twin of a problem."""
+
+    name = "torch"
+    backend: TorchBackend
+
+    def rows(self, step: Step | None, observed: bool) -> TorchRows | None:
+        """A batch with its noise, on the device."""
+        return super().rows(step, observed)
+
+    @torch.no_grad()
+    def outputs(self, x: np.ndarray, z: np.ndarray) -> Outputs:
+        """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
+        ssvae, device = self.backend.ssvae, self.backend.device
+        rows, latent = torch.from_numpy(x).long().to(device), torch.from_numpy(z.astype(self.precision)).to(device)
+        y = ssvae.one_hot(torch.arange(ssvae.label_count, device=device)[:, None])
+        features = ssvae.encoder(rows)
+        posterior = ssvae.latent_encoder(features, y)
+        log_probs = ssvae.decoder(y, latent, x.shape[1]).log_prob_steps(rows)
+        found = (ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs)
+        return Outputs(tuple(part.cpu().numpy() for part in features), *(part.cpu().numpy() for part in found))
+
+    def search(self, y: np.ndarray, z: np.ndarray, max_length: int, width: int) -> tuple[Found, Found]:
+        """Greedy decoding, one sequence a row, and all sequences of a beam search."""
+        greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=z.astype(self.precision))
+        ssvae, device = self.backend.ssvae, self.backend.device
+        one_hot = ssvae.one_hot(torch.from_numpy(y).long().to(device))
+        latent = torch.from_numpy(z.astype(self.precision)).to(device)
+        sequences, scores = ssvae.decoder(one_hot, latent, max_length + 1).beam_search(width)
+        return greedy, (sequences.cpu().numpy(), scores.cpu().numpy())
+
+
+class JaxTwin(_Twin):
     """The JAX twin of a problem."""
 
     name = "jax"
+    backend: JaxBackend
 
     def __init__(self, problem: Problem, precision: Precision = "float64") -> None:
-        self.problem, self.precision = problem, precision
-        self.backend = JaxBackend(_in(precision, problem), problem.dimensions)
-        self.backend.set_weights(problem.weights)
-        self._solve = jax.jit(jax.value_and_grad(self.backend.loss, has_aux=True))
+        super().__init__(problem, precision)
         self._outputs = jax.jit(self._network_outputs)
+        self._beam = jax.jit(self._beam_search, static_argnames=("time_steps", "width"))
 
     def rows(self, step: Step | None, observed: bool) -> JaxRows | None:
-        """A batch with its noise."""
-        return None if step is None else self.backend.rows(step.batch, observed, _cast(step.noise, self.precision))
-
-    def solve(self) -> Solution:
-        """Loss, terms and gradients."""
-        labelled, unlabelled = self.rows(self.problem.labelled, True), self.rows(self.problem.unlabelled, False)
-        with jax.enable_x64(self.precision == "float64"), jax.default_matmul_precision("highest"):
-            (loss, terms), gradients = self._solve(self.backend.state.weights, labelled, unlabelled, self.problem.beta)
-        return Solution(np.asarray(loss), _named_terms(self.problem, terms), _arrays(gradients))
+        """A batch with its noise, on the device."""
+        return super().rows(step, observed)
 
     def outputs(self, x: np.ndarray, z: np.ndarray) -> Outputs:
         """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
-        with jax.enable_x64(self.precision == "float64"), jax.default_matmul_precision("highest"):
+        with self._exact():
             features, *found = self._outputs(self.backend.state.weights, x, z.astype(self.precision))
         return Outputs(tuple(map(np.asarray, features)), *map(np.asarray, found))
+
+    def search(self, y: np.ndarray, z: np.ndarray, max_length: int, width: int) -> tuple[Found, Found]:
+        """Greedy decoding, one sequence a row, and all sequences of a beam search."""
+        latent = z.astype(self.precision)
+        with self._exact():
+            greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latent)
+            beam = self._beam(self.backend.state.weights, y, latent, time_steps=max_length + 1, width=width)
+        return greedy, (np.asarray(beam[0]), np.asarray(beam[1]))
+
+    def _exact(self) -> Any:
+        stack = ExitStack()
+        stack.enter_context(jax.enable_x64(self.precision == "float64"))
+        stack.enter_context(jax.default_device(self.backend.device))
+        stack.enter_context(self.backend.exact_products())
+        return stack
 
     def _network_outputs(self, weights: dict[str, jax.Array], x: jax.Array, z: jax.Array) -> tuple[Any, ...]:
         ssvae = self.backend.ssvae.bind(weights)
@@ -140,26 +184,27 @@ class JaxTwin:
         log_probs = ssvae.decoder(y, z, x.shape[1]).log_prob_steps(x)
         return features, ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs
 
-    def train(self, steps: int, learning_rate: float) -> Arrays:
-        """Weights after so many optimiser steps, all on the problem's rows and noise."""
-        labelled, unlabelled = self.rows(self.problem.labelled, True), self.rows(self.problem.unlabelled, False)
-        with jax.default_matmul_precision("highest"):
-            for _ in range(steps):
-                self.backend.train_on(labelled, unlabelled, self.problem.beta, learning_rate)
-        return self.backend.get_weights()
+    def _beam_search(
+        self, weights: dict[str, jax.Array], y: jax.Array, z: jax.Array, time_steps: int, width: int
+    ) -> tuple[jax.Array, jax.Array]:
+        ssvae = self.backend.ssvae.bind(weights)
+        return ssvae.decoder(ssvae.one_hot(y), z, time_steps).beam_search(width)
 
 
 TWINS = {"torch": TorchTwin, "jax": JaxTwin}
 
 
-def _cast(noise: Arrays, precision: Precision) -> Arrays:
-    return {name: values if values.dtype == bool else values.astype(precision) for name, values in noise.items()}
-
-
-def _named_terms(problem: Problem, terms: tuple[Any, ...]) -> Arrays:
-    kinds = [kind for kind in ("labelled", "unlabelled") if getattr(problem, kind) is not None]
-    return {
-        f"{kind}.{name}": np.asarray(values)
-        for kind, of_kind in zip(kinds, terms, strict=True)
+def solution(found: Derivatives) -> Solution:
+    """What a backend returns, with its terms by name."""
+    kinds = {"labelled": found.labelled, "unlabelled": found.unlabelled}
+    terms = {
+        f"{kind}.{name}": values
+        for kind, of_kind in kinds.items()
+        if of_kind is not None
         for name, values in of_kind._asdict().items()
     }
+    return Solution(found.loss, terms, found.gradients)
+
+
+def _in(precision: Precision, problem: Problem) -> Config:
+    return replace(problem.config, training=replace(problem.config.training, precision=precision))

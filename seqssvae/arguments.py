@@ -82,8 +82,12 @@ def _add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str | None, help="The framework's name of a device, such as cpu or cuda.")
 
 
-def _add_data(parser: ArgumentParser, labelled: bool) -> None:
-    parser.add_argument("--data", type=str, required=True, metavar="FILE", help="TSV file (UTF-8), a row a line.")
+def _add_data(parser: ArgumentParser, labelled: bool, required: bool = True) -> None:
+    text = "TSV file (UTF-8), a row a line."
+    if required:
+        parser.add_argument("--data", type=str, required=True, metavar="FILE", help=text)
+    else:
+        parser.add_argument("--data", type=str | None, metavar="FILE", help=f"{text} Without it, rows are made up.")
     parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
     if labelled:
         parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 for none.")
@@ -139,6 +143,14 @@ def _build_generate(parser: ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int | None, help="Most symbols of a sequence; else data.max_length.")
 
 
+def _build_verify(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")
+    _add_data(parser, labelled=True, required=False)
+    _add_device(parser)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the noise given to both twins.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
+
+
 def _build_demo(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
@@ -183,6 +195,11 @@ _BUILDERS: dict[str, _Builder] = {
         _build_generate,
         "Print new sequences of one label: sequence, label and log p(x|y,z), a line each.",
         "RUN --label NAME [--count N] [--seed S] [--method sample|greedy|beam] [--max-length N]",
+    ),
+    "verify": (
+        _build_verify,
+        "Show that both twins compute the same for a run: losses, terms, predictions, gradients. Status 1 if not.",
+        "RUN [--data FILE] [--device D] [--seed S] [--json]",
     ),
 }
 

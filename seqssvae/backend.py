@@ -4,6 +4,7 @@ A third twin needs a class of this shape and the entry point `seqssvae.backends`
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple, Protocol
@@ -57,6 +58,18 @@ class TrainingStep:
     step: int
 
 
+class GivenRows(NamedTuple):
+    """A batch with all that would be drawn at random for it.
+
+    Args:
+        batch: The rows.
+        noise: Arrays by name, as in `seqssvae.noise`.
+    """
+
+    batch: Batch
+    noise: Mapping[str, np.ndarray]
+
+
 class ELBOTerms(NamedTuple):
     """The parts of the objective, apart: nats a row, 0 for filler rows.
 
@@ -73,6 +86,22 @@ class ELBOTerms(NamedTuple):
     kl_z: Any
     kl_y: Any
     classification: Any
+
+
+class Derivatives(NamedTuple):
+    """What a training step minimises on given rows, its parts, and its gradient: a function of its arguments alone.
+
+    Args:
+        loss: What is minimised.
+        labelled: Terms of each labelled row, or None where there were none.
+        unlabelled: Terms of each unlabelled row, or None where there were none.
+        gradients: Of the loss, for every weight, by its name.
+    """
+
+    loss: Float[np.ndarray, ""]
+    labelled: ELBOTerms | None
+    unlabelled: ELBOTerms | None
+    gradients: Weights
 
 
 class StepTotals(NamedTuple):
@@ -133,6 +162,20 @@ class Backend(Protocol):
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order; batches of consecutive steps may differ in shape."""
+        ...
+
+    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+        """The objective of a training step and its gradient, at the weights as they are, which it does not move.
+
+        Args:
+            labelled: Rows whose label is observed, or None.
+            unlabelled: Rows whose label is summed out, or None. At least one of the two is given.
+            beta: Weight of the KL of z.
+        """
+        ...
+
+    def exact_products(self) -> AbstractContextManager[Any]:
+        """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
         ...
 
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:

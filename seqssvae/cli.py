@@ -19,14 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Its name and arguments; None: those of the process.
 
     Returns:
-        The exit status: 0, or 2 where the user can mend it, which one line on stderr tells.
+        The exit status: 0; 1 where `verify` finds that the twins differ; or 2 where the user can mend it, which one
+        line on stderr tells.
     """
     _cache_compilations()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: warn(str(message))
             command, arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-            COMMANDS[command](arguments)
+            status = COMMANDS[command](arguments) or 0
             sys.stdout.flush()
     except UserError as error:
         print(f"seqssvae: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 0
+    return status
 
 
 def _cache_compilations() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,12 +18,23 @@ from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.evaluate import encode, evaluate, generate, predict_proba
 from seqssvae.fit import fit
 from seqssvae.prepare import prepare_files
-from seqssvae.report import ProgressBar, confusion_table, console, fit_table, metrics_table, warn, warn_of_counts
+from seqssvae.report import (
+    ProgressBar,
+    certificate_tables,
+    confusion_table,
+    console,
+    fit_table,
+    metrics_table,
+    warn,
+    warn_of_counts,
+)
 from seqssvae.run import Run, RunWriter, Schema, load_checkpoint, open_run, read_config, refuse_existing
 from seqssvae.run import trained_by as trained_by_twin
+from seqssvae.run_files import read_schema
 from seqssvae.settings import field_paths, from_dict, merge, read_yaml, to_dict
 from seqssvae.storage import write_files
 from seqssvae.tsv import Row, read_rows
+from seqssvae.verify import TWINS, Certificate, Comparison, verify
 
 RESUMABLE = {"data.train", "data.validation", "training.epochs", "training.max_steps", "training.patience"}
 """Fields that may be other when a run is resumed."""
@@ -124,20 +136,59 @@ def generate_command(arguments: Namespace) -> None:
         warn(f"{unended} of {len(generated)} sequences have no END within {max_length} symbols (--max-length).")
 
 
+def verify_command(arguments: Namespace) -> int:
+    """Print how far the twins differ on a run, as tables or as JSON; the status is 1 where they do."""
+    _check_at_least("--seed", arguments.seed, 0)
+    corpus = None
+    config = read_config(arguments.run)
+    if arguments.data is not None:
+        rows = read_rows(arguments.data, _columns(config.data, arguments), labelled=True)
+        schema = read_schema(arguments.run)
+        corpus = encode_rows(rows, schema.vocabulary, schema.labels, config.data, arguments.data, too_long="truncate")
+    certificate = verify(arguments.run, corpus, arguments.device, arguments.seed)
+    if arguments.json:
+        print(json.dumps(_certificate_json(certificate), ensure_ascii=False))
+    else:
+        for table in certificate_tables(certificate):
+            console().print(table)
+        print(f"{certificate.run}, step {certificate.step}, {certificate.origin}: {certificate.verdict}")
+    return 0 if certificate.agrees else 1
+
+
+def _certificate_json(certificate: Certificate) -> dict[str, object]:
+    """All comparisons by name; what is not finite, which JSON does not know, is null."""
+
+    def entry(one: Comparison) -> dict[str, object]:
+        finite = {name: getattr(one, name) for name in ("absolute", "relative", "bound")}
+        values = dict(zip(TWINS, one.values, strict=True))
+        numbers = {name: value if math.isfinite(value) else None for name, value in {**values, **finite}.items()}
+        return {"precision": one.precision, "term": one.term, **numbers, "holds": one.holds}
+
+    return {
+        **{name: getattr(certificate, name) for name in ("run", "step", "origin", "rows", "labelled_rows")},
+        "terms": [entry(one) for one in certificate.terms],
+        "gradients": [entry(one) for one in certificate.gradients],
+        "agrees": certificate.agrees,
+        "verdict": certificate.verdict,
+    }
+
+
 def demo_command(arguments: Namespace) -> None:
     """Train both sides of the comparison with each twin, and print one table."""
     _check_at_least("--seed", arguments.seed, 0)
     run_demo(arguments.dataset, arguments.backends, arguments.seed, arguments.output, arguments.quick)
 
 
-COMMANDS: dict[str, Callable[[Namespace], None]] = {
+COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "demo": demo_command,
     "fit": fit_command,
     "evaluate": evaluate_command,
     "predict": predict_command,
     "encode": encode_command,
     "generate": generate_command,
+    "verify": verify_command,
 }
+"""By name; what a command returns is the exit status, None being 0."""
 
 
 def _fit_config(arguments: Namespace, resume: str | None) -> Config:

@@ -4,7 +4,10 @@ Noise is data: a twin draws it on its device from the run's seed, a test or the 
 indexed by label, never by slot, and the masks of the decoder's input are shared by all labels.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from seqssvae.config import ModelConfig
 from seqssvae.parameters import feature_size
@@ -53,3 +56,12 @@ def noise_specs(
     if training and model.word_dropout > 0:
         specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
     return specs
+
+
+def draw_noise(specs: Mapping[str, NoiseSpec], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw with NumPy what `noise_specs` lists, in float64, to give it to a twin or to both."""
+    noise: dict[str, np.ndarray] = {}
+    for name, spec in specs.items():
+        values = generator.normal(size=spec.shape) if spec.kind == "normal" else generator.random(spec.shape)
+        noise[name] = values if spec.kind == "normal" else values < spec.keep
+    return noise

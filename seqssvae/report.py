@@ -13,6 +13,7 @@ from seqssvae.evaluate import CorpusEvaluation
 from seqssvae.experiment import Side
 from seqssvae.fit import FitResult, Observer, Record, TrainingState
 from seqssvae.metrics import Metrics
+from seqssvae.verify import TWINS, Certificate, Comparison
 
 PIPE_WIDTH = 110
 """Columns of a table that is not printed on a terminal."""
@@ -139,6 +140,29 @@ def comparison_table(sides: Sequence[tuple[str, str, Side]], title: str) -> Tabl
         numbers = (metrics.accuracy, metrics.elbo_per_symbol, metrics.reconstruction, metrics.kl_z)
         table.add_row(twin, name, *map(_number, numbers), f"{side.result.state.seconds:.1f}")
     return table
+
+
+def certificate_tables(certificate: Certificate) -> list[Table]:
+    """One table for each precision: every term, and the gradient that differs most."""
+    counts = f"{certificate.rows} rows without label, {certificate.labelled_rows} with"
+    tables = []
+    for precision in dict.fromkeys(one.precision for one in certificate.terms):
+        table = Table(title=f"{precision}: {counts}")
+        for name in ("term (mean over rows)", *TWINS, "absolute", "relative", "bound", ""):
+            table.add_column(name, justify="left" if name in ("term (mean over rows)", "") else "right")
+        for one in certificate.terms:
+            if one.precision == precision:
+                _add_comparison(table, one.term, one)
+        worst = certificate.worst_gradient(precision)
+        table.add_section()
+        _add_comparison(table, f"worst gradient (norm): {worst.term}", worst)
+        tables.append(table)
+    return tables
+
+
+def _add_comparison(table: Table, term: str, one: Comparison) -> None:
+    numbers = *(f"{value:.6g}" for value in one.values), f"{one.absolute:.1e}", f"{one.relative:.1e}"
+    table.add_row(Text(term), *numbers, f"{one.bound:.0e}", "ok" if one.holds else "DIFFERS")
 
 
 def _number(value: float | None) -> str:

@@ -11,7 +11,18 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from seqssvae.backend import Batch, DecodingMethod, Dimensions, ELBOTerms, Evaluation, StepTotals, TrainingStep, Weights
+from seqssvae.backend import (
+    Batch,
+    DecodingMethod,
+    Derivatives,
+    Dimensions,
+    ELBOTerms,
+    Evaluation,
+    GivenRows,
+    StepTotals,
+    TrainingStep,
+    Weights,
+)
 from seqssvae.config import Config
 from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
@@ -87,6 +98,7 @@ class JaxBackend:
             self.state = TrainState(weights, self.optimizer.initial_state(weights))
         self._train = jax.jit(self._drawn_step, donate_argnums=0)
         self._train_on = jax.jit(self.step, donate_argnums=0)
+        self._differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
         self._evaluate = jax.jit(self._drawn_evaluation)
         self._classify = jax.jit(lambda weights, x: self._features_and_classifier(weights, x)[1].logits)
         self._encode = jax.jit(self._embedding)
@@ -132,6 +144,26 @@ class JaxBackend:
         (loss, terms), gradients = differentiate(state.weights, labelled, unlabelled, beta)
         weights, optimizer, norm = self.optimizer.step(gradients, state.optimizer, state.weights, learning_rate)
         return TrainState(weights, optimizer), step_totals(loss, norm, labelled, unlabelled, terms)
+
+    @_in_precision
+    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+        """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
+        given = (
+            self.rows(labelled.batch, True, labelled.noise) if labelled else None,
+            self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
+        )
+        (loss, terms), gradients = self._differentiate(self.state.weights, *given, beta)
+        by_kind = iter(ELBOTerms(*map(np.asarray, of_kind)) for of_kind in terms)
+        return Derivatives(
+            np.asarray(loss),
+            next(by_kind) if labelled else None,
+            next(by_kind) if unlabelled else None,
+            {name: np.asarray(gradients[name]) for name in self.ssvae.shapes},
+        )
+
+    def exact_products(self) -> AbstractContextManager[Any]:
+        """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
+        return jax.default_matmul_precision("highest")
 
     @_in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
@@ -194,8 +226,10 @@ class JaxBackend:
 
     @_in_precision
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
-        """A batch on the device with the noise given."""
-        return _with_noise(_arrays(batch), observed, {name: jnp.array(values) for name, values in noise.items()})
+        """A batch on the device with the noise given, in the run's precision."""
+        dtypes = {name: bool if values.dtype == bool else self.ssvae.precision for name, values in noise.items()}
+        moved = {name: jnp.array(values, dtypes[name]) for name, values in noise.items()}
+        return _with_noise(_arrays(batch), observed, moved)
 
     def _drawn_step(
         self,

@@ -1,13 +1,25 @@
 """The PyTorch twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqssvae.backend import Batch, DecodingMethod, Dimensions, ELBOTerms, Evaluation, StepTotals, TrainingStep, Weights
+from seqssvae.backend import (
+    Batch,
+    DecodingMethod,
+    Derivatives,
+    Dimensions,
+    ELBOTerms,
+    Evaluation,
+    GivenRows,
+    StepTotals,
+    TrainingStep,
+    Weights,
+)
 from seqssvae.config import Config
 from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
@@ -72,6 +84,36 @@ class TorchBackend:
         config = self.config.objective
         return objectives.objective(self.ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
 
+    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+        """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
+        given = (
+            self.rows(labelled.batch, True, labelled.noise) if labelled else None,
+            self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
+        )
+        loss, terms = self.loss(*given, beta)
+        named = dict(self.ssvae.named_parameters())
+        gradients = [torch.zeros_like(weight) for weight in named.values()]
+        if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+            gradients = list(found)
+        by_kind = iter(ELBOTerms(*(_numpy(term) for term in of_kind)) for of_kind in terms)
+        return Derivatives(
+            _numpy(loss.detach()),
+            next(by_kind) if labelled else None,
+            next(by_kind) if unlabelled else None,
+            {name: _numpy(gradient) for name, gradient in zip(named, gradients, strict=True)},
+        )
+
+    @contextmanager
+    def exact_products(self) -> Iterator[None]:
+        """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
         rows = self._rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
@@ -130,8 +172,10 @@ class TorchBackend:
         self.optimizer.set_state(state)
 
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
-        """A batch on the device with the noise given."""
+        """A batch on the device with the noise given, in the run's precision."""
+        dtype = self.ssvae.log_prior.dtype
         moved = {name: self._tensor(values) for name, values in noise.items()}
+        moved = {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()}
         return self._with_noise(batch, observed, moved)
 
     def _rows(self, batch: Batch, generator: torch.Generator, observed: bool, training: bool = True) -> Rows:

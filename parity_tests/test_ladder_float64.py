@@ -1,11 +1,12 @@
-"""The exact objective against an independent sum over all labels in NumPy float64: values, and gradients."""
+"""The ladder in float64: every problem of the cover, from the weights to the gradients, and these by the oracle too."""
 
 import numpy as np
 import pytest
 
-from parity_tests.conftest import FILES, problem_at, solution_of, twin_of
+from parity_tests.conftest import FILES, Check, problem_at, solution_of, twin_of
 from parity_tests.derivatives import central_difference_derivative
-from parity_tests.ladder import check_gradients_with_oracle, check_terms, failures
+from parity_tests.ladder import EVERY_PROBLEM, check_gradients_with_oracle, climb
+from parity_tests.twins import JaxTwin, TorchTwin
 
 SLOW = (0, 7, 14)
 """The problems whose gradient the oracle takes entry by entry; along a direction it does so for all."""
@@ -19,15 +20,16 @@ def test_problems_cover_labels_cells_and_conditionings() -> None:
     assert pairs == {(cell, way) for cell in ("gru", "lstm") for way in ("init", "every_step", "output")}
 
 
-def test_loss_and_every_term(index: int, name: str) -> None:
-    found = check_terms(problem_at(index), twin_of(index, name), solution_of(index, name))
-    assert not failures(found)
+def test_every_rung_holds(index: int, check: Check) -> None:
+    torch, jax = (twin_of(index, name) for name in ("torch", "jax"))
+    assert isinstance(torch, TorchTwin)
+    assert isinstance(jax, JaxTwin)
+    check(climb(problem_at(index), torch, jax, EVERY_PROBLEM))
 
 
 @pytest.mark.parametrize("index", SLOW, ids=[FILES[index].stem for index in SLOW])
-def test_gradient_of_every_weight(index: int, name: str) -> None:
-    found = check_gradients_with_oracle(problem_at(index), twin_of(index, name), solution_of(index, name))
-    assert not failures(found)
+def test_gradient_of_every_weight(index: int, name: str, check: Check) -> None:
+    check(check_gradients_with_oracle(problem_at(index), twin_of(index, name), solution_of(index, name)))
 
 
 def test_gradient_along_a_direction(index: int, name: str) -> None:

@@ -1,0 +1,12 @@
+"""The ladder in float32: every problem of the cover, from the weights to the gradients."""
+
+from parity_tests.conftest import Check, problem_at, twin_of
+from parity_tests.ladder import EVERY_PROBLEM, climb
+from parity_tests.twins import JaxTwin, TorchTwin
+
+
+def test_every_rung_holds(index: int, check: Check) -> None:
+    torch, jax = (twin_of(index, name, "float32") for name in ("torch", "jax"))
+    assert isinstance(torch, TorchTwin)
+    assert isinstance(jax, JaxTwin)
+    check(climb(problem_at(index, "float32"), torch, jax, EVERY_PROBLEM))

@@ -1,0 +1,154 @@
+"""`seqssvae verify`: runs of either twin are certified, and whatever is altered in one twin is found."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import seqssvae.verify
+from parity_tests.runs import fit
+from seqssvae.backend import get_backend
+from seqssvae.cli import main
+from seqssvae.errors import BackendError
+from seqssvae.parity import relative_difference
+from seqssvae.run_files import WEIGHTS, read_config, read_schema, read_weights
+from seqssvae.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
+from seqssvae_jax.backend import JaxBackend
+from seqssvae_torch.backend import TorchBackend
+
+Run = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A run of each twin, and the rows it was trained on."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {twin: fit(folder, twin) for twin in ("torch", "jax")}
+
+
+def certificate(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    status = main(["verify", *map(str, arguments), "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_a_run_of_either_twin_verifies(runs: dict[str, Run], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run, rows = runs[name]
+    status, found = certificate(capsys, run, "--data", rows)
+    assert status == 0
+    assert found["agrees"]
+    assert found["rows"], found["labelled_rows"] == (60, 24)
+    terms = {(one["precision"], one["term"]) for one in found["terms"]}
+    assert {("float64", "loss"), ("float32", "kl_z, unlabelled rows"), ("float64", "q(y|x)")} <= terms
+    gradients = {one["term"] for one in found["gradients"]}
+    assert gradients == set(read_weights(run / WEIGHTS, read_config(run), read_schema(run))[0])
+    assert all(one["relative"] <= one["bound"] for one in found["terms"] + found["gradients"])
+    bounds = {one["bound"] for one in found["terms"] + found["gradients"] if one["precision"] == "float64"}
+    assert bounds == {0.0, 1e-9}
+
+
+def test_without_a_file_rows_are_made_up(runs: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(runs["torch"][0])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "rows made up of the run's symbols: The twins agree in all" in lines[-1]
+    assert any("worst gradient" in line for line in lines)
+
+
+def test_rows_without_labels(runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.tsv").write_text("ab\t\nba\t\ncccc\t\n")
+    status, found = certificate(capsys, runs["jax"][0], "--data", tmp_path / "rows.tsv")
+    assert (status, found["rows"], found["labelled_rows"]) == (0, 3, 0)
+
+
+def test_a_classifier_s_run_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, rows = fit(tmp_path, "torch", "--objective.name", "classifier")
+    status, found = certificate(capsys, run, "--data", rows)
+    assert status == 0
+    assert next(one for one in found["terms"] if one["term"] == "loss")["torch"] > 0
+
+
+@pytest.mark.parametrize("altered", [TorchBackend, JaxBackend])
+@pytest.mark.parametrize("weight", ["decoder.layers.0.bias_n", "classifier.bias", "latent_encoder.scale.weight"])
+def test_a_weight_altered_in_memory_is_found(
+    runs: dict[str, Run],
+    altered: Any,
+    weight: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One entry, by a ten-thousandth, after the file was read."""
+    original = altered.set_weights
+
+    def set_weights(self: Any, weights: Any) -> None:
+        changed = {name: np.array(value) for name, value in weights.items()}
+        changed[weight].flat[0] += 1e-4
+        original(self, changed)
+
+    monkeypatch.setattr(altered, "set_weights", set_weights)
+    status, found = certificate(capsys, runs["torch"][0], "--data", runs["torch"][1])
+    assert status == 1
+    assert not found["agrees"]
+    assert "DIFFER" in found["verdict"]
+    assert not all(one["holds"] for one in found["terms"] + found["gradients"] if one["precision"] == "float32")
+
+
+def test_the_smallest_alteration_of_any_weight_is_found_in_float64(runs: dict[str, Run]) -> None:
+    run, _ = runs["jax"]
+    config, schema = read_config(run), read_schema(run)
+    weights, _ = read_weights(run / WEIGHTS, config, schema)
+    config = replace(config, training=replace(config.training, precision="float64"))
+    rows = given_rows(config, made_up_rows(config, schema, 0), len(schema.labels), 0)
+    backends = [get_backend("torch")(config, schema.dimensions) for _ in range(2)]
+    backends[0].set_weights(weights)
+    gradients = backends[0].differentiate(*rows, 1.0).gradients
+    for name in weights:
+        altered = {key: value.astype(np.float64) for key, value in weights.items()}
+        touched = np.unravel_index(np.abs(gradients[name]).argmax(), altered[name].shape)
+        altered[name][touched] += 1e-6
+        backends[1].set_weights(altered)
+        (weights_differ, *terms), differ = compare_twins(backends[0], backends[1], *rows, "float64")
+        assert not weights_differ.holds
+        assert not all(one.holds for one in terms + differ), name
+
+
+def test_a_float32_bound_is_wider_only_where_rounding_moves_more(runs: dict[str, Run]) -> None:
+    """The sensitivity is that of the function: half a unit of the weights, and no more than its derivative says."""
+    run, _ = runs["torch"]
+    config, schema = read_config(run), read_schema(run)
+    weights, _ = read_weights(run / WEIGHTS, config, schema)
+    config = replace(config, training=replace(config.training, precision="float64"))
+    rows = given_rows(config, made_up_rows(config, schema, 0), len(schema.labels), 0)
+    backend = get_backend("torch")(config, schema.dimensions)
+    backend.set_weights(weights)
+    moved = sensitivities(backend, *rows, 1.0, seed=0)
+    found = backend.differentiate(*rows, 1.0)
+    steepest = sum(np.abs(found.gradients[name] * weights[name]).sum() for name in weights)
+    assert 0 < moved["loss"] <= 1.01 * HALF_UNIT * steepest / abs(found.loss)
+    after = backend.get_weights()
+    assert all(relative_difference(weights[name].astype(np.float64), after[name]) == 0 for name in weights)
+
+
+def test_a_missing_twin_is_named_and_the_status_is_2(
+    runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def only_torch(name: str) -> Any:
+        if name == "torch":
+            return TorchBackend
+        raise BackendError("The backend 'jax' needs jax, which is not installed: pip install 'seqssvae[jax]'.")
+
+    monkeypatch.setattr(seqssvae.verify, "get_backend", only_torch)
+    assert main(["verify", str(runs["torch"][0])]) == 2
+    assert "seqssvae[jax]" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_in_one_line(runs: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["nowhere"],
+        [str(runs["jax"][0]), "--data", "nowhere.tsv"],
+        [str(runs["jax"][0]), "--seed", "-1"],
+    ):
+        assert main(["verify", *arguments]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

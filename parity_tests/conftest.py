@@ -9,14 +9,14 @@ import pytest
 from parity_tests.fixtures import load_problem, problem_files
 from parity_tests.ladder import in_precision
 from parity_tests.problems import Problem
-from parity_tests.summary import Summary, describe, merge, print_table, summarise
+from parity_tests.summary import Summary, describe, merge, print_controls, print_table, summarise
 from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
 from seqssvae.config import Precision
 from seqssvae.parity import Finding
 
 FILES = problem_files()
-PROPERTY = "parity"
-"""Under which a test's report carries what was compared, from a worker process to the one that prints."""
+PROPERTY, CONTROL = "parity", "control"
+"""Under which a test's report carries what was compared, or what was caught, from a worker to the one that prints."""
 
 Check = Callable[[Iterable[Finding]], None]
 
@@ -67,12 +67,9 @@ def check(request: pytest.FixtureRequest) -> Check:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the worst difference of each rung."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    properties = [
-        value
-        for report in reports
-        if getattr(report, "when", None) == "call"
-        for name, value in report.user_properties
-        if name == PROPERTY
-    ]
-    if properties:
-        print_table(merge(Summary(*one) for found in properties for one in found))
+    of_calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    properties = [(name, value) for report in of_calls for name, value in report.user_properties]
+    if caught := [value for name, value in properties if name == CONTROL]:
+        print_controls(caught)
+    if found := [value for name, value in properties if name == PROPERTY]:
+        print_table(merge(Summary(*one) for summaries in found for one in summaries))

@@ -5,7 +5,7 @@ is made: all that is random is in its arrays.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,10 +21,11 @@ from seqssvae.config import (
     LabelPrior,
     ModelConfig,
     ObjectiveConfig,
+    OptimizerConfig,
     Pooling,
     TrainingConfig,
 )
-from seqssvae.noise import noise_specs
+from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parameters import parameter_shapes
 from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
 
@@ -138,7 +139,9 @@ class Problem:
         return [step for step in (self.labelled, self.unlabelled) if step is not None]
 
 
-def make_problem(options: Options, seed: int, name: str = "problem") -> Problem:
+def make_problem(
+    options: Options, seed: int, name: str = "problem", optimizer: OptimizerConfig | None = None
+) -> Problem:
     """A problem with these options; all that is random depends on the seed alone."""
     generator = np.random.default_rng([seed, 0xF1])
     label_prior = _label_prior(options, generator)
@@ -148,6 +151,7 @@ def make_problem(options: Options, seed: int, name: str = "problem") -> Problem:
     labelled = _step(options, config.model, True, generator) if options.kind != "unlabelled" else None
     unlabelled = _step(options, config.model, False, generator) if options.kind != "labelled" else None
     dimensions = Dimensions(VOCABULARY_SIZE, label_prior)
+    config = replace(config, optimizer=optimizer or config.optimizer)
     return Problem(name, options, config, dimensions, weights, labelled, unlabelled, options.beta)
 
 
@@ -183,11 +187,7 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
 def _step(options: Options, model: ModelConfig, observed: bool, generator: np.random.Generator) -> Step:
     batch = _batch(options, observed, generator)
     specs = noise_specs(model, None if observed else options.label_count, *batch.x.shape)
-    noise = {}
-    for name, spec in specs.items():
-        drawn = generator.normal(size=spec.shape) if spec.kind == "normal" else generator.random(spec.shape) < spec.keep
-        noise[name] = drawn
-    return Step(batch, noise)
+    return Step(batch, draw_noise(specs, generator))
 
 
 def _batch(options: Options, observed: bool, generator: np.random.Generator) -> Batch:

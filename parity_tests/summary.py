@@ -1,7 +1,7 @@
 """The worst difference of each rung over a whole run of the tests: what `make parity` prints."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -60,9 +60,24 @@ def table_of(summaries: Iterable[Summary]) -> Table:
 
 
 def print_table(summaries: Iterable[Summary]) -> None:
-    """Print it, whole also where the output is no terminal."""
+    """Print it."""
+    _print(table_of(summaries))
+
+
+def print_controls(caught: Iterable[Sequence[Any]]) -> None:
+    """Print by which check each planted defect was caught: names of defect and twin, and a finding."""
+    table = Table(title="Planted defects, and what caught each")
+    for name in ("defect", "in", "caught by", "where", "difference", "bound"):
+        table.add_column(name, justify="right" if name in ("difference", "bound") else "left", overflow="fold")
+    for defect, twin, rung, where, difference, bound in sorted(caught):
+        table.add_row(defect, twin, rung, where, f"{difference:.1e}", f"{bound:.0e}")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Whole also where the output is no terminal."""
     console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=WIDTH)).print(table_of(summaries))
+    (console if console.is_terminal else Console(highlight=False, width=WIDTH)).print(table)
 
 
 def describe(findings: Iterable[Finding]) -> str:

@@ -1,6 +1,5 @@
 """Weights after 1, 10 and 100 steps of each optimiser, with the same noise: the twins walk the same way."""
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -27,8 +26,7 @@ def problem_with(case: tuple[str, str, int], optimizer: OptimizerConfig) -> Prob
     options = Options(
         cell=cell, conditioning=conditioning, decoder_layers=layers, kind="mixed", dropout=0.3, word_dropout=0.4
     )
-    problem = make_problem(options, seed=11, name=f"{cell}-{conditioning}-{optimizer.name}")
-    return replace(problem, config=replace(problem.config, optimizer=optimizer))
+    return make_problem(options, 11, f"{cell}-{conditioning}-{optimizer.name}", optimizer)
 
 
 @cache

@@ -7,11 +7,12 @@ WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help setup demo test lint accuracy
+.PHONY: help setup demo test parity lint accuracy
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
+	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
 	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
 
@@ -30,6 +31,11 @@ demo: $(READY)
 # each worker has one core: more threads than cores would only wait for each other
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# the proof is part of the tests; alone, it can be had on another device
+parity: export SEQSSVAE_DEVICE = $(DEVICE)
+parity: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

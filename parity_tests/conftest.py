@@ -22,19 +22,19 @@ Check = Callable[[Iterable[Finding]], None]
 
 
 @cache
-def problem_at(index: int, precision: Precision = "float64") -> Problem:
+def problem_at(index: int, precision: Precision) -> Problem:
     """A problem of the cover, by its number."""
     return in_precision(load_problem(FILES[index]), precision)
 
 
 @cache
-def twin_of(index: int, name: str, precision: Precision = "float64") -> TorchTwin | JaxTwin:
+def twin_of(index: int, name: str, precision: Precision) -> TorchTwin | JaxTwin:
     """A twin of a problem, compiled at most once."""
     return TWINS[name](problem_at(index, precision), precision)
 
 
 @cache
-def solution_of(index: int, name: str, precision: Precision = "float64") -> Solution:
+def solution_of(index: int, name: str, precision: Precision) -> Solution:
     """What that twin makes of it."""
     return twin_of(index, name, precision).solve()
 

@@ -10,31 +10,35 @@ from parity_tests.twins import JaxTwin, TorchTwin
 
 SLOW = (0, 7, 14)
 """The problems whose gradient the oracle takes entry by entry; along a direction it does so for all."""
-LABELS = {problem_at(index).options.label_count for index in range(len(FILES))}
+LABELS = {problem_at(index, "float64").options.label_count for index in range(len(FILES))}
 
 
 def test_problems_cover_labels_cells_and_conditionings() -> None:
-    options = [problem_at(index).options for index in range(len(FILES))]
+    options = [problem_at(index, "float64").options for index in range(len(FILES))]
     assert {2, 3, 4, 5} <= LABELS
     pairs = {(option.cell, option.conditioning) for option in options}
     assert pairs == {(cell, way) for cell in ("gru", "lstm") for way in ("init", "every_step", "output")}
 
 
 def test_every_rung_holds(index: int, check: Check) -> None:
-    torch, jax = (twin_of(index, name) for name in ("torch", "jax"))
+    torch, jax = (twin_of(index, name, "float64") for name in ("torch", "jax"))
     assert isinstance(torch, TorchTwin)
     assert isinstance(jax, JaxTwin)
-    check(climb(problem_at(index), torch, jax, EVERY_PROBLEM))
+    check(climb(problem_at(index, "float64"), torch, jax, EVERY_PROBLEM))
 
 
 @pytest.mark.parametrize("index", SLOW, ids=[FILES[index].stem for index in SLOW])
 def test_gradient_of_every_weight(index: int, name: str, check: Check) -> None:
-    check(check_gradients_with_oracle(problem_at(index), twin_of(index, name), solution_of(index, name)))
+    check(
+        check_gradients_with_oracle(
+            problem_at(index, "float64"), twin_of(index, name, "float64"), solution_of(index, name, "float64")
+        )
+    )
 
 
 def test_gradient_along_a_direction(index: int, name: str) -> None:
     """By finite differences of the oracle, in a random direction of all weights."""
-    problem, gradients = problem_at(index), solution_of(index, name).gradients
+    problem, gradients = problem_at(index, "float64"), solution_of(index, name, "float64").gradients
     generator = np.random.default_rng(index)
     direction = {key: generator.normal(size=value.shape) for key, value in problem.weights.items()}
     expected = central_difference_derivative(problem.objective, problem.weights, direction)

@@ -84,7 +84,7 @@ class SSVAE(nn.Module):
             features: For the guide; unused here.
         """
         self._register()
-        with pyro.plate("rows", len(x)):
+        with pyro.plate("rows", len(x), device=x.device):
             with poutine.mask(mask=row_mask):
                 y = pyro.sample("y", self.label_prior(), obs=y)
                 with poutine.scale(scale=beta):
@@ -108,7 +108,7 @@ class SSVAE(nn.Module):
         self._register()
         if features is None:
             features = self.encoder(x, noise)
-        with pyro.plate("rows", len(x)), poutine.mask(mask=row_mask):
+        with pyro.plate("rows", len(x), device=x.device), poutine.mask(mask=row_mask):
             if y is None:
                 y = pyro.sample("y", self.classifier(features), infer={"enumerate": self.enumeration})
             with poutine.scale(scale=beta):

@@ -76,7 +76,7 @@ class Optimizer:
         entries = {}
         for index, (name, weight) in enumerate(self.named.items()):
             entries[index] = {
-                own: torch.tensor(state[f"{name}.{average}"], dtype=weight.dtype)
+                own: torch.tensor(state[f"{name}.{average}"], dtype=weight.dtype, device=weight.device)
                 for average, own in self.averages.items()
             }
             if self.config.name != "sgd":

@@ -32,8 +32,9 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-# the proof is part of the tests; alone, it can be had on another device
+# the proof is part of the tests, where shapes are checked too; alone, it can be had on another device
 parity: export SEQSSVAE_DEVICE = $(DEVICE)
+parity: export JAXTYPING_DISABLE = 1
 parity: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile
 

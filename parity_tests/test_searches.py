@@ -1,4 +1,4 @@
-"""Greedy decoding and beam search of both twins, symbol for symbol, against the oracle's and each other's."""
+"""Predictions and searches of both twins, symbol for symbol, against the oracle's and each other's."""
 
 from typing import Any
 
@@ -8,15 +8,16 @@ import pytest
 from parity_tests import decoding
 from parity_tests.cases import CASES, case, twin_of_case
 from parity_tests.conftest import Check
-from parity_tests.ladder import check_searches, in_precision
+from parity_tests.ladder import check_predictions, check_searches, climb, in_precision
 from parity_tests.twins import JaxTwin, TorchTwin
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_greedy_and_beam(options: Any, precision: Any, check: Check) -> None:
+def test_probabilities_embedding_greedy_and_beam(options: Any, precision: Any, check: Check) -> None:
     problem = in_precision(case(*options), precision)
-    check(check_searches(problem, TorchTwin(problem, precision), JaxTwin(problem, precision)))
+    twins = TorchTwin(problem, precision), JaxTwin(problem, precision)
+    check(climb(problem, *twins, (check_predictions, check_searches)))
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)

@@ -209,8 +209,8 @@ def _mean_for_sum(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 def _entropy_sign(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     original = twin.objectives.negative_elbo
 
-    def negative_elbo(ssvae: Any, rows: Any, beta: Any, features: Any) -> Any:
-        loss, terms = original(ssvae, rows, beta, features)
+    def negative_elbo(ssvae: Any, rows: Any, beta: Any, features: Any, share: float) -> Any:
+        loss, terms = original(ssvae, rows, beta, features, share)
         if rows.y is None:
             log_q_y = ssvae.classifier(features).logits
             entropy = -(f.exp(log_q_y) * log_q_y).sum(-1)
@@ -226,7 +226,7 @@ def _beta_on_y(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     patch.setattr(twin.model.SSVAE, "guide", guide)
 
 
-def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any) -> None:
+def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
     with pyro.plate("rows", len(x)):
         with poutine.mask(mask=row_mask):
             with poutine.scale(scale=beta):
@@ -235,7 +235,7 @@ def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any
         pyro.sample("x", self.decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
 
 
-def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any) -> None:
+def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
     with pyro.plate("rows", len(x)), poutine.mask(mask=row_mask):
         if y is None:
             with poutine.scale(scale=beta):
@@ -243,7 +243,7 @@ def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any
         pyro.sample("z", self.latent_encoder(features, self.one_hot(y), noise))
 
 
-def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any) -> None:
+def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
     decoder = nnx_module("decoder", self.decoder)
     with numpyro.plate("rows", len(x)):
         with handlers.mask(mask=row_mask):
@@ -253,7 +253,7 @@ def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, 
         numpyro.sample("x", decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
 
 
-def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any) -> None:
+def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
     classifier = nnx_module("classifier", self.classifier)
     latent_encoder = nnx_module("latent_encoder", self.latent_encoder)
     with numpyro.plate("rows", len(x)), handlers.mask(mask=row_mask):

@@ -48,6 +48,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "kind": ("labelled", "unlabelled", "mixed"),
     "filler": (False, True),
     "shortest": (1, 2),
+    "label_gradient": (1.0, 0.0, 0.3),
 }
 """The values of each of the `Options` that the problems cover, pair by pair."""
 TOGETHER = (

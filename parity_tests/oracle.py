@@ -104,9 +104,18 @@ class Oracle:
         return len(self.label_prior)
 
     def objective(
-        self, labelled: Rows | None, unlabelled: Rows | None, alpha: float, beta: float, generative: bool = True
+        self,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        alpha: float,
+        beta: float,
+        generative: bool = True,
+        label_gradient: float = 1.0,
     ) -> Inexact[np.ndarray, ""]:
-        """What a training step minimises; with `generative=False` the classification term alone, with weight 1."""
+        """What a training step minimises; with `generative=False` the classification term alone, with weight 1.
+
+        Under the complex step, q(y|x) of unlabelled rows passes on the share `label_gradient` of its derivative.
+        """
         elbo, rows, surprise, labelled_rows = 0.0, 0, 0.0, 0
         if labelled is not None:
             terms = self.labelled_terms(labelled, beta)
@@ -116,7 +125,7 @@ class Oracle:
             surprise = surprise + terms.classification.sum()
         if unlabelled is not None:
             rows += real_rows(unlabelled.x)
-            elbo = elbo + self.unlabelled_terms(unlabelled, beta).elbo.sum()
+            elbo = elbo + self.unlabelled_terms(unlabelled, beta, label_gradient).elbo.sum()
         classification = surprise / labelled_rows if labelled_rows else 0.0
         return np.asarray(-elbo / rows + alpha * classification if generative else classification)
 
@@ -138,7 +147,7 @@ class Oracle:
             of_rows.append([reconstruction, kl_z, kl_y, elbo, -self.networks.classifier(features)[label]])
         return LabelledTerms(*np.array(of_rows).T)
 
-    def unlabelled_terms(self, rows: Rows, beta: float) -> UnlabelledTerms:
+    def unlabelled_terms(self, rows: Rows, beta: float, label_gradient: float = 1.0) -> UnlabelledTerms:
         """U of every row, and its parts. An observed y is passed over, as in evaluation."""
         x, _, noise = rows
         of_rows: list[list[Any]] = []
@@ -150,6 +159,7 @@ class Oracle:
                 continue
             features = self.networks.encoder(x[b], of_row(noise, b))
             log_q_y = self.networks.classifier(features)
+            log_q_y = log_q_y.real + label_gradient * (log_q_y - log_q_y.real)
             reconstruction, kl_z, kl_y = 0.0, 0.0, 0.0
             of_labels.append([])
             for k in range(self.label_count):

@@ -58,6 +58,7 @@ class Options:
         word_dropout: Rate of word dropout.
         kind: Which rows the step has: labelled, unlabelled, or both.
         filler: Whether the last row of each batch is a filler row.
+        label_gradient: Share of the unlabelled ELBO's gradient that reaches q(y|x).
         shortest: Length, END included, of the first row of each batch; 1: END alone.
     """
 
@@ -76,6 +77,7 @@ class Options:
     kind: Literal["labelled", "unlabelled", "mixed"] = "mixed"
     filler: bool = True
     shortest: int = 2
+    label_gradient: float = 1.0
 
 
 class Step(NamedTuple):
@@ -132,7 +134,8 @@ class Problem:
         """What the step minimises, by the oracle."""
         labelled = None if self.labelled is None else self.labelled.rows()
         unlabelled = None if self.unlabelled is None else self.unlabelled.rows()
-        return self.oracle(weights).objective(labelled, unlabelled, self.alpha, self.beta)
+        share = self.config.objective.label_gradient
+        return self.oracle(weights).objective(labelled, unlabelled, self.alpha, self.beta, label_gradient=share)
 
     def steps(self) -> list[Step]:
         """The rows of either kind that there are, labelled first."""
@@ -181,7 +184,11 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         label_prior=options.prior,
         label_prior_probabilities=label_prior if options.prior == "given" else None,
     )
-    return Config(model=model, objective=ObjectiveConfig(alpha=alpha), training=TrainingConfig(precision="float64"))
+    return Config(
+        model=model,
+        objective=ObjectiveConfig(alpha=alpha, label_gradient=options.label_gradient),
+        training=TrainingConfig(precision="float64"),
+    )
 
 
 def _step(options: Options, model: ModelConfig, observed: bool, generator: np.random.Generator) -> Step:

@@ -13,7 +13,7 @@ from pyro.infer import TraceEnum_ELBO as PyroTraceEnum
 
 from parity_tests.cases import CASES, case, twin_of_case
 from parity_tests.ladder import relative_difference
-from parity_tests.problems import make_problem
+from parity_tests.problems import Options, make_problem
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
 from seqssvae_jax.objectives import LabelledELBO
 
@@ -91,3 +91,18 @@ def test_observed_labels_enumerate_nothing_and_warn_of_nothing(name: str) -> Non
     assert np.isfinite(solution.loss)
     assert {len(y) for y, _ in shapes} == {2}
     assert {tuple(z) for _, z in shapes} == {(3, 2)}
+
+
+def test_the_share_of_the_gradient_that_reaches_q_y(name: str) -> None:
+    """The loss is the same; the gradient goes from that of labels alone to that of the ELBO in a straight line."""
+    solutions = {}
+    for share in (0.0, 0.25, 1.0):
+        options = Options(conditioning="output", kind="unlabelled", label_gradient=share)
+        solutions[share] = TWINS[name](make_problem(options, seed=3)).solve()
+    none, some, all_ = solutions.values()
+    assert none.loss == pytest.approx(all_.loss, rel=1e-15)
+    for key, gradient in none.gradients.items():
+        between = gradient + 0.25 * (all_.gradients[key] - gradient)
+        assert relative_difference(between, some.gradients[key]) < 1e-12
+    assert not none.gradients["classifier.weight"].any()
+    assert all_.gradients["classifier.weight"].all()

@@ -256,6 +256,9 @@ class ObjectiveConfig:
         beta: Weight of the KL of z.
         batching: Labelled and unlabelled batches as steps in turn (`alternate`), or together in one step (`joint`).
         labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`.
+        label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x) (its value is the same): 1, the
+            exact gradient; 0, labels alone teach q(y|x), while the encoder it shares with q(z|x,y) learns from all
+            rows. A q(y|x) that follows the ELBO leaves classes that are not what best explains the sequences.
     """
 
     name: Objective = "ssvae"
@@ -263,6 +266,7 @@ class ObjectiveConfig:
     beta: BetaConfig = field(default_factory=BetaConfig)
     batching: Batching = "joint"
     labelled_ratio: float = 1.0
+    label_gradient: float = 1.0
 
     def __post_init__(self) -> None:
         _check_choice("objective.name", self.name, Objective)
@@ -272,6 +276,7 @@ class ObjectiveConfig:
         _check_number(
             f"objective.labelled_ratio (with {self.batching} batching)", self.labelled_ratio, 0.0, high, open_low=True
         )
+        _check_number("objective.label_gradient", self.label_gradient, 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class Course:
 
     def _placed(self, step: int, first_epoch: int, skip: int) -> Iterator[Placed]:
         for epoch in range(first_epoch, self.config.training.epochs):
+            if step == self.total_steps:
+                return
             pairs = enumerate(self._pairs(epoch), start=1)
             remaining = islice(pairs, skip if epoch == first_epoch else 0, None)
             current = next(remaining, None)

@@ -129,7 +129,9 @@ class JaxBackend:
         """The run's objective on rows whose noise is given, and the terms of each row: a pure function."""
         config = self.config.objective
         ssvae = self.ssvae.bind(weights)
-        return objectives.objective(ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
+        return objectives.objective(
+            ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae", config.label_gradient
+        )
 
     def step(
         self,

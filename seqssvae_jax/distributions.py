@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from seqssvae_jax.modules import ConditionedDecoder
 
 
+def with_gradient_share(categorical: dist.CategoricalLogits, share: float) -> dist.CategoricalLogits:
+    """The same distribution, whose logits pass on this share of their gradient."""
+    if share == 1:
+        return categorical
+    fixed = jax.lax.stop_gradient(categorical.logits)
+    return dist.CategoricalLogits(fixed + share * (categorical.logits - fixed))
+
+
 class DiagonalNormal(dist.Independent):
     """A Normal with independent entries, whose standard normal noise may be given.
 

@@ -18,6 +18,7 @@ from numpyro.contrib.module import nnx_module
 
 from seqssvae.config import ModelConfig, Precision
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
+from seqssvae_jax.distributions import with_gradient_share
 from seqssvae_jax.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
 
 
@@ -66,6 +67,7 @@ class SSVAE(nnx.Module):
         beta: Float[Array, ""] | float = 1.0,
         noise: Noise | None = None,
         features: tuple[Array, ...] | None = None,
+        label_gradient: float = 1.0,
     ) -> None:
         """p(x, y, z).
 
@@ -76,6 +78,7 @@ class SSVAE(nnx.Module):
             beta: Weight of z's terms, above 0.
             noise: What is drawn at random, as in `seqssvae.noise`; without it NumPyro draws z and nothing is dropped.
             features: For the guide; unused here.
+            label_gradient: For the guide; unused here.
         """
         decoder = nnx_module("decoder", self.decoder)
         with numpyro.plate("rows", len(x)):
@@ -94,10 +97,12 @@ class SSVAE(nnx.Module):
         beta: Float[Array, ""] | float = 1.0,
         noise: Noise | None = None,
         features: tuple[Array, ...] | None = None,
+        label_gradient: float = 1.0,
     ) -> None:
         """q(y, z | x), or q(z | x, y) where y is observed.
 
-        Arguments are those of `model`; `features` is `encoder(x)`, if it is known.
+        Arguments are those of `model`; `features` is `encoder(x)`, if it is known, and `label_gradient` the share of
+        the gradient that reaches an enumerated q(y|x).
         """
         encoder = nnx_module("encoder", self.encoder)
         classifier = nnx_module("classifier", self.classifier)
@@ -106,7 +111,8 @@ class SSVAE(nnx.Module):
             features = encoder(x, noise)
         with numpyro.plate("rows", len(x)), handlers.mask(mask=row_mask):
             if y is None:
-                y = numpyro.sample("y", classifier(features), infer={"enumerate": "parallel"})
+                q_y = with_gradient_share(classifier(features), label_gradient)
+                y = numpyro.sample("y", q_y, infer={"enumerate": "parallel"})
             with handlers.scale(scale=beta):
                 numpyro.sample("z", latent_encoder(features, self.one_hot(y), noise))
 

@@ -88,13 +88,13 @@ class UnlabelledELBO(TraceEnum_ELBO):
 
 
 def negative_elbo(
-    ssvae: SSVAE, rows: Rows, beta: Float[Array, ""] | float, features: tuple[Array, ...]
+    ssvae: SSVAE, rows: Rows, beta: Float[Array, ""] | float, features: tuple[Array, ...], label_gradient: float = 1.0
 ) -> tuple[Float[Array, ""], ELBOTerms]:
     """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     unused = jax.random.key(0)  # noise is given
     return elbo.loss_and_terms(
-        unused, {}, ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features
+        unused, {}, ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient
     )
 
 
@@ -112,6 +112,7 @@ def objective(
     alpha: float,
     beta: Float[Array, ""] | float,
     generative: bool = True,
+    label_gradient: float = 1.0,
 ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -122,6 +123,7 @@ def objective(
         alpha: Weight of the classification term.
         beta: Weight of the KL of z.
         generative: False for the classification term alone (with weight 1).
+        label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
     """
     loss = jnp.zeros((), ssvae.precision)
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -130,7 +132,7 @@ def objective(
     for rows in batches:
         features = ssvae.encoder(rows.x, rows.noise)
         if generative:
-            negative, row_terms = negative_elbo(ssvae, rows, beta, features)
+            negative, row_terms = negative_elbo(ssvae, rows, beta, features, label_gradient)
             loss = loss + negative / real_rows
         else:
             row_terms = ELBOTerms(*jnp.zeros((4, len(rows.x)), loss.dtype))

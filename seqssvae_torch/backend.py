@@ -82,7 +82,9 @@ class TorchBackend:
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
         """The run's objective on rows whose noise is given, and the terms of each row."""
         config = self.config.objective
-        return objectives.objective(self.ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae")
+        return objectives.objective(
+            self.ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae", config.label_gradient
+        )
 
     def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move."""

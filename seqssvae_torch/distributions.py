@@ -21,6 +21,14 @@ _ONE = torch.Size()
 """The sample shape of a single draw."""
 
 
+def with_gradient_share(categorical: dist.Categorical, share: float) -> dist.Categorical:
+    """The same distribution, whose logits pass on this share of their gradient."""
+    if share == 1:
+        return categorical
+    logits = categorical.logits
+    return dist.Categorical(logits=logits.detach() + share * (logits - logits.detach()))
+
+
 class DiagonalNormal(dist.Independent):
     """A Normal with independent entries, whose standard normal noise may be given.
 

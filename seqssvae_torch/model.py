@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from seqssvae.config import ModelConfig, Precision
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
+from seqssvae_torch.distributions import with_gradient_share
 from seqssvae_torch.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
 
 
@@ -72,6 +73,7 @@ class SSVAE(nn.Module):
         beta: float = 1.0,
         noise: Noise | None = None,
         features: tuple[Tensor, ...] | None = None,
+        label_gradient: float = 1.0,
     ) -> None:
         """p(x, y, z).
 
@@ -82,6 +84,7 @@ class SSVAE(nn.Module):
             beta: Weight of z's terms, above 0.
             noise: What is drawn at random, as in `seqssvae.noise`; without it Pyro draws z and nothing is dropped.
             features: For the guide; unused here.
+            label_gradient: For the guide; unused here.
         """
         self._register()
         with pyro.plate("rows", len(x), device=x.device):
@@ -100,17 +103,20 @@ class SSVAE(nn.Module):
         beta: float = 1.0,
         noise: Noise | None = None,
         features: tuple[Tensor, ...] | None = None,
+        label_gradient: float = 1.0,
     ) -> None:
         """q(y, z | x), or q(z | x, y) where y is observed.
 
-        Arguments are those of `model`; `features` is `encoder(x)`, if it is known.
+        Arguments are those of `model`; `features` is `encoder(x)`, if it is known, and `label_gradient` the share of
+        the gradient that reaches an enumerated q(y|x).
         """
         self._register()
         if features is None:
             features = self.encoder(x, noise)
         with pyro.plate("rows", len(x), device=x.device), poutine.mask(mask=row_mask):
             if y is None:
-                y = pyro.sample("y", self.classifier(features), infer={"enumerate": self.enumeration})
+                q_y = with_gradient_share(self.classifier(features), label_gradient)
+                y = pyro.sample("y", q_y, infer={"enumerate": self.enumeration})
             with poutine.scale(scale=beta):
                 pyro.sample("z", self.latent_encoder(features, self.one_hot(y), noise))
 

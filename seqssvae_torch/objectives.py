@@ -84,11 +84,12 @@ def _masked(terms: ELBOTerms, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
 
 
 def negative_elbo(
-    ssvae: SSVAE, rows: Rows, beta: float, features: tuple[Tensor, ...]
+    ssvae: SSVAE, rows: Rows, beta: float, features: tuple[Tensor, ...], label_gradient: float = 1.0
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
     """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
-    loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features)
+    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient
+    loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
 
 
@@ -108,6 +109,7 @@ def objective(
     alpha: float,
     beta: float,
     generative: bool = True,
+    label_gradient: float = 1.0,
 ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -118,6 +120,7 @@ def objective(
         alpha: Weight of the classification term.
         beta: Weight of the KL of z.
         generative: False for the classification term alone (with weight 1).
+        label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
     """
     loss = ssvae.log_prior.new_zeros(())
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -126,7 +129,7 @@ def objective(
     for rows in batches:
         features = ssvae.encoder(rows.x, rows.noise)
         if generative:
-            negative, row_terms = negative_elbo(ssvae, rows, beta, features)
+            negative, row_terms = negative_elbo(ssvae, rows, beta, features, label_gradient)
             loss = loss + negative / real_rows
         else:
             row_terms = ELBOTerms(*torch.zeros(4, len(rows.x), dtype=loss.dtype, device=loss.device))

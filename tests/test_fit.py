@@ -114,6 +114,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(batching):
     assert not np.array_equal(weights(3)["decoder.label_bias"], weights(4)["decoder.label_bias"])
 
 
+def test_no_epoch_is_drawn_after_the_last_step(monkeypatch):
+    course = Course(make_config(epochs=10**9, max_steps=3), TRAINING)
+    drawn = []
+    pairs = course._pairs
+    monkeypatch.setattr(course, "_pairs", lambda epoch: drawn.append(epoch) or pairs(epoch))
+    assert sum(map(len, course.segments())) == 3
+    assert drawn == [0]
+
+
 def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
     def rows(seed):
         segments = list(Course(make_config(seed=seed, epochs=2), TRAINING).segments())

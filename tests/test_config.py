@@ -62,6 +62,7 @@ WRONG = [
     (BetaConfig, "steps", 0, "at least 1"),
     (ObjectiveConfig, "name", "vae", "one of ssvae, classifier"),
     (ObjectiveConfig, "alpha", float("nan"), "of at least 0, not nan"),
+    (ObjectiveConfig, "label_gradient", 1.5, "at most 1"),
     (ObjectiveConfig, "batching", "both", "one of alternate, joint"),
     (OptimizerConfig, "name", "lion", "one of adam, adamw, sgd"),
     (OptimizerConfig, "learning_rate", 0.0, "above 0"),

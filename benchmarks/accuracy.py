@@ -4,10 +4,11 @@
 
 For each seed the classifier is trained on the labels alone, and the semi-supervised model on the same labels and all
 other rows without theirs: same test rows, validation rows, early stopping and network q(y|x). Presets were chosen on
-development rows that are never test rows. Runs already in the output file are not repeated.
+development rows that are never test rows. Runs of the same settings already in the output file are not repeated.
 """
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def run(task: tuple[str, str, int]) -> dict[str, Any]:
 
     config, own = PRESETS[dataset].ssvae(), PRESETS[dataset].classifier()
     pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin, own=own)
-    result: dict[str, Any] = {"dataset": dataset, "twin": twin, "seed": seed}
+    result: dict[str, Any] = {"dataset": dataset, "settings": settings(dataset), "twin": twin, "seed": seed}
     for side in SIDES:
         trained = getattr(pair, side)
         result[side] = trained.test.metrics.accuracy
@@ -46,11 +47,21 @@ def run(task: tuple[str, str, int]) -> dict[str, Any]:
     return result
 
 
+def settings(dataset: str) -> str:
+    """A digest of both presets, to know runs of others by."""
+    from seqssvae.presets import PRESETS
+    from seqssvae.settings import to_yaml
+
+    text = "".join(to_yaml(preset()) for preset in PRESETS[dataset])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def finished(path: Path, dataset: str) -> list[dict[str, Any]]:
-    """The runs on file."""
+    """The runs on file, of the settings that hold now."""
     if not path.exists():
         return []
-    return [run for line in path.read_text().splitlines() if (run := json.loads(line))["dataset"] == dataset]
+    runs, current = map(json.loads, path.read_text().splitlines()), settings(dataset)
+    return [run for run in runs if run["dataset"] == dataset and run.get("settings") == current]
 
 
 def run_missing(dataset: str, seeds: int, path: Path, workers: int) -> list[dict[str, Any]]:

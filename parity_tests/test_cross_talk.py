@@ -61,12 +61,12 @@ def jacobian(twin: TorchTwin | JaxTwin, x: np.ndarray, z: np.ndarray) -> np.ndar
 
         with jax.enable_x64(True):
             return np.asarray(jax.jit(jax.jacrev(outputs))(z))
-    ssvae = twin.backend.ssvae
-    y = ssvae.one_hot(torch.arange(ssvae.label_count)[:, None])
-    latent = torch.from_numpy(z).requires_grad_()
-    outputs_ = ssvae.decoder(y, latent, x.shape[1]).log_prob(torch.from_numpy(x).long())
+    ssvae, device = twin.backend.ssvae, twin.backend.device
+    y = ssvae.one_hot(torch.arange(ssvae.label_count, device=device)[:, None])
+    latent = torch.from_numpy(z).to(device).requires_grad_()
+    outputs_ = ssvae.decoder(y, latent, x.shape[1]).log_prob(torch.from_numpy(x).to(device).long())
     rows = [torch.autograd.grad(output, latent, retain_graph=True)[0] for output in outputs_.flatten()]
-    return torch.stack(rows).reshape(*outputs_.shape, *latent.shape).numpy()
+    return torch.stack(rows).reshape(*outputs_.shape, *latent.shape).cpu().numpy()
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)

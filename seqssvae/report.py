@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -149,13 +150,14 @@ def certificate_tables(certificate: Certificate) -> list[Table]:
     for precision in dict.fromkeys(one.precision for one in certificate.terms):
         table = Table(title=f"{precision}: {counts}")
         for name in ("term (mean over rows)", *TWINS, "absolute", "relative", "bound", ""):
-            table.add_column(name, justify="left" if name in ("term (mean over rows)", "") else "right")
+            justify: Literal["left", "right"] = "left" if name in ("term (mean over rows)", "") else "right"
+            table.add_column(name, justify=justify, overflow="fold")
         for one in certificate.terms:
             if one.precision == precision:
                 _add_comparison(table, one.term, one)
         worst = certificate.worst_gradient(precision)
         table.add_section()
-        _add_comparison(table, f"worst gradient (norm): {worst.term}", worst)
+        _add_comparison(table, f"worst gradient (norm):\n{worst.term}", worst)
         tables.append(table)
     return tables
 

@@ -10,7 +10,7 @@ import pytest
 
 import seqssvae.verify
 from parity_tests.runs import fit
-from seqssvae.backend import get_backend
+from seqssvae.backend import Backend, GivenRows, Weights, get_backend
 from seqssvae.cli import main
 from seqssvae.errors import BackendError
 from seqssvae.parity import relative_difference
@@ -35,12 +35,23 @@ def certificate(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[in
     return status, json.loads(capsys.readouterr().out)
 
 
+def in_float64(run: Path) -> tuple[Weights, tuple[GivenRows | None, GivenRows], list[Backend]]:
+    """A run's weights, rows made up for it, and two backends that have them."""
+    config, schema = read_config(run), read_schema(run)
+    weights, _ = read_weights(run / WEIGHTS, config, schema)
+    config = replace(config, training=replace(config.training, precision="float64"))
+    backends = [get_backend("torch")(config, schema.dimensions) for _ in range(2)]
+    for backend in backends:
+        backend.set_weights(weights)
+    return weights, given_rows(config, made_up_rows(config, schema, 0), len(schema.labels), 0), backends
+
+
 def test_a_run_of_either_twin_verifies(runs: dict[str, Run], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run, rows = runs[name]
     status, found = certificate(capsys, run, "--data", rows)
     assert status == 0
     assert found["agrees"]
-    assert found["rows"], found["labelled_rows"] == (60, 24)
+    assert (found["rows"], found["labelled_rows"]) == (60, 24)
     terms = {(one["precision"], one["term"]) for one in found["terms"]}
     assert {("float64", "loss"), ("float32", "kl_z, unlabelled rows"), ("float64", "q(y|x)")} <= terms
     gradients = {one["term"] for one in found["gradients"]}
@@ -97,13 +108,7 @@ def test_a_weight_altered_in_memory_is_found(
 
 
 def test_the_smallest_alteration_of_any_weight_is_found_in_float64(runs: dict[str, Run]) -> None:
-    run, _ = runs["jax"]
-    config, schema = read_config(run), read_schema(run)
-    weights, _ = read_weights(run / WEIGHTS, config, schema)
-    config = replace(config, training=replace(config.training, precision="float64"))
-    rows = given_rows(config, made_up_rows(config, schema, 0), len(schema.labels), 0)
-    backends = [get_backend("torch")(config, schema.dimensions) for _ in range(2)]
-    backends[0].set_weights(weights)
+    weights, rows, backends = in_float64(runs["jax"][0])
     gradients = backends[0].differentiate(*rows, 1.0).gradients
     for name in weights:
         altered = {key: value.astype(np.float64) for key, value in weights.items()}
@@ -117,13 +122,7 @@ def test_the_smallest_alteration_of_any_weight_is_found_in_float64(runs: dict[st
 
 def test_a_float32_bound_is_wider_only_where_rounding_moves_more(runs: dict[str, Run]) -> None:
     """The sensitivity is that of the function: half a unit of the weights, and no more than its derivative says."""
-    run, _ = runs["torch"]
-    config, schema = read_config(run), read_schema(run)
-    weights, _ = read_weights(run / WEIGHTS, config, schema)
-    config = replace(config, training=replace(config.training, precision="float64"))
-    rows = given_rows(config, made_up_rows(config, schema, 0), len(schema.labels), 0)
-    backend = get_backend("torch")(config, schema.dimensions)
-    backend.set_weights(weights)
+    weights, rows, (backend, _) = in_float64(runs["torch"][0])
     moved = sensitivities(backend, *rows, 1.0, seed=0)
     found = backend.differentiate(*rows, 1.0)
     steepest = sum(np.abs(found.gradients[name] * weights[name]).sum() for name in weights)

@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(batching):
 
 
 def test_no_epoch_is_drawn_after_the_last_step(monkeypatch):
-    course = Course(make_config(epochs=10**9, max_steps=3), TRAINING)
+    course = Course(make_config(epochs=1000, max_steps=3), TRAINING)
     drawn = []
     pairs = course._pairs
     monkeypatch.setattr(course, "_pairs", lambda epoch: drawn.append(epoch) or pairs(epoch))

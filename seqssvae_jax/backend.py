@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from seqssvae.allocation import keep_freed_memory
 from seqssvae.backend import (
     Batch,
     DecodingMethod,
@@ -85,6 +86,8 @@ class JaxBackend:
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
         self.device = _device(device)
+        if jax.default_backend() == "cpu" if self.device is None else self.device.platform == "cpu":
+            keep_freed_memory()
         with self._precision(), jax.default_device(self.device):
             self.ssvae = SSVAE(
                 config.model,

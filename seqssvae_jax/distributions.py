@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, START
 
 if TYPE_CHECKING:
-    from seqssvae_jax.modules import ConditionedDecoder
+    from seqssvae_jax.modules import ConditionedDecoder, Decoder, Noise
 
 
 def with_gradient_share(categorical: dist.CategoricalLogits, share: float) -> dist.CategoricalLogits:
@@ -71,21 +71,27 @@ class AutoregressiveCategorical(dist.Distribution):
     so that the probabilities of all such arrays sum to 1. PAD and START have probability 0 as symbols.
 
     Args:
+        decoder: The networks.
         conditioned: Makes the decoder for one label: given y of shape `(1, K)` or `(B, K)` and z of shape `(B, Z)`.
         y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
         z: Latents, of shape `(K, B, Z)` or `(B, Z)`; the batch shape is `(K, B)` or `(B,)`.
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
+        noise: What is drawn at random for `log_prob`, as in `seqssvae.noise`.
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def __init__(
         self,
+        decoder: Decoder,
         conditioned: Callable[[Array, Array], ConditionedDecoder],
         y: Float[Array, "*#B L"],
         z: Float[Array, "*B Z"],
         time_steps: int,
+        noise: Noise,
     ) -> None:
+        self.decoder = decoder
+        self.noise = noise
         self.conditioned = conditioned
         self.y = y
         self.z = z
@@ -101,14 +107,10 @@ class AutoregressiveCategorical(dist.Distribution):
 
     def log_prob_steps(self, value: Int[Array, "B T"]) -> Float[Array, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-
-        def one_label(decoder: ConditionedDecoder) -> Float[Array, "B T"]:
-            log_probs = _log_softmax(decoder.teacher_forced(value))
-            targets = jnp.where(value == PAD, END, value)
-            chosen = jnp.take_along_axis(log_probs, targets[..., None], -1)[..., 0]
-            return jnp.where(value == PAD, 0.0, chosen)
-
-        return self._each_label(one_label)
+        conditions = self._each_label(lambda decoder: decoder.conditions())
+        if len(self.batch_shape) == 1:
+            conditions = jax.tree.map(lambda part: part[None], conditions)
+        return self.decoder.log_prob_steps(value, conditions, self.noise).reshape(*self.batch_shape, -1)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*B T"]:
         """Ancestral sampling, symbol by symbol.
@@ -182,12 +184,12 @@ class AutoregressiveCategorical(dist.Distribution):
         _, sequence = jax.lax.scan(extend, first, jnp.arange(self.event_shape[0]))
         return sequence.T
 
-    def _each_label(self, function: Callable[..., Array], *more: Array) -> Array:
+    def _each_label(self, function: Callable[..., Any], *more: Array) -> Any:
         """Apply a function of the decoder of one label to every label."""
         if len(self.batch_shape) == 1:
             return function(self.conditioned(self.y, self.z), *more)
 
-        def one_label(y: Array, z: Array, *more: Array) -> Array:
+        def one_label(y: Array, z: Array, *more: Array) -> Any:
             return function(self.conditioned(y, z), *more)
 
         return jax.vmap(one_label)(self.y, self.z, *more)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ from seqssvae.config import ModelConfig
 from seqssvae.parameters import GATES, STATES, feature_size
 from seqssvae.vocabulary import PAD, START, UNK
 from seqssvae_jax.distributions import AutoregressiveCategorical, DiagonalNormal
-from seqssvae_jax.recurrence import RecurrentLayer, State, linear
+from seqssvae_jax.likelihood import symbol_log_probs
+from seqssvae_jax.products import Rounding, linear
+from seqssvae_jax.recurrence import RecurrentLayer, State
 
 Noise = Mapping[str, Array]
 
@@ -43,12 +46,13 @@ class Linear(nnx.Module):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
+        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
         """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...]) + self.bias[...]
+        return linear(inputs, self.weight[...], self.bias[...], self.rounding)
 
 
 class JointLinear(nnx.Module):
@@ -62,6 +66,7 @@ class JointLinear(nnx.Module):
     """
 
     def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
+        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.label_weight = nnx.Param(jnp.zeros((outputs, label_count)))
         if bias:
@@ -69,7 +74,7 @@ class JointLinear(nnx.Module):
 
     def __call__(self, inputs: Float[Array, "*#N I"], y: Float[Array, "*#N L"]) -> Float[Array, "*#N O"]:
         """The two products, broadcast against each other: `(B, I)` with `(K, 1, K)` gives `(K, B, O)`."""
-        result = linear(inputs, self.weight[...]) + linear(y, self.label_weight[...])
+        result = linear(inputs, self.weight[...], None, self.rounding) + linear(y, self.label_weight[...])
         return result + self.bias[...] if hasattr(self, "bias") else result
 
 
@@ -117,7 +122,7 @@ class EncoderTower(nnx.Module):
         gates = layer.project(states)
         if backwards:
             gates = reverse_rows(gates, lengths)
-        outputs = layer(gates, None, layer.zero_state(len(states)))
+        outputs = layer(gates, None, layer.zero_state(1, len(states)))[0]
         return reverse_rows(outputs, lengths) if backwards else outputs
 
     def _pool(
@@ -166,12 +171,13 @@ class Classifier(nnx.Module):
     """q(y|x)."""
 
     def __init__(self, model: ModelConfig, label_count: int) -> None:
+        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((label_count, feature_size(model))))
         self.bias = nnx.Param(jnp.zeros(label_count))
 
     def __call__(self, features: tuple[Float[Array, "B F"], ...]) -> dist.CategoricalLogits:
         """A Categorical of batch shape `(B,)` over K labels, from the first features."""
-        logits = linear(features[0], self.weight[...]) + self.bias[...]
+        logits = linear(features[0], self.weight[...], self.bias[...], self.rounding)
         return dist.CategoricalLogits(jax.nn.log_softmax(logits))
 
 
@@ -209,11 +215,12 @@ class Projection(nnx.Module):
     """`W a`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
+        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
 
     def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
         """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...])
+        return linear(inputs, self.weight[...], None, self.rounding)
 
 
 class Decoder(nnx.Module):
@@ -245,41 +252,86 @@ class Decoder(nnx.Module):
         """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
 
         def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:
-            return ConditionedDecoder(self, y, z, noise or {})
+            return ConditionedDecoder(self, y, z)
 
-        return AutoregressiveCategorical(conditioned, y, z, time_steps)
+        return AutoregressiveCategorical(self, conditioned, y, z, time_steps, noise or {})
+
+    def log_prob_steps(
+        self, x: Int[Array, "B T"], conditions: "Conditions", noise: Noise
+    ) -> Float[Array, "K B T"]:
+        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing.
+
+        Args:
+            x: Symbol ids.
+            conditions: What y and z contribute, with a dimension of labels in front.
+            noise: As in `seqssvae.noise`.
+        """
+        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
+        if "word_dropout" in noise:
+            inputs = jnp.where(noise["word_dropout"] | (inputs == START), inputs, UNK)
+        embedded = dropped(self.embedding[...][inputs], noise, "decoder.embedding", self.dropout)
+        hidden = self._recurrence(embedded, conditions)
+        if conditions.output is not None:
+            hidden = jnp.tanh(self.projection(hidden) + conditions.output[:, :, None])
+        output = self.output
+        weight, bias = output.weight[...], output.bias[...]
+        return symbol_log_probs(hidden, weight, bias, conditions.label_bias, x, output.rounding)
+
+    def _recurrence(self, embedded: Float[Array, "B T E"], conditions: "Conditions") -> Float[Array, "#K B T H"]:
+        """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
+        states = conditions.states
+        if states is None:
+            flat = jnp.broadcast_to(self.initial_state[...], (1, len(embedded), self.initial_state[...].size))
+            states = self.split_states(flat)
+        first, *higher = zip(self.layers, states, strict=True)
+        layer, state = first
+        outputs = layer(layer.project(embedded), conditions.constant, state)
+        for layer, state in higher:  # a higher layer reads what depends on the label: fold labels into rows
+            labels, rows = outputs.shape[:2]
+            gates = layer.project(outputs).reshape(labels * rows, embedded.shape[1], -1)
+            folded = tuple(part.reshape(1, labels * rows, -1) for part in state)
+            outputs = layer(gates, None, folded)[0].reshape(labels, rows, embedded.shape[1], -1)
+        return outputs
+
+    def split_states(self, flat: Float[Array, "*B S"]) -> list[State]:
+        """First states, a tuple per layer, from all of them one behind the other."""
+        parts = jnp.split(jnp.tanh(flat), self.state_kinds * len(self.layers), -1)
+        return [tuple(parts[layer :: len(self.layers)]) for layer in range(len(self.layers))]
+
+
+class Conditions(NamedTuple):
+    """What label and z contribute to a sequence's probability: for one label, or under `vmap` for each.
+
+    Args:
+        states: First states of each layer, `(B, H)`; None where they do not depend on label and z.
+        constant: Added to the gates of every step, if anything is.
+        output: Added to the projected output of every step, if anything is.
+        label_bias: Added to the logits of every step, if anything is.
+    """
+
+    states: list[State] | None
+    constant: Float[Array, "*B G"] | None
+    output: Float[Array, "*B H"] | None
+    label_bias: Float[Array, "*#B V"] | None
 
 
 class ConditionedDecoder:
-    """The decoder for one label per row and given z: all symbols at once (teacher forcing), or one at a time.
+    """The decoder for one label per row and given z, `vmap`ped over labels where they are enumerated.
 
-    It is written for `(B, ...)`; under enumeration it is `vmap`ped over labels, and what does not depend on the label
-    (embeddings, the products with the input weights, with `output` conditioning the whole recurrence) stays without a
-    label dimension by itself.
+    It is written for `(B, ...)`: what y and z contribute to whole sequences, and one step after the other.
     """
 
-    def __init__(self, decoder: Decoder, y: Float[Array, "#B L"], z: Float[Array, "B Z"], noise: Noise) -> None:
+    def __init__(self, decoder: Decoder, y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> None:
         self.decoder = decoder
-        self.noise = noise
         self.y = y
         self.z = z
 
-    def teacher_forced(self, x: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-        """Logits of every next symbol, given those before it in x."""
-        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
-        if "word_dropout" in self.noise:
-            inputs = jnp.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = self.decoder.embedding[...][inputs]
-        embedded = dropped(embedded, self.noise, "decoder.embedding", self.decoder.dropout)
-        return self._logits(self._recurrence(embedded), time=True)
-
-    def _recurrence(self, embedded: Float[Array, "B T E"]) -> Float[Array, "B T H"]:
-        """Outputs of the top layer."""
-        outputs, constant = embedded, self._constant()
-        for layer, state in zip(self.decoder.layers, self.initial_states(), strict=True):
-            outputs = layer(layer.project(outputs), constant, state)
-            constant = None
-        return outputs
+    def conditions(self) -> Conditions:
+        """What y and z contribute to whole sequences."""
+        decoder = self.decoder
+        if decoder.conditioning == "output":
+            return Conditions(None, None, decoder.condition(self.z, self.y), linear(self.y, decoder.label_bias[...]))
+        return Conditions(self.initial_states(), self._constant(), None, None)
 
     def initial_states(self) -> list[State]:
         """First states, a tuple per layer, each of shape `(B, H)`."""
@@ -288,22 +340,18 @@ class ConditionedDecoder:
             flat = jnp.broadcast_to(decoder.initial_state[...], (len(self.z), decoder.initial_state[...].size))
         else:
             flat = decoder.initial(self.z, self.y)
-        parts = jnp.split(jnp.tanh(flat), decoder.state_kinds * len(decoder.layers), -1)
-        return [tuple(parts[layer :: len(decoder.layers)]) for layer in range(len(decoder.layers))]
+        return decoder.split_states(flat)
 
     def _constant(self) -> Float[Array, "B G"] | None:
         every_step = self.decoder.conditioning == "every_step"
         return self.decoder.condition(self.z, self.y) if every_step else None
 
-    def _logits(self, outputs: Float[Array, "B *T H"], time: bool) -> Float[Array, "B *T V"]:
+    def _logits(self, outputs: Float[Array, "B H"]) -> Float[Array, "B V"]:
         decoder = self.decoder
         if decoder.conditioning != "output":
             return decoder.output(outputs)
-        condition = decoder.condition(self.z, self.y)
-        label_bias = linear(self.y, decoder.label_bias[...])
-        if time:
-            condition, label_bias = condition[:, None], label_bias[:, None]
-        return decoder.output(jnp.tanh(decoder.projection(outputs) + condition)) + label_bias
+        hidden = jnp.tanh(decoder.projection(outputs) + decoder.condition(self.z, self.y))
+        return decoder.output(hidden) + linear(self.y, decoder.label_bias[...])
 
     def step(self, symbols: Int[Array, "B"], states: list[State]) -> tuple[Float[Array, "B V"], list[State]]:
         """Logits of the next symbol after `symbols`, and the states after reading them."""
@@ -316,9 +364,9 @@ class ConditionedDecoder:
                 gates = gates + constant
             new_states.append(layer.step(gates, state))
             inputs = new_states[-1][0]
-        return self._logits(inputs, time=False), new_states
+        return self._logits(inputs), new_states
 
     def repeat_rows(self, times: int) -> "ConditionedDecoder":
         """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
         y = jnp.broadcast_to(self.y, (len(self.z), self.y.shape[-1]))
-        return ConditionedDecoder(self.decoder, jnp.repeat(y, times, 0), jnp.repeat(self.z, times, 0), {})
+        return ConditionedDecoder(self.decoder, jnp.repeat(y, times, 0), jnp.repeat(self.z, times, 0))

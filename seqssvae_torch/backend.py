@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seqssvae.allocation import keep_freed_memory
 from seqssvae.backend import (
     Batch,
     DecodingMethod,
@@ -51,6 +52,8 @@ class TorchBackend:
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
         self.device = _device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.ssvae = SSVAE(
             config.model,
             dimensions.vocabulary_size,

@@ -93,10 +93,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
     def log_prob_steps(self, value: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        log_probs = self._log_softmax(self.conditioned.teacher_forced(value))
-        targets = value.masked_fill(value == PAD, END)
-        chosen = log_probs.gather(-1, targets.expand(log_probs.shape[:-1])[..., None])[..., 0]
-        return chosen.masked_fill(value == PAD, 0.0)
+        return self.conditioned.log_prob_steps(value)
 
     def sample(self, sample_shape: torch.Size = _ONE, generator: torch.Generator | None = None) -> Int[Tensor, "*B T"]:
         """Ancestral sampling, symbol by symbol.

@@ -15,6 +15,8 @@ from seqssvae.config import ModelConfig
 from seqssvae.parameters import GATES, STATES, feature_size
 from seqssvae.vocabulary import PAD, START, UNK
 from seqssvae_torch.distributions import AutoregressiveCategorical, DiagonalNormal
+from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
+from seqssvae_torch.products import Rounding, linear
 from seqssvae_torch.recurrence import RecurrentLayer, State
 
 Noise = Mapping[str, Tensor]
@@ -41,6 +43,8 @@ def noise_of_label(noise: Tensor | None, y: Float[Tensor, "*#B L"]) -> Tensor | 
 class Linear(nn.Module):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
+    rounding: Rounding = None
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
@@ -48,7 +52,7 @@ class Linear(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """Apply it to the last dimension."""
-        return functional.linear(inputs, self.weight, self.bias)
+        return linear(inputs, self.weight, self.bias, self.rounding)
 
 
 class JointLinear(nn.Module):
@@ -61,6 +65,8 @@ class JointLinear(nn.Module):
         bias: Whether there is a b.
     """
 
+    rounding: Rounding = None
+
     def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
@@ -70,7 +76,7 @@ class JointLinear(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*#N I"], y: Float[Tensor, "*#N L"]) -> Float[Tensor, "*#N O"]:
         """The two products, broadcast against each other: `(B, I)` with `(K, 1, K)` gives `(K, B, O)`."""
-        result = functional.linear(inputs, self.weight) + functional.linear(y, self.label_weight)
+        result = linear(inputs, self.weight, None, self.rounding) + functional.linear(y, self.label_weight)
         return result + self.bias if hasattr(self, "bias") else result
 
 
@@ -170,6 +176,8 @@ class Encoder(nn.Module):
 class Classifier(nn.Module):
     """q(y|x)."""
 
+    rounding: Rounding = None
+
     def __init__(self, model: ModelConfig, label_count: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(label_count, feature_size(model)))
@@ -177,7 +185,7 @@ class Classifier(nn.Module):
 
     def forward(self, features: tuple[Float[Tensor, "B F"], ...]) -> dist.Categorical:
         """A Categorical of batch shape `(B,)` over K labels, from the first features."""
-        return dist.Categorical(logits=functional.linear(features[0], self.weight, self.bias))
+        return dist.Categorical(logits=linear(features[0], self.weight, self.bias, self.rounding))
 
 
 class LatentEncoder(nn.Module):
@@ -215,13 +223,15 @@ class InitialState(nn.Module):
 class Projection(nn.Module):
     """`W a`."""
 
+    rounding: Rounding = None
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
 
     def forward(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """Apply it to the last dimension."""
-        return functional.linear(inputs, self.weight)
+        return linear(inputs, self.weight, None, self.rounding)
 
 
 class Decoder(nn.Module):
@@ -268,16 +278,20 @@ class ConditionedDecoder:
         self.z = z if z.dim() == 3 else z[None]
         self.y = y if y.dim() == 3 else y[None]
 
-    def teacher_forced(self, x: Int[Tensor, "B T"]) -> Float[Tensor, "*B T V"]:
-        """Logits of every next symbol, given those before it in x."""
+    def log_prob_steps(self, x: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
+        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing."""
+        decoder = self.decoder
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:
             inputs = torch.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = functional.embedding(inputs, self.decoder.embedding)
-        embedded = dropped(embedded, self.noise, "decoder.embedding", self.decoder.dropout)
-        outputs = self._recurrence(embedded)
-        logits = self._logits(outputs, time=True)
-        return logits.reshape(*self.batch_shape, *logits.shape[2:])
+        embedded = functional.embedding(inputs, decoder.embedding)
+        embedded = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)
+        hidden, label_bias = self._recurrence(embedded), None
+        if decoder.conditioning == "output":
+            hidden = tanh_of_sum(decoder.projection(hidden)[0], decoder.condition(self.z, self.y))
+            label_bias = self._label_bias()
+        weight, bias, rounding = decoder.output.weight, decoder.output.bias, decoder.output.rounding
+        return symbol_log_probs(hidden, weight, bias, label_bias, x, rounding).reshape(*self.batch_shape, -1)
 
     def _recurrence(self, embedded: Float[Tensor, "B T E"]) -> Float[Tensor, "#K B T H"]:
         """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
@@ -310,15 +324,15 @@ class ConditionedDecoder:
         every_step = self.decoder.conditioning == "every_step"
         return self.decoder.condition(self.z, self.y) if every_step else None
 
-    def _logits(self, outputs: Float[Tensor, "#K B *T H"], time: bool) -> Float[Tensor, "K B *T V"]:
+    def _label_bias(self) -> Float[Tensor, "K #B V"]:
+        return functional.linear(self.y, self.decoder.label_bias)
+
+    def _logits(self, outputs: Float[Tensor, "#K B H"]) -> Float[Tensor, "K B V"]:
         decoder = self.decoder
         if decoder.conditioning != "output":
             return decoder.output(outputs)
-        condition = decoder.condition(self.z, self.y)
-        label_bias = functional.linear(self.y, decoder.label_bias)
-        if time:
-            condition, label_bias = condition[:, :, None], label_bias[:, :, None]
-        return decoder.output(torch.tanh(decoder.projection(outputs) + condition)) + label_bias
+        hidden = torch.tanh(decoder.projection(outputs) + decoder.condition(self.z, self.y))
+        return decoder.output(hidden) + self._label_bias()
 
     def step(self, symbols: Int[Tensor, "K B"], states: list[State]) -> tuple[Float[Tensor, "K B V"], list[State]]:
         """Logits of the next symbol after `symbols`, and the states after reading them."""
@@ -332,7 +346,7 @@ class ConditionedDecoder:
                 gates = gates + constant
             new_states.append(layer.step(gates, state))
             inputs = new_states[-1][0]
-        return self._logits(inputs, time=False), new_states
+        return self._logits(inputs), new_states
 
     def repeat_rows(self, times: int) -> "ConditionedDecoder":
         """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""

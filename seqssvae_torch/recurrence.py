@@ -2,8 +2,9 @@
 
 A sequence's gates come in two parts that are never added up for all of `(K, B, T)`: `row_gates`, what the symbols of a
 row contribute at each step, the same for every label, and `constant`, what label and z contribute, the same at every
-step. States are folded to `(K*B, H)`, so that a step is one matrix product, and the gradient of the recurrent weights
-is one product over all steps instead of one per step.
+step. Inside, labels and rows are folded to N = K*B columns and features come first, `(T, H, N)`, so that a step is one
+matrix product for all gates and what it leaves for each gate lies in one piece. All that is kept for the gradient is
+the states and the activations; the way back holds the gradients of one step at a time and adds them up as it goes.
 """
 
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from seqssvae_torch.products import Rounding, add_product, linear, rounded
 
 State = tuple[Tensor, ...]
 
@@ -35,6 +37,7 @@ def gru_step(
     hidden: Float[Tensor, "*#N H"],
     weight_hh: Float[Tensor, "G H"],
     bias_n: Float[Tensor, "H"],
+    rounding: Rounding = None,
 ) -> Float[Tensor, "*#N H"]:
     """One step of a gated recurrent unit (Cho et al. 2014), with the reset gate inside the candidate's product.
 
@@ -42,7 +45,7 @@ def gru_step(
     `h' = n + u * (h - n)`, where `a` are the gates given.
     """
     reset_in, update_in, candidate_in = gates.chunk(3, -1)
-    reset_h, update_h, candidate_h = functional.linear(hidden, weight_hh).chunk(3, -1)
+    reset_h, update_h, candidate_h = linear(hidden, weight_hh, rounding=rounding).chunk(3, -1)
     reset = torch.sigmoid(reset_in + reset_h)
     update = torch.sigmoid(update_in + update_h)
     candidate = torch.tanh(candidate_in + reset * (candidate_h + bias_n))
@@ -54,37 +57,68 @@ def lstm_step(
     hidden: Float[Tensor, "*#N H"],
     cell: Float[Tensor, "*#N H"],
     weight_hh: Float[Tensor, "G H"],
+    rounding: Rounding = None,
 ) -> tuple[Float[Tensor, "*#N H"], Float[Tensor, "*#N H"]]:
     """One step of a long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
     `i, f, g, o = a + W h`, `c' = sigmoid(f) * c + sigmoid(i) * tanh(g)`, `h' = sigmoid(o) * tanh(c')`.
     """
-    enter, forget, value, leave = (gates + functional.linear(hidden, weight_hh)).chunk(4, -1)
+    enter, forget, value, leave = (gates + linear(hidden, weight_hh, rounding=rounding)).chunk(4, -1)
     cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(value)
     return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
-def _fill_gates(activations: Tensor, row_gates: Tensor, constant: Tensor | None, labels: int) -> None:
-    """Write the inputs of all gates, `(T, B, G)` of the rows plus `(K, B, G)`, where they will be used."""
-    _, rows, size = row_gates.shape
-    by_label = activations[:, :, :size].unflatten(1, (labels, rows))
+def tanh_of_double(doubled: Tensor) -> Tensor:
+    """`tanh(a)` of `2 a`, in place: `2 sigmoid(2 a) - 1`, whose absolute error is of the order of the last place of 1.
+
+    PyTorch's tanh takes three times as long on a CPU, and six times where its operand is not in one piece.
+    """
+    open_share = doubled.sigmoid_()
+    return torch.add(open_share.new_tensor(-1.0), open_share, alpha=2, out=open_share)
+
+
+def _fill_gates(
+    gates: Float[Tensor, "G N"], row_gates: Float[Tensor, "G B"], constant: Float[Tensor, "G N"] | None
+) -> None:
+    """Write the inputs of all gates at one step, `(G, B)` of the rows plus `(G, K*B)`, where they will be used."""
+    by_label = gates.unflatten(1, (-1, row_gates.shape[1]))
     if constant is None:
         by_label.copy_(row_gates[:, None].expand_as(by_label))
     else:
-        torch.add(row_gates[:, None], constant, out=by_label)
+        torch.add(row_gates[:, None], constant.unflatten(1, by_label.shape[1:]), out=by_label)
 
 
-def _grad_inputs(grad_gates: Tensor, labels: int, has_constant: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradients of row gates and constant from those of the gates of all labels."""
-    by_label = grad_gates.unflatten(1, (labels, -1))
-    return by_label.sum(1), by_label.sum(0) if has_constant else None
+class _Gradients:
+    """Gradients of gates, added up step by step over labels (for the rows) and over steps (for what is constant).
+
+    Args:
+        like: States, `(H, K*B)`.
+        steps: T.
+        size: Number of gradients of a column.
+        inner: How many of them, the first, are not of gates.
+        rows: B.
+        has_constant: Whether there is a constant.
+    """
+
+    def __init__(self, like: Tensor, steps: int, size: int, inner: int, rows: int, has_constant: bool) -> None:
+        self.all = like.new_empty(size, like.shape[1])
+        self.gates = self.all[inner:]
+        self.rows = like.new_empty(steps, size, rows)
+        self.constant = torch.zeros_like(self.gates) if has_constant else None
+
+    def add(self, step: int) -> None:
+        """Take what stands in `all` as the gradient of this step."""
+        torch.sum(self.all.unflatten(1, (-1, self.rows.shape[2])), 1, out=self.rows[step])
+        if self.constant is not None:
+            self.constant.add_(self.gates)
 
 
 class _GRU(torch.autograd.Function):
     """`gru_step` over a sequence.
 
-    Gates are `(T, B, 3H)` and `(K, B, 3H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: r, u, n
-    and `W_n h + bias_n` of every step.
+    Gates are `(T, 3H, B)` and `(3H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where `keep`
+    says that there will be one): `W_n h + bias_n`, r, u and n of every step, in this order: so the first three, which
+    depend on the state, and the last three, the gates, lie side by side.
     """
 
     @staticmethod
@@ -92,60 +126,66 @@ class _GRU(torch.autograd.Function):
         context: Any,
         row_gates: Tensor,
         constant: Tensor | None,
-        labels: int,
         hidden: Tensor,
         weight_hh: Tensor,
         bias_n: Tensor,
+        rounding: Rounding,
+        keep: bool,
     ) -> Tensor:
-        size, transposed = hidden.shape[1], weight_hh.t()
-        outputs = hidden.new_empty(len(row_gates) + 1, *hidden.shape)
-        activations = hidden.new_empty(len(row_gates), len(hidden), 4 * size)
-        recurrent = hidden.new_empty(len(hidden), 3 * size)
-        _fill_gates(activations, row_gates, constant, labels)
+        steps, (size, columns) = len(row_gates), hidden.shape
+        outputs = hidden.new_empty(steps + 1, size, columns)
+        kept_steps = steps if keep else 1
+        activations = hidden.new_empty(kept_steps, 4 * size, columns)
+        weight, bias = rounded(weight_hh.roll(size, 0), rounding), bias_n[:, None]
+        recurrent = weight.new_empty(3 * size, columns)
         outputs[0] = hidden
-        for step in range(len(row_gates)):
-            kept = activations[step]
-            torch.mm(outputs[step], transposed, out=recurrent)
-            open_gates = kept[:, : 2 * size].add_(recurrent[:, : 2 * size]).sigmoid_()
-            inner = torch.add(recurrent[:, 2 * size :], bias_n, out=kept[:, 3 * size :])
-            candidate = kept[:, 2 * size : 3 * size].addcmul_(open_gates[:, :size], inner).tanh_()
-            torch.lerp(candidate, outputs[step], open_gates[:, size:], out=outputs[step + 1])
-        context.save_for_backward(outputs, activations, weight_hh)
-        context.labels, context.has_constant = labels, constant is not None
+        for step in range(steps):
+            kept = activations[step % kept_steps]
+            _fill_gates(kept[size:], row_gates[step], constant)
+            torch.mm(weight, rounded(outputs[step], rounding), out=recurrent)
+            inner = torch.add(recurrent[:size], bias, out=kept[:size])
+            open_gates = kept[size : 3 * size].add_(recurrent[size:]).sigmoid_()
+            candidate = tanh_of_double(kept[3 * size :].addcmul_(open_gates[:size], inner).mul_(2))
+            torch.lerp(candidate, outputs[step], open_gates[size:], out=outputs[step + 1])
+        context.save_for_backward(outputs, activations, weight)
+        context.rows, context.has_constant, context.rounding = row_gates.shape[2], constant is not None, rounding
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, activations, weight_hh = context.saved_tensors
-        steps, rows, size = grad_outputs[0].shape
-        reset, update, candidate, inner = activations.chunk(4, -1)
-        by_update = (outputs[:-1] - candidate) * update * (1 - update)
-        by_candidate = (1 - update) * (1 - candidate * candidate)
-        by_reset = inner * reset * (1 - reset)
-        grad_gates = activations.new_empty(steps, rows, 3 * size)
-        grad_recurrent = torch.empty_like(grad_gates)
+        outputs, activations, weight = context.saved_tensors
+        rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
+        transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
+        gradients = _Gradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
+        recurrent = gradients.all[: 3 * size]
+        grad_inner, grad_reset, grad_update, grad_candidate = gradients.all.chunk(4)
         grad_hidden = torch.zeros_like(outputs[0])
+        through, past = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         for step in reversed(range(steps)):
-            grad_hidden = grad_hidden + grad_outputs[0][step]
-            gates = grad_gates[step]
-            grad_candidate = torch.mul(grad_hidden, by_candidate[step], out=gates[:, 2 * size :])
-            torch.mul(grad_hidden, by_update[step], out=gates[:, size : 2 * size])
-            torch.mul(grad_candidate, by_reset[step], out=gates[:, :size])
-            grad_recurrent[step, :, : 2 * size] = gates[:, : 2 * size]
-            torch.mul(grad_candidate, reset[step], out=grad_recurrent[step, :, 2 * size :])
-            grad_hidden = torch.addmm(grad_hidden.mul_(update[step]), grad_recurrent[step], weight_hh)
-        grad_weight = grad_recurrent.flatten(0, 1).t() @ outputs[:-1].flatten(0, 1)
-        grad_bias_n = grad_recurrent[:, :, 2 * size :].sum((0, 1))
-        grad_rows, grad_constant = _grad_inputs(grad_gates, context.labels, context.has_constant)
-        return grad_rows, grad_constant, None, grad_hidden, grad_weight, grad_bias_n
+            inner, reset, update, candidate = activations[step].chunk(4)
+            grad_hidden.add_(grad_outputs[0][step])
+            torch.mul(grad_hidden, update, out=past)  # h' = n + u (h - n)
+            torch.sub(grad_hidden, past, out=through)
+            torch.ops.aten.tanh_backward.grad_input(through, candidate, grad_input=grad_candidate)
+            torch.sub(outputs[step + 1], candidate, out=grad_update).mul_(through)  # u (h - n) dh (1 - u)
+            torch.mul(grad_candidate, reset, out=grad_inner)
+            torch.mul(grad_candidate, inner, out=through)
+            torch.ops.aten.sigmoid_backward.grad_input(through, reset, grad_input=grad_reset)
+            taken = rounded(recurrent, rounding)
+            add_product(grad_weight, taken, outputs[step].t(), rounding)
+            grad_hidden, past = add_product(past, transposed, taken, rounding), grad_hidden
+            gradients.add(step)
+        grad_bias_n = gradients.rows[:, :size].sum((0, 2))
+        grad_weight_hh = grad_weight.roll(-size, 0)
+        return gradients.rows[:, size:], gradients.constant, grad_hidden, grad_weight_hh, grad_bias_n, None, None
 
 
 class _LSTM(torch.autograd.Function):
     """`lstm_step` over a sequence.
 
-    Gates are `(T, B, 4H)` and `(K, B, 4H)`, states `(K*B, H)`, outputs `(T, K*B, H)`. Kept for the gradient: the open
-    gates i, f, g, o and the cell of every step.
+    Gates are `(T, 4H, B)` and `(4H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where `keep`
+    says that there will be one): the open gates i, f, g, o and the cell of every step.
     """
 
     @staticmethod
@@ -153,57 +193,62 @@ class _LSTM(torch.autograd.Function):
         context: Any,
         row_gates: Tensor,
         constant: Tensor | None,
-        labels: int,
         hidden: Tensor,
         cell: Tensor,
         weight_hh: Tensor,
+        rounding: Rounding,
+        keep: bool,
     ) -> Tensor:
-        size, transposed = hidden.shape[1], weight_hh.t()
-        outputs = hidden.new_empty(len(row_gates) + 1, *hidden.shape)
-        cells = torch.empty_like(outputs)
-        activations = hidden.new_empty(len(row_gates), len(hidden), 4 * size)
-        _fill_gates(activations, row_gates, constant, labels)
+        steps, (size, columns) = len(row_gates), hidden.shape
+        outputs = hidden.new_empty(steps + 1, size, columns)
+        kept_steps = steps if keep else 1
+        cells = hidden.new_empty(steps + 1 if keep else 1, size, columns)
+        activations = hidden.new_empty(kept_steps, 4 * size, columns)
+        weight, shown = rounded(weight_hh, rounding), torch.empty_like(hidden)
         outputs[0], cells[0] = hidden, cell
-        for step in range(len(row_gates)):
-            gates = activations[step].addmm_(outputs[step], transposed)
-            gates[:, : 2 * size].sigmoid_()
-            gates[:, 2 * size : 3 * size].tanh_()
-            gates[:, 3 * size :].sigmoid_()
-            enter, forget, value, leave = gates.chunk(4, -1)
-            torch.addcmul(forget * cells[step], enter, value, out=cells[step + 1])
-            torch.mul(leave, cells[step + 1].tanh(), out=outputs[step + 1])
-        context.save_for_backward(outputs, cells, activations, weight_hh)
-        context.labels, context.has_constant = labels, constant is not None
+        for step in range(steps):
+            gates = activations[step % kept_steps]
+            before, after = cells[step % len(cells)], cells[(step + 1) % len(cells)]
+            _fill_gates(gates, row_gates[step], constant)
+            add_product(gates, weight, outputs[step], rounding)
+            enter, forget, value, leave = gates.chunk(4)
+            gates[: 2 * size].sigmoid_()
+            tanh_of_double(value.mul_(2))
+            leave.sigmoid_()
+            torch.mul(forget, before, out=after).addcmul_(enter, value)
+            torch.mul(leave, tanh_of_double(torch.mul(after, 2, out=shown)), out=outputs[step + 1])
+        context.save_for_backward(outputs, cells, activations, weight)
+        context.rows, context.has_constant, context.rounding = row_gates.shape[2], constant is not None, rounding
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, cells, activations, weight_hh = context.saved_tensors
-        steps, rows, size = grad_outputs[0].shape
-        enter, forget, value, leave = activations.chunk(4, -1)
-        shown = cells[1:].tanh()
-        by_leave = shown * leave * (1 - leave)
-        by_cell = leave * (1 - shown * shown)
-        by_enter = value * enter * (1 - enter)
-        by_forget = cells[:-1] * forget * (1 - forget)
-        by_value = enter * (1 - value * value)
-        grad_gates = activations.new_empty(steps, rows, 4 * size)
-        grad_hidden = torch.zeros_like(outputs[0])
-        grad_cell = torch.zeros_like(outputs[0])
+        outputs, cells, activations, weight = context.saved_tensors
+        rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
+        transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
+        gradients = _Gradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)
+        grad_enter, grad_forget, grad_value, grad_leave = gradients.gates.chunk(4)
+        grad_hidden, grad_cell = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[0])
+        shown, through = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
+        sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+        tanh_backward = torch.ops.aten.tanh_backward.grad_input
         for step in reversed(range(steps)):
-            grad_hidden = grad_hidden + grad_outputs[0][step]
-            grad_cell = torch.addcmul(grad_cell, grad_hidden, by_cell[step])
-            gates = grad_gates[step]
-            torch.mul(grad_cell, by_enter[step], out=gates[:, :size])
-            torch.mul(grad_cell, by_forget[step], out=gates[:, size : 2 * size])
-            torch.mul(grad_cell, by_value[step], out=gates[:, 2 * size : 3 * size])
-            torch.mul(grad_hidden, by_leave[step], out=gates[:, 3 * size :])
-            grad_hidden = gates @ weight_hh
-            grad_cell = grad_cell.mul_(forget[step])
-        grad_weight = grad_gates.flatten(0, 1).t() @ outputs[:-1].flatten(0, 1)
-        grad_rows, grad_constant = _grad_inputs(grad_gates, context.labels, context.has_constant)
-        return grad_rows, grad_constant, None, grad_hidden, grad_cell, grad_weight
+            enter, forget, value, leave = activations[step].chunk(4)
+            tanh_of_double(torch.mul(cells[step + 1], 2, out=shown))
+            grad_hidden.add_(grad_outputs[0][step])
+            sigmoid_backward(torch.mul(grad_hidden, shown, out=through), leave, grad_input=grad_leave)
+            tanh_backward(grad_hidden.mul_(leave), shown, grad_input=through)
+            grad_cell.add_(through)
+            sigmoid_backward(torch.mul(grad_cell, value, out=through), enter, grad_input=grad_enter)
+            tanh_backward(torch.mul(grad_cell, enter, out=through), value, grad_input=grad_value)
+            sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget, grad_input=grad_forget)
+            grad_cell.mul_(forget)
+            taken = rounded(gradients.gates, rounding)
+            add_product(grad_weight, taken, outputs[step].t(), rounding)
+            add_product(grad_hidden.zero_(), transposed, taken, rounding)
+            gradients.add(step)
+        return gradients.rows, gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
 
 
 class RecurrentLayer(nn.Module):
@@ -214,6 +259,8 @@ class RecurrentLayer(nn.Module):
         input_size: Size of what it reads.
         hidden_size: H.
     """
+
+    rounding: Rounding = None
 
     def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -228,7 +275,7 @@ class RecurrentLayer(nn.Module):
 
     def project(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N G"]:
         """What the inputs contribute to the gates: one matrix product for all steps."""
-        return functional.linear(inputs, self.weight_ih, self.bias)
+        return linear(inputs, self.weight_ih, self.bias, self.rounding)
 
     def zero_state(self, labels: int, rows: int) -> State:
         """States of zeros, each of shape `(K, B, H)`."""
@@ -238,9 +285,9 @@ class RecurrentLayer(nn.Module):
     def step(self, gates: Float[Tensor, "*N G"], state: State) -> State:
         """One step; the first entry of the state is the output."""
         if self.cell == "gru":
-            return (gru_step(gates, state[0], self.weight_hh, self.bias_n),)
+            return (gru_step(gates, state[0], self.weight_hh, self.bias_n, self.rounding),)
         hidden, cell = state
-        return lstm_step(gates, hidden, cell, self.weight_hh)
+        return lstm_step(gates, hidden, cell, self.weight_hh, self.rounding)
 
     def forward(
         self, row_gates: Float[Tensor, "B T G"], constant: Float[Tensor, "K B G"] | None, state: State
@@ -251,9 +298,14 @@ class RecurrentLayer(nn.Module):
             row_gates: What each row's symbols contribute to the gates, the same for all labels.
             constant: What label and z contribute, the same at all steps; None for nothing.
             state: First states, each of shape `(K, B, H)`.
+
+        Returns:
+            Outputs, which lie in memory as `(T, H, K, B)`.
         """
         labels = len(state[0])
         function, rest = (_GRU, (self.bias_n,)) if self.cell == "gru" else (_LSTM, ())
-        folded = [fold(part) for part in state]
-        outputs = function.apply(row_gates.transpose(0, 1), constant, labels, *folded, self.weight_hh, *rest)
-        return unfold(outputs.transpose(0, 1), labels)
+        columns = [None if part is None else fold(part).t().contiguous() for part in (constant, *state)]
+        gates = row_gates.permute(1, 2, 0).contiguous()
+        keep = torch.is_grad_enabled()
+        outputs = function.apply(gates, *columns, self.weight_hh, *rest, self.rounding, keep)
+        return outputs.unflatten(2, (labels, -1)).permute(2, 3, 0, 1)

@@ -1,0 +1,36 @@
+"""Matrix products, in the precision of their operands or with operands rounded to a shorter type.
+
+A rounded product takes both operands in the shorter type and gives its result in theirs of before: weights, sums and
+all that is not a product stay in float32 ("mixed precision", Micikevicius et al. 2018).
+"""
+
+import jax
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+Rounding = DTypeLike | None
+"""The type to which operands are rounded; None: they are taken as they are."""
+
+
+def product(left: Array, right: Array, contracted: tuple[int, int] = (1, 0), rounding: Rounding = None) -> Array:
+    """Sum over one dimension of each operand; the others follow in their order.
+
+    Without `preferred_element_type` a CPU gains nothing from shorter operands, and sums would be rounded too.
+    """
+    dtype = left.dtype
+    if rounding is not None:
+        left, right = left.astype(rounding), right.astype(rounding)
+    dimensions = (((contracted[0],), (contracted[1],)), ((), ()))
+    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=dtype)
+
+
+def linear(
+    inputs: Float[Array, "*N I"],
+    weight: Float[Array, "O I"],
+    bias: Float[Array, "O"] | None = None,
+    rounding: Rounding = None,
+) -> Float[Array, "*N O"]:
+    """`W a + b`, with the weight laid out as PyTorch does."""
+    result = product(inputs, weight, (inputs.ndim - 1, 1), rounding)
+    return result if bias is None else result + bias

@@ -1,0 +1,40 @@
+"""Matrix products, in the precision of their operands or with operands rounded to a shorter type.
+
+A rounded product takes both operands in the shorter type and gives its result in theirs of before: weights, sums and
+all that is not a product stay in float32 ("mixed precision", Micikevicius et al. 2018).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Rounding = torch.dtype | None
+"""The type to which operands are rounded; None: they are taken as they are."""
+
+
+def rounded(values: Tensor, rounding: Rounding) -> Tensor:
+    """An operand as products take it."""
+    return values if rounding is None else values.to(rounding)
+
+
+def linear(
+    inputs: Float[Tensor, "*N I"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, "O"] | None = None,
+    rounding: Rounding = None,
+) -> Float[Tensor, "*N O"]:
+    """`W a + b`."""
+    if rounding is None:
+        return functional.linear(inputs, weight, bias)
+    result = functional.linear(rounded(inputs, rounding), rounded(weight, rounding)).to(weight.dtype)
+    return result if bias is None else result + bias
+
+
+def add_product(
+    total: Float[Tensor, "M N"], left: Float[Tensor, "M I"], right: Float[Tensor, "I N"], rounding: Rounding = None
+) -> Float[Tensor, "M N"]:
+    """Add `left @ right` to `total`, in place; `left` may have been rounded before."""
+    if rounding is None:
+        return total.addmm_(left, right)
+    return total.add_(rounded(left, rounding) @ rounded(right, rounding))

@@ -77,6 +77,7 @@ class AutoregressiveCategorical(dist.Distribution):
         z: Latents, of shape `(K, B, Z)` or `(B, Z)`; the batch shape is `(K, B)` or `(B,)`.
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
         noise: What is drawn at random for `log_prob`, as in `seqssvae.noise`.
+        weights: By what an objective will multiply `log_prob`, if it is known: of the batch shape.
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
@@ -89,9 +90,11 @@ class AutoregressiveCategorical(dist.Distribution):
         z: Float[Array, "*B Z"],
         time_steps: int,
         noise: Noise,
+        weights: Float[Array, "*B"] | None = None,
     ) -> None:
         self.decoder = decoder
         self.noise = noise
+        self.weights = weights
         self.conditioned = conditioned
         self.y = y
         self.z = z
@@ -107,10 +110,11 @@ class AutoregressiveCategorical(dist.Distribution):
 
     def log_prob_steps(self, value: Int[Array, "B T"]) -> Float[Array, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        conditions = self._each_label(lambda decoder: decoder.conditions())
+        conditions, weights = self._each_label(lambda decoder: decoder.conditions()), self.weights
         if len(self.batch_shape) == 1:
-            conditions = jax.tree.map(lambda part: part[None], conditions)
-        return self.decoder.log_prob_steps(value, conditions, self.noise).reshape(*self.batch_shape, -1)
+            conditions, weights = jax.tree.map(lambda part: part[None], (conditions, weights))
+        found = self.decoder.log_prob_steps(value, conditions, self.noise, weights)
+        return found.reshape(*self.batch_shape, -1)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*B T"]:
         """Ancestral sampling, symbol by symbol.

@@ -7,6 +7,7 @@ one more product of the output layer and spares `K*B*T*V` numbers. The gradient 
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def block_size(vocabulary_size: int) -> int:
 
     It only ever decides how many labels of one step a block has, so that what is small enough is one step.
     """
-    return max(2**21, min(512 * vocabulary_size, 2**23))
+    return max(2**21, min(1024 * vocabulary_size, 2**23))
 
 
 def labels_per_block(labels: int, rows: int, vocabulary_size: int, most: int) -> int:
@@ -43,71 +44,104 @@ def _over_rows(label_bias: Float[Array, "V K #B"], columns: int) -> Float[Array,
     return jnp.broadcast_to(label_bias, (size, labels, columns // labels)).reshape(size, columns)
 
 
-def _log_probs(
-    hidden: Array, weight: Array, bias: Array, label_bias: Array | None, targets: Array, rounding: Rounding
-) -> tuple[Float[Array, "T C N"], Float[Array, "T C N"]]:
-    """Log-probabilities of the symbols, and the logarithm of the sum that divides them."""
+class _Operands(NamedTuple):
+    """Of the output layer, in C blocks of N columns a step; `bias` is -inf for what is never generated."""
 
-    def of_block(_: None, block: tuple[Array, Array, Array | None]) -> tuple[None, tuple[Array, Array]]:
+    hidden: Float[Array, "T C H N"]
+    weight: Float[Array, "V H"]
+    bias: Float[Array, "V"]
+    label_bias: Float[Array, "C V L #B"] | None
+
+
+def _read(operands: _Operands, targets: Int[Array, "T N"], rounding: Rounding) -> Float[Array, "T C N"]:
+    """Log-probabilities of the symbols."""
+
+    def of_block(_: None, block: tuple[Array, Array, Array | None]) -> tuple[None, Array]:
         columns, symbols, label_bias = block
-        logits = _logits(columns, weight, bias, label_bias, rounding)
-        normalizer = jax.nn.logsumexp(logits, 0)
-        return None, (jnp.take_along_axis(logits, symbols[None], 0)[0] - normalizer, normalizer)
+        return None, _chosen(_logits(columns, operands.weight, operands.bias, label_bias, rounding), symbols)[0]
 
-    def of_step(_: None, step: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+    def of_step(_: None, step: tuple[Array, Array]) -> tuple[None, Array]:
         columns, symbols = step
-        blocks = columns, jnp.broadcast_to(symbols, (len(columns), len(symbols))), label_bias
-        return jax.lax.scan(of_block, None, blocks)
+        return jax.lax.scan(of_block, None, (columns, _repeated(symbols, columns), operands.label_bias))
 
-    return jax.lax.scan(of_step, None, (hidden, targets))[1]
+    return jax.lax.scan(of_step, None, (operands.hidden, targets))[1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _differentiate(
+    operands: _Operands, targets: Int[Array, "T N"], weights: Float[Array, "T C N"], rounding: Rounding
+) -> tuple[Float[Array, "T C N"], _Operands]:
+    """Log-probabilities of the symbols, and the gradients of their weighted sum, from logits made once."""
+    symbols_of_v = jnp.arange(len(operands.weight))[:, None]
+
+    def of_block(carried: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple]:
+        grad_weight, grad_bias = carried
+        columns, symbols, label_bias, weights = block
+        logits = _logits(columns, operands.weight, operands.bias, label_bias, rounding)
+        chosen, normalizer = _chosen(logits, symbols)
+        errors = ((symbols_of_v == symbols) - jnp.exp(logits - normalizer)) * weights
+        grad_label_bias = None if label_bias is None else _sum_rows(errors, label_bias)
+        grad_weight = grad_weight + product(errors, columns, (1, 1), rounding)
+        grad_columns = product(operands.weight, errors, (0, 0), rounding)
+        return (grad_weight, grad_bias + errors.sum(1)), (chosen, grad_columns, grad_label_bias)
+
+    def of_step(carried: tuple[Array, Array, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
+        *totals, grad_label_bias = carried
+        columns, symbols, weights = step
+        blocks = columns, _repeated(symbols, columns), operands.label_bias, weights
+        totals, (chosen, grad_columns, of_labels) = jax.lax.scan(of_block, tuple(totals), blocks)
+        grad_label_bias = None if grad_label_bias is None else grad_label_bias + of_labels
+        return (*totals, grad_label_bias), (chosen, grad_columns)
+
+    first = jax.tree.map(jnp.zeros_like, operands[1:])
+    totals, (chosen, grad_hidden) = jax.lax.scan(of_step, first, (operands.hidden, targets, weights))
+    return chosen, _Operands(grad_hidden, *totals)
+
+
+def _chosen(logits: Float[Array, "V N"], symbols: Int[Array, "N"]) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    """Log-probabilities of the symbols, and the logarithms of the sums that divide them."""
+    normalizer = jax.nn.logsumexp(logits, 0)
+    return jnp.take_along_axis(logits, symbols[None], 0)[0] - normalizer, normalizer
+
+
+def _repeated(symbols: Int[Array, "N"], columns: Float[Array, "C H N"]) -> Int[Array, "C N"]:
+    return jnp.broadcast_to(symbols, (len(columns), len(symbols)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _symbols(
-    hidden: Float[Array, "T C H N"],
-    weight: Float[Array, "V H"],
-    bias: Float[Array, "V"],
-    label_bias: Float[Array, "C V L #B"] | None,
-    targets: Int[Array, "T N"],
-    rounding: Rounding,
+    operands: _Operands, targets: Int[Array, "T N"], weights: Float[Array, "T C N"] | None, rounding: Rounding
 ) -> Float[Array, "T C N"]:
-    """Log-probabilities of symbols in C blocks of N columns a step; `bias` is -inf for what is never generated."""
-    return _log_probs(hidden, weight, bias, label_bias, targets, rounding)[0]
+    """Log-probabilities of symbols.
+
+    Where the weights that the gradient will have are known but for one factor, it is made on the way forward, from the
+    logits that are there anyway, and only multiplied on the way back. Otherwise the logits are made again.
+    """
+    return _read(operands, targets, rounding)
 
 
 def _symbols_kept(
-    hidden: Array, weight: Array, bias: Array, label_bias: Array | None, targets: Array, rounding: Rounding
-) -> tuple[Array, tuple]:
-    log_probs, normalizers = _log_probs(hidden, weight, bias, label_bias, targets, rounding)
-    return log_probs, (hidden, weight, bias, label_bias, targets, normalizers)
+    operands: _Operands, targets: Array, weights: Array | None, rounding: Rounding
+) -> tuple[Array, tuple[_Operands, Array, Array | None, _Operands | None]]:
+    if weights is None:
+        return _read(operands, targets, rounding), (operands, targets, None, None)
+    log_probs, gradients = _differentiate(operands, targets, weights, rounding)
+    return log_probs, (operands, targets, weights, gradients)
 
 
-def _symbols_backward(rounding: Rounding, residuals: tuple, gradient: Array) -> tuple[Array | None, ...]:
-    hidden, weight, bias, label_bias, targets, normalizers = residuals
-    symbols_of_v = jnp.arange(len(weight))[:, None]
+def _symbols_backward(rounding: Rounding, residuals: tuple, gradient: Array) -> tuple[_Operands, None, Array | None]:
+    operands, targets, weights, gradients = residuals
 
-    def of_block(carried: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array | None]]:
-        grad_weight, grad_bias = carried
-        columns, symbols, label_bias, normalizer, gradient = block
-        probabilities = jnp.exp(_logits(columns, weight, bias, label_bias, rounding) - normalizer)
-        errors = ((symbols_of_v == symbols) - probabilities) * gradient
-        grad_label_bias = None if label_bias is None else _sum_rows(errors, label_bias)
-        grad_weight = grad_weight + product(errors, columns, (1, 1), rounding)
-        return (grad_weight, grad_bias + errors.sum(1)), (product(weight, errors, (0, 0), rounding), grad_label_bias)
+    def again() -> _Operands:
+        return _differentiate(operands, targets, gradient, rounding)[1]
 
-    def of_step(carried: tuple[Array, Array, Array | None], step: tuple) -> tuple[tuple, Array]:
-        *totals, grad_label_bias = carried
-        columns, symbols, normalizers, gradients = step
-        repeated = jnp.broadcast_to(symbols, (len(columns), len(symbols)))
-        blocks = columns, repeated, label_bias, normalizers, gradients
-        totals, (grad_columns, of_labels) = jax.lax.scan(of_block, tuple(totals), blocks)
-        if grad_label_bias is not None:
-            grad_label_bias = grad_label_bias + of_labels
-        return (*totals, grad_label_bias), grad_columns
-
-    first = jnp.zeros_like(weight), jnp.zeros_like(bias), None if label_bias is None else jnp.zeros_like(label_bias)
-    totals, grad_hidden = jax.lax.scan(of_step, first, (hidden, targets, normalizers, gradient))
-    return (grad_hidden, *totals, None)
+    if weights is None:
+        return again(), None, None
+    smallest = jnp.finfo(weights.dtype).tiny
+    factor = (gradient * weights).sum() / jnp.maximum((weights * weights).sum(), smallest)
+    tolerance = 64 * jnp.finfo(gradient.dtype).eps * jnp.abs(gradient).max()
+    expected = (jnp.abs(gradient - factor * weights) <= tolerance).all()
+    found = jax.lax.cond(expected, lambda: jax.tree.map(lambda part: part * factor, gradients), again)
+    return found, None, jnp.zeros_like(weights)
 
 
 _symbols.defvjp(_symbols_kept, _symbols_backward)
@@ -124,6 +158,7 @@ def symbol_log_probs(
     bias: Float[Array, "V"],
     label_bias: Float[Array, "K #B V"] | None,
     x: Int[Array, "B T"],
+    weights: Float[Array, "K B"] | None = None,
     rounding: Rounding = None,
     most: int | None = None,
 ) -> Float[Array, "K B T"]:
@@ -135,20 +170,28 @@ def symbol_log_probs(
         bias: b.
         label_bias: c, the same at all steps; None for nothing.
         x: Symbol ids.
+        weights: By what an objective will multiply the sum over each sequence, but for one factor: where that comes
+            true, the gradient costs no second product for the logits; where not, it is right all the same.
         rounding: Type to which operands of products are rounded.
         most: Most logits held at once, if more than those of one label's rows at one step; None: `block_size(V)`.
     """
     labels, rows, steps, size = hidden.shape
     padding = x == PAD
     bias = bias.at[jnp.array(NEVER_GENERATED)].set(-jnp.inf)
-    targets = jnp.where(padding, END, x).T  # any symbol that can be generated will do
     taken = labels_per_block(labels, rows, len(weight), most or block_size(len(weight)))
     blocks = -(-labels // taken)
-    padded = jnp.pad(hidden, ((0, blocks * taken - labels), (0, 0), (0, 0), (0, 0)))
-    columns = padded.transpose(2, 3, 0, 1).reshape(steps, size, blocks, taken * rows).transpose(0, 2, 1, 3)
-    if label_bias is not None:
-        label_bias = jnp.pad(label_bias, ((0, blocks * taken - labels), (0, 0), (0, 0))).transpose(2, 0, 1)
-        label_bias = label_bias.reshape(len(weight), blocks, taken, -1).transpose(1, 0, 2, 3)
-    found = _symbols(columns, weight, bias, label_bias, jnp.tile(targets, (1, taken)), rounding)
+
+    def cut(values: Float[Array, "K ..."]) -> Float[Array, "C L ..."]:
+        """Labels in blocks, those that are missing to make the last one full being 0."""
+        padded = jnp.pad(values, ((0, blocks * taken - labels), *((0, 0) for _ in values.shape[1:])))
+        return padded.reshape(blocks, taken, *values.shape[1:])
+
+    columns = cut(hidden).transpose(3, 0, 4, 1, 2).reshape(steps, blocks, size, taken * rows)
+    label_bias = None if label_bias is None else cut(label_bias).transpose(0, 3, 1, 2)
+    if weights is not None:
+        of_steps = jnp.where(padding.T[:, None, None], 0.0, cut(jax.lax.stop_gradient(weights)))
+        weights = of_steps.reshape(steps, blocks, taken * rows)
+    targets = jnp.tile(jnp.where(padding, END, x).T, (1, taken))  # at padding any symbol that can be generated will do
+    found = _symbols(_Operands(columns, weight, bias, label_bias), targets, weights, rounding)
     by_label = found.reshape(steps, blocks * taken, rows)[:, :labels].transpose(1, 2, 0)
     return jnp.where(padding, 0.0, by_label)

@@ -68,6 +68,7 @@ class SSVAE(nnx.Module):
         noise: Noise | None = None,
         features: tuple[Array, ...] | None = None,
         label_gradient: float = 1.0,
+        weights: Float[Array, "*B"] | None = None,
     ) -> None:
         """p(x, y, z).
 
@@ -79,6 +80,7 @@ class SSVAE(nnx.Module):
             noise: What is drawn at random, as in `seqssvae.noise`; without it NumPyro draws z and nothing is dropped.
             features: For the guide; unused here.
             label_gradient: For the guide; unused here.
+            weights: By what the objective multiplies log p(x|y,z), if it is known: spares a product.
         """
         decoder = nnx_module("decoder", self.decoder)
         with numpyro.plate("rows", len(x)):
@@ -87,7 +89,7 @@ class SSVAE(nnx.Module):
                 with handlers.scale(scale=beta):
                     z = numpyro.sample("z", self.latent_prior())
             # Filler rows have no symbols, hence probability 1: x needs no mask.
-            numpyro.sample("x", decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
+            numpyro.sample("x", decoder(self.one_hot(y), z, x.shape[1], noise, weights), obs=x)
 
     def guide(
         self,
@@ -98,11 +100,12 @@ class SSVAE(nnx.Module):
         noise: Noise | None = None,
         features: tuple[Array, ...] | None = None,
         label_gradient: float = 1.0,
+        weights: Float[Array, "*B"] | None = None,
     ) -> None:
         """q(y, z | x), or q(z | x, y) where y is observed.
 
         Arguments are those of `model`; `features` is `encoder(x)`, if it is known, and `label_gradient` the share of
-        the gradient that reaches an enumerated q(y|x).
+        the gradient that reaches an enumerated q(y|x); `weights` are for the model.
         """
         encoder = nnx_module("encoder", self.encoder)
         classifier = nnx_module("classifier", self.classifier)

@@ -247,17 +247,27 @@ class Decoder(nnx.Module):
         self.output = Linear(hidden, vocabulary_size)
 
     def __call__(
-        self, y: Float[Array, "*#B L"], z: Float[Array, "*B Z"], time_steps: int, noise: Noise | None = None
+        self,
+        y: Float[Array, "*#B L"],
+        z: Float[Array, "*B Z"],
+        time_steps: int,
+        noise: Noise | None = None,
+        weights: Float[Array, "..."] | None = None,
     ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
+        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
+
+        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); of
+        another shape than the batch's (a program is also run without enumeration) they are passed over.
+        """
+        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
 
         def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:
             return ConditionedDecoder(self, y, z)
 
-        return AutoregressiveCategorical(self, conditioned, y, z, time_steps, noise or {})
+        return AutoregressiveCategorical(self, conditioned, y, z, time_steps, noise or {}, weights)
 
     def log_prob_steps(
-        self, x: Int[Array, "B T"], conditions: "Conditions", noise: Noise
+        self, x: Int[Array, "B T"], conditions: "Conditions", noise: Noise, weights: Float[Array, "K B"] | None
     ) -> Float[Array, "K B T"]:
         """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing.
 
@@ -265,6 +275,7 @@ class Decoder(nnx.Module):
             x: Symbol ids.
             conditions: What y and z contribute, with a dimension of labels in front.
             noise: As in `seqssvae.noise`.
+            weights: As in `symbol_log_probs`.
         """
         inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         if "word_dropout" in noise:
@@ -273,9 +284,8 @@ class Decoder(nnx.Module):
         hidden = self._recurrence(embedded, conditions)
         if conditions.output is not None:
             hidden = jnp.tanh(self.projection(hidden) + conditions.output[:, :, None])
-        output = self.output
-        weight, bias = output.weight[...], output.bias[...]
-        return symbol_log_probs(hidden, weight, bias, conditions.label_bias, x, output.rounding)
+        weight, bias = self.output.weight[...], self.output.bias[...]
+        return symbol_log_probs(hidden, weight, bias, conditions.label_bias, x, weights, self.output.rounding)
 
     def _recurrence(self, embedded: Float[Array, "B T E"], conditions: "Conditions") -> Float[Array, "#K B T H"]:
         """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""

@@ -94,8 +94,26 @@ def negative_elbo(
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     unused = jax.random.key(0)  # noise is given
     return elbo.loss_and_terms(
-        unused, {}, ssvae.model, ssvae.guide, rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient
+        unused,
+        {},
+        ssvae.model,
+        ssvae.guide,
+        rows.x,
+        rows.y,
+        rows.row_mask,
+        beta,
+        rows.noise,
+        features,
+        label_gradient,
+        _weights(ssvae, rows, features),
     )
+
+
+def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Array, ...]) -> Float[Array, "*B"]:
+    """By what the negative ELBO multiplies log p(x|y,z), but for the sign."""
+    if rows.y is not None:
+        return jnp.ones_like(rows.y, ssvae.precision)
+    return jax.lax.stop_gradient(ssvae.classifier(features).probs.T)
 
 
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:

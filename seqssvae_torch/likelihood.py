@@ -18,7 +18,7 @@ from seqssvae_torch.recurrence import tanh_of_double
 
 def block_size(vocabulary_size: int) -> int:
     """Most logits of a block: 1 MiB of float32, more where V is so large that products would be slow, at most 32 MiB."""
-    return max(2**18, min(512 * vocabulary_size, 2**23))
+    return max(2**18, min(1024 * vocabulary_size, 2**23))
 
 
 class _Block(NamedTuple):
@@ -41,7 +41,11 @@ def blocks(steps: int, labels: int, rows: int, vocabulary_size: int, most: int) 
 
 
 class _Symbols(torch.autograd.Function):
-    """Arguments as of `symbol_log_probs`; `bias` is -inf for symbols that are never generated."""
+    """Arguments as of `symbol_log_probs`; `bias` is -inf for symbols that are never generated.
+
+    Where the weights that the gradient will have are known but for one factor, it is made on the way forward, from the
+    logits that are there anyway, and only multiplied on the way back. Otherwise the logits are made again.
+    """
 
     @staticmethod
     def forward(
@@ -50,81 +54,135 @@ class _Symbols(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         label_bias: Tensor | None,
-        targets: Tensor,
+        x: Tensor,
+        weights: Tensor | None,
         rounding: Rounding,
         most: int,
     ) -> Tensor:
         steps, _, labels, rows = hidden.shape
-        taken = rounded(weight, rounding)
+        layer = _OutputLayer(hidden, weight, bias, label_bias, x, rounding, most)
         result = hidden.new_empty(steps, labels, rows)
-        for block in blocks(steps, labels, rows, len(weight), most):
-            log_probs = _logits(_columns(hidden, block, rounding), taken, bias, label_bias, block)
-            torch._log_softmax(log_probs, -1, False, out=log_probs)
-            chosen = log_probs.gather(1, _targets(targets, block))
+        gradients = None if weights is None else layer.zero_gradients()
+        for block in layer.blocks():
+            logits = layer.logits(block)
+            chosen = logits.gather(1, layer.targets(block))
+            greatest = logits.amax(1, keepdim=True)
+            torch._softmax(logits, -1, False, out=logits)
+            # the greatest probability is at least 1 / V: its logarithm loses nothing
+            chosen += logits.amax(1, keepdim=True).log_() - greatest
             result[block.steps, block.labels] = chosen.view(-1, block.labels.stop - block.labels.start, rows)
-        context.save_for_backward(hidden, weight, bias, label_bias, targets)
+            if gradients is not None:
+                layer.add_gradients(gradients, block, logits, weights[None, block.labels])
+        context.save_for_backward(hidden, weight, bias, label_bias, x, weights, *(gradients or ()))
         context.rounding, context.most = rounding, most
-        return result
+        return result.masked_fill_(layer.padding, 0.0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, label_bias, targets = context.saved_tensors
-        rounding = context.rounding
-        steps, _, labels, rows = hidden.shape
-        taken = rounded(weight, rounding)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        grad_bias = torch.zeros_like(bias)
-        grad_label_bias = None if label_bias is None else torch.zeros_like(label_bias)
-        for block in blocks(steps, labels, rows, len(weight), context.most):
-            columns = _columns(hidden, block, rounding)
-            errors = _logits(columns, taken, bias, label_bias, block)
-            torch._softmax(errors, -1, False, out=errors)
-            errors.scatter_add_(1, _targets(targets, block), errors.new_full((1, 1), -1.0).expand(len(errors), 1))
-            errors.mul_(grad_outputs[0][block.steps, block.labels].reshape(-1, 1).neg())
-            grad_bias.add_(errors.sum(0))
-            if grad_label_bias is not None:
-                by_label = errors.view(-1, block.labels.stop - block.labels.start, rows, len(weight))
-                grad_label_bias[block.labels] += by_label.sum_to_size(1, *grad_label_bias[block.labels].shape)[0]
-            errors = rounded(errors, rounding)
-            add_product(grad_weight, errors.t(), columns.t(), rounding)
-            _put(grad_hidden, block, taken.t() @ errors.t())
-        return grad_hidden, grad_weight, grad_bias, grad_label_bias, None, None, None
+        hidden, weight, bias, label_bias, x, weights, *gradients = context.saved_tensors
+        layer = _OutputLayer(hidden, weight, bias, label_bias, x, context.rounding, context.most)
+        gradient = grad_outputs[0].masked_fill(layer.padding, 0.0)
+        factor = None if weights is None else _common_factor(gradient, weights.masked_fill(layer.padding, 0.0))
+        if factor is not None:
+            found = _Gradients(*gradients)
+            return *(None if part is None else part * factor for part in found), None, None, None, None
+        found = layer.zero_gradients()
+        for block in layer.blocks():
+            probabilities = layer.logits(block)
+            torch._softmax(probabilities, -1, False, out=probabilities)
+            layer.add_gradients(found, block, probabilities, gradient[block.steps, block.labels])
+        return *found, None, None, None, None
 
 
-def _columns(hidden: Tensor, block: _Block, rounding: Rounding) -> Float[Tensor, "H N"]:
-    """The outputs of a block, a column a position; a view where the block is one step."""
-    found = hidden[block.steps, :, block.labels]
-    return rounded(found.transpose(0, 1).flatten(1), rounding)
+class _Gradients(NamedTuple):
+    """Of hidden states, weight, bias and label bias."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    label_bias: Tensor | None
 
 
-def _put(hidden: Tensor, block: _Block, columns: Float[Tensor, "H N"]) -> None:
-    """Inverse of `_columns`."""
-    place = hidden[block.steps, :, block.labels].transpose(0, 1)
-    place.copy_(columns.view(place.shape))
+def _common_factor(gradient: Tensor, weights: Tensor) -> Tensor | None:
+    """The number by which all weights are to be multiplied to give the gradient, if there is one."""
+    factor = (gradient * weights).sum() / (weights * weights).sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    tolerance = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().amax()
+    return factor if bool(((gradient - factor * weights).abs() <= tolerance).all()) else None
 
 
-def _targets(targets: Tensor, block: _Block) -> Int[Tensor, "N 1"]:
-    found = targets[block.steps, None].expand(-1, block.labels.stop - block.labels.start, -1)
-    return found.reshape(-1, 1)
+class _OutputLayer:
+    """The output layer over blocks of positions. Hidden states are `(T, H, K, B)`."""
 
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        label_bias: Tensor | None,
+        x: Tensor,
+        rounding: Rounding,
+        most: int,
+    ) -> None:
+        self.hidden, self.weight, self.bias, self.label_bias = hidden, weight, bias, label_bias
+        self.rounding, self.most = rounding, most
+        self.taken = rounded(weight, rounding)
+        padding = (x == PAD).t()
+        self.padding = padding[:, None]
+        self.symbols = x.t().masked_fill(padding, END)  # any symbol that can be generated will do
 
-def _logits(
-    columns: Tensor, weight: Tensor, bias: Tensor, label_bias: Tensor | None, block: _Block
-) -> Float[Tensor, "N V"]:
-    """Logits of a block, a row a position."""
-    if columns.dtype == bias.dtype:
-        logits = torch.addmm(bias, columns.t(), weight.t())
-    else:
-        logits = torch.mm(columns.t(), weight.t()) + bias
-    if label_bias is not None:
-        of_block = label_bias[block.labels]
-        logits.view(-1, len(of_block), columns.shape[1] // (len(of_block) * _steps(block)), len(weight)).add_(of_block)
-    return logits
+    def blocks(self) -> Iterator[_Block]:
+        """All positions."""
+        steps, _, labels, rows = self.hidden.shape
+        return blocks(steps, labels, rows, len(self.weight), self.most)
 
+    def zero_gradients(self) -> _Gradients:
+        """Gradients to add to; that of the hidden states is written, not added to."""
+        label_bias = None if self.label_bias is None else torch.zeros_like(self.label_bias)
+        others = torch.zeros_like(self.weight), torch.zeros_like(self.bias), label_bias
+        return _Gradients(torch.empty_like(self.hidden), *others)
 
-def _steps(block: _Block) -> int:
-    return block.steps.stop - block.steps.start
+    def logits(self, block: _Block) -> Float[Tensor, "N V"]:
+        """Logits of a block, a row a position."""
+        columns = self.columns(block)
+        if self.rounding is None:
+            logits = torch.addmm(self.bias, columns.t(), self.taken.t())
+        else:
+            logits = torch.mm(columns.t(), self.taken.t()) + self.bias
+        if self.label_bias is not None:
+            self._by_label(logits, block).add_(self.label_bias[block.labels])
+        return logits
+
+    def add_gradients(
+        self, gradients: _Gradients, block: _Block, probabilities: Float[Tensor, "N V"], weights: Float[Tensor, "#S L B"]
+    ) -> None:
+        """Add a block's share of the gradients of `sum(weights * log_probs)`; its probabilities are overwritten."""
+        one = probabilities.new_full((1, 1), -1.0).expand(len(probabilities), 1)
+        of_positions = weights.expand(block.steps.stop - block.steps.start, -1, -1)
+        errors = probabilities.scatter_add_(1, self.targets(block), one)
+        errors.mul_(of_positions.masked_fill(self.padding[block.steps], 0.0).reshape(-1, 1).neg_())
+        gradients.bias.add_(errors.sum(0))
+        if gradients.label_bias is not None:
+            place = gradients.label_bias[block.labels]
+            place += self._by_label(errors, block).sum_to_size(1, *place.shape)[0]
+        errors = rounded(errors, self.rounding)
+        add_product(gradients.weight, errors.t(), self.columns(block).t(), self.rounding)
+        place = gradients.hidden[block.steps, :, block.labels].transpose(0, 1)
+        place.copy_((self.taken.t() @ errors.t()).view(place.shape))
+
+    def columns(self, block: _Block) -> Float[Tensor, "H N"]:
+        """The hidden states of a block, a column a position; a view where the block is one step of all labels."""
+        found = self.hidden[block.steps, :, block.labels]
+        return rounded(found.transpose(0, 1).flatten(1), self.rounding)
+
+    def targets(self, block: _Block) -> Int[Tensor, "N 1"]:
+        """The symbols of a block."""
+        found = self.symbols[block.steps, None].expand(-1, block.labels.stop - block.labels.start, -1)
+        return found.reshape(-1, 1)
+
+    def _by_label(self, of_positions: Float[Tensor, "N V"], block: _Block) -> Float[Tensor, "S L B V"]:
+        labels = block.labels.stop - block.labels.start
+        return of_positions.view(-1, labels, self.hidden.shape[3], of_positions.shape[1])
 
 
 def symbol_log_probs(
@@ -133,6 +191,7 @@ def symbol_log_probs(
     bias: Float[Tensor, "V"],
     label_bias: Float[Tensor, "K #B V"] | None,
     x: Int[Tensor, "B T"],
+    weights: Float[Tensor, "K B"] | None = None,
     rounding: Rounding = None,
     most: int | None = None,
 ) -> Float[Tensor, "K B T"]:
@@ -144,16 +203,20 @@ def symbol_log_probs(
         bias: b.
         label_bias: c, the same at all steps; None for nothing.
         x: Symbol ids.
+        weights: By what an objective will multiply the sum over each sequence, but for one factor: where that comes
+            true, the gradient costs no second product for the logits; where not, it is right all the same. Not made use
+            of away from the CPU, which would have to wait for the comparison.
         rounding: Type to which operands of products are rounded.
         most: Most logits held at once, if more than those of one label's rows at one step; None: `block_size(V)`.
     """
-    padding, symbols = x == PAD, torch.arange(len(bias), device=x.device)
+    symbols = torch.arange(len(bias), device=x.device)
     for symbol in NEVER_GENERATED:
         bias = bias.masked_fill(symbols == symbol, -torch.inf)
-    targets = x.masked_fill(padding, END).t()  # any symbol that can be generated will do
+    if weights is not None and (not torch.is_grad_enabled() or x.device.type != "cpu"):
+        weights = None
     most = most or block_size(len(bias))
-    found = _Symbols.apply(hidden.permute(2, 3, 0, 1), weight, bias, label_bias, targets, rounding, most)
-    return found.permute(1, 2, 0).masked_fill(padding, 0.0)
+    found = _Symbols.apply(hidden.permute(2, 3, 0, 1), weight, bias, label_bias, x, weights, rounding, most)
+    return found.permute(1, 2, 0)
 
 
 class _TanhOfSum(torch.autograd.Function):

@@ -74,6 +74,7 @@ class SSVAE(nn.Module):
         noise: Noise | None = None,
         features: tuple[Tensor, ...] | None = None,
         label_gradient: float = 1.0,
+        weights: Float[Tensor, "*B"] | None = None,
     ) -> None:
         """p(x, y, z).
 
@@ -85,6 +86,7 @@ class SSVAE(nn.Module):
             noise: What is drawn at random, as in `seqssvae.noise`; without it Pyro draws z and nothing is dropped.
             features: For the guide; unused here.
             label_gradient: For the guide; unused here.
+            weights: By what the objective multiplies log p(x|y,z), if it is known: spares a product.
         """
         self._register()
         with pyro.plate("rows", len(x), device=x.device):
@@ -93,7 +95,7 @@ class SSVAE(nn.Module):
                 with poutine.scale(scale=beta):
                     z = pyro.sample("z", self.latent_prior())
             # Filler rows have no symbols, hence probability 1: x needs no mask.
-            pyro.sample("x", self.decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
+            pyro.sample("x", self.decoder(self.one_hot(y), z, x.shape[1], noise, weights), obs=x)
 
     def guide(
         self,
@@ -104,11 +106,12 @@ class SSVAE(nn.Module):
         noise: Noise | None = None,
         features: tuple[Tensor, ...] | None = None,
         label_gradient: float = 1.0,
+        weights: Float[Tensor, "*B"] | None = None,
     ) -> None:
         """q(y, z | x), or q(z | x, y) where y is observed.
 
         Arguments are those of `model`; `features` is `encoder(x)`, if it is known, and `label_gradient` the share of
-        the gradient that reaches an enumerated q(y|x).
+        the gradient that reaches an enumerated q(y|x); `weights` are for the model.
         """
         self._register()
         if features is None:

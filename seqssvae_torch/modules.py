@@ -259,10 +259,21 @@ class Decoder(nn.Module):
         self.output = Linear(hidden, vocabulary_size)
 
     def forward(
-        self, y: Float[Tensor, "*#B L"], z: Float[Tensor, "*B Z"], time_steps: int, noise: Noise | None = None
+        self,
+        y: Float[Tensor, "*#B L"],
+        z: Float[Tensor, "*B Z"],
+        time_steps: int,
+        noise: Noise | None = None,
+        weights: Float[Tensor, "..."] | None = None,
     ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
-        return AutoregressiveCategorical(ConditionedDecoder(self, y, z, noise or {}), z.shape[:-1], time_steps)
+        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
+
+        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); of
+        another shape than the batch's (a program is also run without enumeration) they are passed over.
+        """
+        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
+        conditioned = ConditionedDecoder(self, y, z, noise or {}, weights)
+        return AutoregressiveCategorical(conditioned, z.shape[:-1], time_steps)
 
 
 class ConditionedDecoder:
@@ -271,9 +282,17 @@ class ConditionedDecoder:
     Inside, an observed y is an enumeration of one label, so that shapes are always `(K, B, ...)`.
     """
 
-    def __init__(self, decoder: Decoder, y: Float[Tensor, "*#B L"], z: Float[Tensor, "*B Z"], noise: Noise) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        y: Float[Tensor, "*#B L"],
+        z: Float[Tensor, "*B Z"],
+        noise: Noise,
+        weights: Float[Tensor, "*B"] | None = None,
+    ) -> None:
         self.decoder = decoder
         self.noise = noise
+        self.weights = weights if weights is None or weights.dim() == 2 else weights[None]
         self.batch_shape = z.shape[:-1]
         self.z = z if z.dim() == 3 else z[None]
         self.y = y if y.dim() == 3 else y[None]
@@ -290,8 +309,9 @@ class ConditionedDecoder:
         if decoder.conditioning == "output":
             hidden = tanh_of_sum(decoder.projection(hidden)[0], decoder.condition(self.z, self.y))
             label_bias = self._label_bias()
-        weight, bias, rounding = decoder.output.weight, decoder.output.bias, decoder.output.rounding
-        return symbol_log_probs(hidden, weight, bias, label_bias, x, rounding).reshape(*self.batch_shape, -1)
+        output, weights = decoder.output, self.weights
+        found = symbol_log_probs(hidden, output.weight, output.bias, label_bias, x, weights, output.rounding)
+        return found.reshape(*self.batch_shape, -1)
 
     def _recurrence(self, embedded: Float[Tensor, "B T E"]) -> Float[Tensor, "#K B T H"]:
         """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""

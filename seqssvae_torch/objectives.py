@@ -88,9 +88,18 @@ def negative_elbo(
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
     """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
-    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient
+    weights = _weights(ssvae, rows, features)
+    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights
     loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
+
+
+def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...]) -> Float[Tensor, "*B"]:
+    """By what the negative ELBO multiplies log p(x|y,z), but for the sign."""
+    with torch.no_grad():
+        if rows.y is not None:
+            return torch.ones_like(rows.y, dtype=ssvae.log_prior.dtype)
+        return ssvae.classifier(features).probs.t()
 
 
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]:

@@ -63,7 +63,7 @@ def configuration(batching: str) -> Config:
 
 def shapes(config: Config) -> set[tuple[Any, ...]]:
     """The shapes of labelled and unlabelled rows of all steps of a run."""
-    steps = [placed.step for segment in Course(config, corpus()).segments() for placed in segment]
+    steps = [placed.step for chunk in Course(config, corpus()).chunks(64) for placed in chunk.steps]
     return {(step.labelled and step.labelled.x.shape, step.unlabelled and step.unlabelled.x.shape) for step in steps}
 
 

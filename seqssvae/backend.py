@@ -3,7 +3,7 @@
 A third twin needs a class of this shape and the entry point `seqssvae.backends`; nothing here would change.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -159,6 +159,10 @@ class Backend(Protocol):
     name: str
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None: ...
+
+    def announce_to(self, listener: Callable[[str], None]) -> None:
+        """Have a listener told, in a few words, what is about to be compiled, for a twin that compiles."""
+        ...
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order; batches of consecutive steps may differ in shape."""

@@ -22,8 +22,12 @@ BATCH_STREAM = 3
 """The random stream of the order of rows, apart from those of other choices made with the same seed."""
 
 
+CANDIDATES = 256
+"""Most lengths considered as a bucket's; of more different ones, so many quantiles."""
+
+
 def buckets(lengths: Int[np.ndarray, "N"], count: int) -> tuple[int, ...]:
-    """The lengths that batches are padded to: quantiles, so that about as many rows fall to each.
+    """The lengths that batches are padded to: those with which all rows together are padded least.
 
     Args:
         lengths: Lengths of the rows, END included.
@@ -32,8 +36,35 @@ def buckets(lengths: Int[np.ndarray, "N"], count: int) -> tuple[int, ...]:
     Returns:
         Ascending lengths, the last of which is the greatest of all.
     """
-    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
-    return tuple(int(length) for length in np.unique(quantiles))
+    candidates = np.unique(lengths)
+    if len(candidates) > CANDIDATES:
+        candidates = np.unique(np.quantile(lengths, np.arange(1, CANDIDATES + 1) / CANDIDATES, method="higher"))
+    up_to = np.searchsorted(np.sort(lengths), candidates, side="right")  # rows that each is long enough for
+    size = len(candidates)
+    # symbols that rows longer than candidate i (all, for i = -1) and not than j take when padded to j
+    symbols = np.where(
+        np.arange(-1, size)[:, None] < np.arange(size), (up_to - np.concatenate([[0], up_to])[:, None]) * candidates, 0
+    ).astype(float)
+    symbols[np.arange(-1, size)[:, None] >= np.arange(size)] = np.inf
+    least, choices = symbols[0], []
+    for _ in range(min(count, size) - 1):
+        totals = least[:, None] + symbols[1:]
+        choices.append(totals.argmin(0))
+        fewer, least = least, totals.min(0)
+        if fewer[-1] <= least[-1]:  # no further bucket saves anything
+            choices.pop()
+            break
+    place = size - 1
+    chosen = [place]
+    for choice in reversed(choices):
+        place = int(choice[place])
+        chosen.append(place)
+    return tuple(int(length) for length in candidates[chosen[::-1]])
+
+
+def rows_of_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
+    """B of the batches padded to this length: `batch_size`, or fewer where `batch_symbols` allows no more (0: any)."""
+    return min(batch_size, max(1, batch_symbols // time_steps)) if batch_symbols else batch_size
 
 
 def pad(
@@ -94,20 +125,26 @@ def _by_bucket(
 
 
 def evaluation_batches(
-    corpus: Corpus, indices: Int[np.ndarray, "R"] | None, batch_size: int, buckets: Sequence[int]
+    corpus: Corpus,
+    indices: Int[np.ndarray, "R"] | None,
+    batch_size: int,
+    buckets: Sequence[int],
+    batch_symbols: int = 0,
 ) -> Iterator[Batch]:
-    """Every row once, each batch padded to its bucket and filled up to `batch_size` rows.
+    """Every row once, each batch padded to its bucket and filled up to its number of rows.
 
     Args:
         corpus: The rows.
         indices: Which of them; None: all.
         batch_size: B.
         buckets: Lengths to pad to. A row longer than the last is padded to that one doubled as often as it takes.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
     """
     chosen = np.arange(len(corpus)) if indices is None else np.asarray(indices)
     for time_steps, rows in _by_bucket(chosen, corpus.lengths[chosen], buckets):
-        for start in range(0, len(rows), batch_size):
-            yield pad(corpus.sequences, rows[start : start + batch_size], corpus.y, batch_size, time_steps)
+        size = rows_of_batch(batch_size, batch_symbols, time_steps)
+        for start in range(0, len(rows), size):
+            yield pad(corpus.sequences, rows[start : start + size], corpus.y, size, time_steps)
 
 
 class BatchStream:
@@ -120,6 +157,8 @@ class BatchStream:
         buckets: Lengths to pad to.
         seed: Seed of the order.
         time_steps: T, where every batch is to be padded to it, whatever its rows' lengths.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
+        together: How many batches of one bucket follow each other, as far as there are so many.
 
     Raises:
         ValueError: If there are no rows, or one is longer than `time_steps`.
@@ -133,8 +172,12 @@ class BatchStream:
         buckets: Sequence[int],
         seed: int,
         time_steps: int | None = None,
+        batch_symbols: int = 0,
+        together: int = 1,
     ) -> None:
         self._corpus = corpus
+        self._batch_symbols = batch_symbols
+        self._together = together
         self._indices = np.asarray(indices)
         self._batch_size = batch_size
         self._seed = seed
@@ -144,8 +187,8 @@ class BatchStream:
             raise ValueError("A stream of batches needs at least one row.")
         if time_steps is not None and time_steps < self._lengths.max():
             raise ValueError(f"time_steps must be at least {self._lengths.max()}, not {time_steps}.")
-        sizes = (len(rows) for _, rows in _by_bucket(self._indices, self._lengths, self._buckets))
-        self._count = sum(ceil(size / batch_size) for size in sizes)
+        of_buckets = _by_bucket(self._indices, self._lengths, self._buckets)
+        self._count = sum(self._parts(len(rows), time_steps) for time_steps, rows in of_buckets)
 
     def __len__(self) -> int:
         """Batches of an epoch, the same in every epoch."""
@@ -168,15 +211,22 @@ class BatchStream:
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         shuffled = generator.permutation(len(self._indices))
-        plans = [
-            _Plan(part, time_steps)
-            for time_steps, rows in _by_bucket(self._indices[shuffled], self._lengths[shuffled], self._buckets)
-            for part in np.array_split(rows, ceil(len(rows) / self._batch_size))
-        ]
-        return [plans[place] for place in generator.permutation(len(plans))]
+        groups: list[list[_Plan]] = []
+        for time_steps, rows in _by_bucket(self._indices[shuffled], self._lengths[shuffled], self._buckets):
+            parts = np.array_split(rows, self._parts(len(rows), time_steps))
+            plans = [_Plan(part, time_steps) for part in parts]
+            groups.extend(plans[start : start + self._together] for start in range(0, len(plans), self._together))
+        return [plan for place in generator.permutation(len(groups)) for plan in groups[place]]
+
+    def _size(self, time_steps: int) -> int:
+        return rows_of_batch(self._batch_size, self._batch_symbols, time_steps)
+
+    def _parts(self, rows: int, time_steps: int) -> int:
+        return ceil(rows / self._size(time_steps))
 
     def _pad(self, plan: _Plan) -> Batch:
-        return pad(self._corpus.sequences, plan.indices, self._corpus.y, self._batch_size, plan.time_steps)
+        size = self._size(plan.time_steps)
+        return pad(self._corpus.sequences, plan.indices, self._corpus.y, size, plan.time_steps)
 
 
 def training_steps(

@@ -23,7 +23,12 @@ BetaSchedule = Literal["constant", "linear", "cyclical"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "bf16"]
+
+
+def weight_type(precision: Precision) -> str:
+    """NumPy's name of the type of weights, sums and results in a precision."""
+    return "float32" if precision == "bf16" else precision
 
 
 def _check(condition: bool, path: str, expected: str, found: object) -> None:
@@ -328,20 +333,26 @@ class TrainingConfig:
         max_steps: Most training steps; 0: as `epochs` says.
         batch_size: B, rows of an unlabelled batch.
         labelled_batch_size: B, rows of a labelled batch.
+        batch_symbols: Most symbols of an unlabelled batch, padding included, so that batches of long rows have fewer; 0:
+            `batch_size` rows whatever their length.
         buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
+        steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
         evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.
         metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
             symbol), the greater the better, or `classification` (the mean of -log q(y|x)) or `loss`, the lesser.
         patience: Evaluations without a better metric after which training stops; 0: never.
         seed: Of everything drawn: split, weights, order, noise.
-        precision: Floating-point type.
+        precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
+            sums and the log-likelihood stay in float32.
     """
 
     epochs: int = 50
     max_steps: int = 0
     batch_size: int = 64
     labelled_batch_size: int = 64
+    batch_symbols: int = 0
     buckets: int = 3
+    steps_per_dispatch: int = 1
     evaluation_interval: int = 0
     metric: StoppingMetric = "accuracy"
     patience: int = 10
@@ -349,9 +360,9 @@ class TrainingConfig:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets"):
+        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets", "steps_per_dispatch"):
             _check_integer(f"training.{name}", getattr(self, name), 1)
-        for name in ("max_steps", "evaluation_interval", "patience", "seed"):
+        for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
             _check_integer(f"training.{name}", getattr(self, name), 0)
         _check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         _check_choice("training.metric", self.metric, StoppingMetric)

@@ -34,6 +34,18 @@ class Placed(NamedTuple):
     ends_epoch: bool
 
 
+class Chunk(NamedTuple):
+    """Training steps handed to the backend at once.
+
+    Args:
+        steps: In order.
+        ends_segment: Whether an evaluation is due after the last of them.
+    """
+
+    steps: list[Placed]
+    ends_segment: bool
+
+
 class Course:
     """All training steps of a run, in order, cut where evaluations are due.
 
@@ -57,10 +69,28 @@ class Course:
         # one length for the labelled rows, so that steps have as many shapes as there are buckets
         time_steps = self.buckets[-1] if together else None
         return (
-            BatchStream(corpus, labelled, training.labelled_batch_size, self.buckets, seeds[0], time_steps)
+            BatchStream(
+                corpus,
+                labelled,
+                training.labelled_batch_size,
+                self.buckets,
+                seeds[0],
+                time_steps,
+                together=training.steps_per_dispatch,
+            )
             if len(labelled)
             else None,
-            BatchStream(corpus, unlabelled, training.batch_size, self.buckets, seeds[1]) if len(unlabelled) else None,
+            BatchStream(
+                corpus,
+                unlabelled,
+                training.batch_size,
+                self.buckets,
+                seeds[1],
+                batch_symbols=training.batch_symbols,
+                together=training.steps_per_dispatch,
+            )
+            if len(unlabelled)
+            else None,
         )
 
     def _pairs(self, epoch: int) -> Iterator[tuple[Batch | None, Batch | None]]:
@@ -84,21 +114,25 @@ class Course:
         learning_rate = learning_rate_at(self.config.optimizer, step, self.total_steps)
         return TrainingStep(*pair, beta=beta, learning_rate=learning_rate, step=step)
 
-    def segments(self, step: int = 0, epoch: int = 0, epoch_step: int = 0) -> Iterator[list[Placed]]:
-        """The steps up to each evaluation: after every `evaluation_interval` steps, or each epoch; and after the last.
+    def chunks(self, most: int, step: int = 0, epoch: int = 0, epoch_step: int = 0) -> Iterator[Chunk]:
+        """The steps in chunks, counted from each evaluation on.
+
+        An evaluation is due after every `evaluation_interval` steps, or each epoch; and after the last step.
 
         Args:
+            most: Most steps of a chunk.
             step: Steps taken before.
             epoch: Epoch of the last of them, from 0.
             epoch_step: How many of them were of this epoch.
         """
         interval = self.config.training.evaluation_interval
-        segment: list[Placed] = []
+        chunk: list[Placed] = []
         for placed in self._placed(step, epoch, epoch_step):
-            segment.append(placed)
+            chunk.append(placed)
             taken = placed.step.step + 1
-            if taken == self.total_steps or (taken % interval == 0 if interval else placed.ends_epoch):
-                yield segment
-                segment = []
-        if segment:
-            yield segment
+            due = taken == self.total_steps or (taken % interval == 0 if interval else placed.ends_epoch)
+            if due or len(chunk) == most:
+                yield Chunk(chunk, due)
+                chunk = []
+        if chunk:
+            yield Chunk(chunk, True)

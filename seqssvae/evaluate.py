@@ -126,7 +126,8 @@ def _batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     if not len(corpus):
         return iter(())
     lengths = buckets(corpus.lengths, min(config.training.buckets, len(corpus)))
-    return iter(evaluation_batches(corpus, None, config.training.batch_size, lengths))
+    training = config.training
+    return iter(evaluation_batches(corpus, None, training.batch_size, lengths, training.batch_symbols))
 
 
 def _confusion(y: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], label_count: int) -> Int[np.ndarray, "K K"]:

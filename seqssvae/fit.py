@@ -7,17 +7,18 @@ from an evaluation as if training had never stopped, bit for bit.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from seqssvae.ahead import ahead
 from seqssvae.backend import Backend, StepTotals, Weights
 from seqssvae.batches import evaluation_batches
 from seqssvae.config import Config
 from seqssvae.corpus import Corpus
-from seqssvae.course import Course, Placed
+from seqssvae.course import Chunk, Course, Placed
 from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.metrics import (
     Metrics,
@@ -117,6 +118,9 @@ class Observer:
     def started(self, total_steps: int, state: TrainingState) -> None:
         """Training is about to begin, or to go on, and takes at most this many steps in all."""
 
+    def waiting(self, text: str) -> None:
+        """The backend does something first that takes a while, such as compiling."""
+
     def advanced(self, step: int) -> None:
         """This many steps have been handed to the backend (which may still be computing)."""
 
@@ -167,20 +171,26 @@ def fit(
     began = time.perf_counter() - state.seconds
     records: list[Record] = []
     best: Record | None = None
+    chunks = ahead(course.chunks(CHUNK, state.step, state.epoch, state.epoch_step))
+
+    def announce(text: str) -> None:
+        for observer in observers:
+            observer.waiting(text)
+
+    backend.announce_to(announce)
     try:
         for observer in observers:
             observer.started(course.total_steps, state)
-        segments = course.segments(state.step, state.epoch, state.epoch_step)
-        while not _exhausted(state, config) and (segment := next(segments, None)) is not None:
-            totals = _train(backend, segment, observers)
-            record = _record(config, segment, totals, held_out.metrics(backend), state.step, began)
-            state = _next_state(state, record, segment[-1], _score(record.validation, config), backend)
+        while not _exhausted(state, config) and (segment := _train(backend, chunks, observers)) is not None:
+            record = _record(config, segment, held_out.metrics(backend), state.step, began)
+            state = _next_state(state, record, segment.last, _score(record.validation, config), backend)
             records.append(record)
             best = record if state.best_step == record.step else best
             for observer in observers:
                 observer.evaluated(record, state)
         backend.set_weights(state.best_weights)
     finally:
+        chunks.close()
         for observer in observers:
             observer.finished(state)
     return FitResult(state, records, best)
@@ -191,8 +201,8 @@ class _HeldOut:
 
     def __init__(self, config: Config, corpus: Corpus, lengths: tuple[int, ...]) -> None:
         self.config, self.corpus = config, corpus
-        batches = evaluation_batches(corpus, None, config.training.batch_size, lengths) if len(corpus) else ()
-        self.batches = list(batches)
+        size, symbols = config.training.batch_size, config.training.batch_symbols
+        self.batches = list(evaluation_batches(corpus, None, size, lengths, symbols)) if len(corpus) else []
 
     def metrics(self, backend: Backend) -> Metrics | None:
         """Means over these rows; a classifier's ELBO means nothing and is not computed."""
@@ -228,36 +238,44 @@ def _exhausted(state: TrainingState, config: Config) -> bool:
     return bool(config.training.patience) and state.waited >= config.training.patience
 
 
-def _train(backend: Backend, segment: Sequence[Placed], observers: Sequence[Observer]) -> list[StepTotals]:
+class _Segment(NamedTuple):
+    """What is known of the steps since the last evaluation.
+
+    Args:
+        totals: Of each step.
+        last: The last of them.
+    """
+
+    totals: list[StepTotals]
+    last: Placed
+
+
+def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observer]) -> _Segment | None:
+    """Take the steps up to the next evaluation; None if there are none."""
     totals: list[StepTotals] = []
-    for start in range(0, len(segment), CHUNK):
-        chunk = segment[start : start + CHUNK]
-        totals.extend(backend.train([placed.step for placed in chunk]))
+    for chunk in chunks:
+        totals.extend(backend.train([placed.step for placed in chunk.steps]))
+        last = chunk.steps[-1]
         for observer in observers:
-            observer.advanced(chunk[-1].step.step + 1)
-    return totals
+            observer.advanced(last.step.step + 1)
+        if chunk.ends_segment:
+            return _Segment(totals, last)
+    return None
 
 
-def _record(
-    config: Config,
-    segment: Sequence[Placed],
-    totals: Sequence[StepTotals],
-    validation: Metrics | None,
-    good_step: int,
-    began: float,
-) -> Record:
-    for placed, total in zip(segment, totals, strict=True):
+def _record(config: Config, segment: _Segment, validation: Metrics | None, good_step: int, began: float) -> Record:
+    step, totals = segment.last.step, segment.totals
+    for number, total in enumerate(totals, start=step.step + 2 - len(totals)):
         if not math.isfinite(float(total.loss)):
-            raise _diverged("training loss", float(total.loss), placed.step.step + 1, good_step)
-    last = segment[-1]
+            raise _diverged("training loss", float(total.loss), number, good_step)
     if validation is not None and validation.loss is not None and not math.isfinite(validation.loss):
-        raise _diverged("validation loss", validation.loss, last.step.step + 1, good_step)
+        raise _diverged("validation loss", validation.loss, step.step + 1, good_step)
     return Record(
-        step=last.step.step + 1,
-        epoch=last.epoch + 1,
+        step=step.step + 1,
+        epoch=segment.last.epoch + 1,
         seconds=time.perf_counter() - began,
-        beta=last.step.beta,
-        learning_rate=last.step.learning_rate,
+        beta=step.beta,
+        learning_rate=step.learning_rate,
         gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
         training=training_metrics(totals, config.objective),
         validation=validation,

@@ -81,9 +81,13 @@ class ProgressBar(Observer):
         self._progress.start()
         self._task = self._progress.add_task(self._title, total=total_steps, completed=state.step, metrics="")
 
+    def waiting(self, text: str) -> None:
+        """Say what is waited for."""
+        self._progress.update(self._task, description=text)
+
     def advanced(self, step: int) -> None:
         """Move it."""
-        self._progress.update(self._task, completed=step)
+        self._progress.update(self._task, description=self._title, completed=step)
 
     def evaluated(self, record: Record, state: TrainingState) -> None:
         """Show the metrics."""

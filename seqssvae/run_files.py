@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqssvae.backend import Dimensions, Weights
-from seqssvae.config import Config
+from seqssvae.config import Config, weight_type
 from seqssvae.corpus import Corpus
 from seqssvae.errors import ConfigurationError, DataError, RunError
 from seqssvae.fit import Score, TrainingState
@@ -212,7 +212,8 @@ def _weight_shapes(path: Path, config: Config, schema: Schema) -> dict[str, Shap
 
 def _as_floats(path: Path, weights: Weights, config: Config) -> Weights:
     for name, value in weights.items():
-        if value.dtype != config.training.precision:
-            precision = config.training.precision
-            raise RunError(f"{path}: {name} is of type {value.dtype}, not training.precision: {precision}.")
+        precision = config.training.precision
+        if value.dtype != weight_type(precision):
+            wanted = f"{weight_type(precision)}, as training.precision: {precision} has them"
+            raise RunError(f"{path}: {name} is of type {value.dtype}, not {wanted}.")
     return weights

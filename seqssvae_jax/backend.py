@@ -1,6 +1,6 @@
 """The JAX twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, NamedTuple
@@ -29,6 +29,8 @@ from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.vocabulary import PAD
 from seqssvae_jax import objectives
+from seqssvae_jax.compilation import Announcer, use_cache
+from seqssvae_jax.dispatch import entry, of_one_shape, stack
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import Noise
 from seqssvae_jax.objectives import Rows
@@ -56,6 +58,16 @@ class _Arrays(NamedTuple):
     x: Int[Array, "B T"]
     y: Int[Array, "B"]
     row_mask: Any
+
+
+class _StepInputs(NamedTuple):
+    """What a training step takes beside the state."""
+
+    labelled: _Arrays | None
+    unlabelled: _Arrays | None
+    beta: Any
+    learning_rate: Any
+    stream: Any
 
 
 def _in_precision(method: Any) -> Any:
@@ -88,6 +100,8 @@ class JaxBackend:
         self.device = _device(device)
         if jax.default_backend() == "cpu" if self.device is None else self.device.platform == "cpu":
             keep_freed_memory()
+        use_cache()
+        self._announce = Announcer()
         with self._precision(), jax.default_device(self.device):
             self.ssvae = SSVAE(
                 config.model,
@@ -100,6 +114,7 @@ class JaxBackend:
             weights = jax.tree.map(jnp.copy, self.ssvae.parameters())  # a step gives its buffers away
             self.state = TrainState(weights, self.optimizer.initial_state(weights))
         self._train = jax.jit(self._drawn_step, donate_argnums=0)
+        self._train_several = jax.jit(self._drawn_steps, donate_argnums=0)
         self._train_on = jax.jit(self.step, donate_argnums=0)
         self._differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
         self._evaluate = jax.jit(self._drawn_evaluation)
@@ -110,15 +125,22 @@ class JaxBackend:
     @_in_precision
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order. What is returned still lies on the device."""
-        totals = []
-        for step in steps:
-            labelled = _arrays(step.labelled) if step.labelled else None
-            unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
-            self.state, total = self._train(
-                self.state, labelled, unlabelled, step.beta, step.learning_rate, self._stream(step.step)
-            )
-            totals.append(total)
+        totals: list[StepTotals] = []
+        for group in of_one_shape(steps, self.config.training.steps_per_dispatch):
+            inputs = [self._inputs(step) for step in group]
+            self._announce("a training step", group[0].labelled, group[0].unlabelled)
+            if self.config.training.steps_per_dispatch == 1:
+                self.state, total = self._train(self.state, *inputs[0])
+                totals.append(total)
+            else:
+                stacked = stack(inputs, self.config.training.steps_per_dispatch)
+                self.state, total = self._train_several(self.state, stacked, len(inputs))
+                totals.extend(entry(total, place) for place in range(len(inputs)))
         return totals
+
+    def announce_to(self, listener: Callable[[str], None]) -> None:
+        """Have a listener told, in a few words, what is about to be compiled."""
+        self._announce.listener = listener
 
     @_in_precision
     def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
@@ -173,6 +195,7 @@ class JaxBackend:
     @_in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
+        self._announce("an evaluation", batch)
         terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), self._stream(seed))
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
@@ -236,6 +259,29 @@ class JaxBackend:
         moved = {name: jnp.array(values, dtypes[name]) for name, values in noise.items()}
         return _with_noise(_arrays(batch), observed, moved)
 
+    def _inputs(self, step: TrainingStep) -> _StepInputs:
+        labelled = _arrays(step.labelled) if step.labelled else None
+        unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
+        numbers = np.array([step.beta, step.learning_rate], self.ssvae.precision)
+        return _StepInputs(labelled, unlabelled, numbers[0], numbers[1], self._stream(step.step))
+
+    def _drawn_steps(
+        self, state: TrainState, stacked: _StepInputs, count: Int[Array, ""]
+    ) -> tuple[TrainState, StepTotals]:
+        """The first `count` of the steps that are stacked, and their totals, stacked as well."""
+
+        def one(state: TrainState, place: Int[Array, ""] | int) -> tuple[TrainState, StepTotals]:
+            return self._drawn_step(state, *jax.tree.map(lambda part: part[place], stacked))
+
+        def add(place: Int[Array, ""], carried: tuple[TrainState, StepTotals]) -> tuple[TrainState, StepTotals]:
+            state, totals = carried
+            state, total = one(state, place)
+            return state, jax.tree.map(lambda whole, part: whole.at[place].set(part), totals, total)
+
+        shapes = jax.eval_shape(one, state, 0)[1]
+        totals = jax.tree.map(lambda part: jnp.zeros((len(stacked.stream), *part.shape), part.dtype), shapes)
+        return jax.lax.fori_loop(0, count, add, (state, totals))
+
     def _drawn_step(
         self,
         state: TrainState,
@@ -298,7 +344,7 @@ class JaxBackend:
 
     def _draw(self, spec: NoiseSpec, key: PRNGKeyArray) -> Array:
         if spec.kind == "normal":
-            return jax.random.normal(key, spec.shape, self.config.training.precision)
+            return jax.random.normal(key, spec.shape, self.ssvae.precision)
         return jax.random.bernoulli(key, spec.keep, spec.shape)
 
     def _stream(self, number: int) -> Int[np.ndarray, "2"]:
@@ -335,7 +381,7 @@ def _with_noise(batch: _Arrays, observed: bool, noise: Noise) -> Rows:
 
 
 def _arrays(batch: Batch) -> _Arrays:
-    return _Arrays(jnp.asarray(batch.x, jnp.int32), jnp.asarray(batch.y, jnp.int32), jnp.asarray(batch.row_mask))
+    return _Arrays(np.asarray(batch.x, np.int32), np.asarray(batch.y, np.int32), np.asarray(batch.row_mask))
 
 
 def _device(name: str | None) -> Any:

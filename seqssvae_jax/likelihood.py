@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_jax.products import Rounding, product
@@ -136,12 +136,17 @@ def _symbols_backward(rounding: Rounding, residuals: tuple, gradient: Array) -> 
 
     if weights is None:
         return again(), None, None
+    factor, expected = _common_factor(gradient, weights)
+    found = jax.lax.cond(expected, lambda: jax.tree.map(lambda part: part * factor, gradients), again)
+    return found, None, jnp.zeros_like(weights)
+
+
+def _common_factor(gradient: Array, weights: Array) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The number by which all weights are to be multiplied to give the gradient, and whether there is one."""
     smallest = jnp.finfo(weights.dtype).tiny
     factor = (gradient * weights).sum() / jnp.maximum((weights * weights).sum(), smallest)
     tolerance = 64 * jnp.finfo(gradient.dtype).eps * jnp.abs(gradient).max()
-    expected = (jnp.abs(gradient - factor * weights) <= tolerance).all()
-    found = jax.lax.cond(expected, lambda: jax.tree.map(lambda part: part * factor, gradients), again)
-    return found, None, jnp.zeros_like(weights)
+    return factor, (jnp.abs(gradient - factor * weights) <= tolerance).all()
 
 
 _symbols.defvjp(_symbols_kept, _symbols_backward)

@@ -16,7 +16,7 @@ from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.contrib.module import nnx_module
 
-from seqssvae.config import ModelConfig, Precision
+from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_jax.distributions import with_gradient_share
 from seqssvae_jax.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
@@ -36,7 +36,8 @@ class SSVAE(nnx.Module):
         vocabulary_size: V, special symbols included.
         label_prior: p(y), one probability per label.
         seed: Seed of the first weights, which are the same in both twins.
-        precision: Floating-point type of weights and results; `float64` needs JAX's x64 mode.
+        precision: Floating-point type of weights and results; `float64` needs JAX's x64 mode; `bf16`: float32, and
+            products of bfloat16 operands.
     """
 
     def __init__(
@@ -51,13 +52,16 @@ class SSVAE(nnx.Module):
         self.config = config
         self.vocabulary_size = vocabulary_size
         self.label_count = label_count
-        self.precision = precision
+        self.precision = weight_type(precision)
         self.log_probabilities = tuple(float(value) for value in np.log(label_prior))
         self.encoder = Encoder(config, vocabulary_size)
         self.classifier = Classifier(config, label_count)
         self.latent_encoder = LatentEncoder(config, label_count)
         self.decoder = Decoder(config, vocabulary_size, label_count)
-        self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, precision))
+        for _, module in nnx.iter_modules(self):
+            if hasattr(module, "rounding"):
+                module.rounding = jnp.bfloat16 if precision == "bf16" else None
+        self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, self.precision))
 
     def model(
         self,

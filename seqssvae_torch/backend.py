@@ -1,6 +1,6 @@
 """The PyTorch twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -73,6 +73,9 @@ class TorchBackend:
             unlabelled = self._rows(step.unlabelled, generator, observed=False) if step.unlabelled else None
             totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
         return totals
+
+    def announce_to(self, listener: Callable[[str], None]) -> None:
+        """Have a listener told what is about to be compiled: here, nothing."""
 
     def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""

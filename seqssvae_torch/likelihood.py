@@ -16,6 +16,7 @@ from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_torch.products import Rounding, add_product, rounded
 from seqssvae_torch.recurrence import tanh_of_double
 
+
 def block_size(vocabulary_size: int) -> int:
     """Most logits of a block: 1 MiB of float32, more where V is so large that products would be slow, at most 32 MiB."""
     return max(2**18, min(1024 * vocabulary_size, 2**23))
@@ -154,7 +155,11 @@ class _OutputLayer:
         return logits
 
     def add_gradients(
-        self, gradients: _Gradients, block: _Block, probabilities: Float[Tensor, "N V"], weights: Float[Tensor, "#S L B"]
+        self,
+        gradients: _Gradients,
+        block: _Block,
+        probabilities: Float[Tensor, "N V"],
+        weights: Float[Tensor, "#S L B"],
     ) -> None:
         """Add a block's share of the gradients of `sum(weights * log_probs)`; its probabilities are overwritten."""
         one = probabilities.new_full((1, 1), -1.0).expand(len(probabilities), 1)

@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqssvae.config import ModelConfig, Precision
+from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_torch.distributions import with_gradient_share
 from seqssvae_torch.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
@@ -35,7 +35,7 @@ class SSVAE(nn.Module):
         name: Prefix under which Pyro's parameter store knows the weights (one model at a time per name); None keeps
             them out of it, for optimisers that take `parameters()`.
         enumeration: How the guide enumerates y: all labels at once, or one after the other (as a check).
-        precision: Floating-point type of weights and results.
+        precision: Floating-point type of weights and results; `bf16`: float32, and products of bfloat16 operands.
     """
 
     log_prior: Tensor
@@ -62,8 +62,11 @@ class SSVAE(nn.Module):
         self.decoder = Decoder(config, vocabulary_size, label_count)
         self.shapes = parameter_shapes(config, vocabulary_size, label_count)
         self.register_buffer("log_prior", torch.tensor(np.log(label_prior)), persistent=False)
-        self.to(getattr(torch, precision))
-        self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, precision))
+        self.to(getattr(torch, weight_type(precision)))
+        for module in self.modules():
+            if hasattr(module, "rounding"):
+                module.rounding = torch.bfloat16 if precision == "bf16" else None
+        self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, weight_type(precision)))
 
     def model(
         self,

@@ -72,6 +72,9 @@ class FakeBackend:
 
     # Protocol
 
+    def announce_to(self, listener):
+        self.listener = listener
+
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         self.train_calls.append(len(steps))
         return [self._train_step(step) for step in steps]

@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -40,8 +41,48 @@ def as_lists(batches):
     return [None if batch is None else (batch.x.tolist(), batch.y.tolist(), batch.rows.tolist()) for batch in batches]
 
 
-def test_buckets_are_quantiles():
-    assert buckets(np.arange(1, 101), 4) == (26, 51, 76, 100)
+def padded_symbols(lengths, chosen):
+    return sum(min(bucket for bucket in chosen if bucket >= length) for length in lengths)
+
+
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=30), count=st.integers(1, 4))
+def test_no_other_buckets_pad_less(lengths, count):
+    chosen = buckets(np.array(lengths), count)
+    assert len(chosen) <= count
+    others = itertools.combinations(sorted(set(lengths)), min(count, len(set(lengths))))
+    least = min(padded_symbols(lengths, other) for other in others if other[-1] == max(lengths))
+    assert padded_symbols(lengths, chosen) == least
+
+
+def test_of_many_lengths_quantiles_are_candidates():
+    lengths = np.random.default_rng(0).integers(1, 5000, 20_000)
+    assert padded_symbols(lengths[:500], buckets(lengths, 8)) < padded_symbols(lengths[:500], (lengths.max(),)) * 0.6
+
+
+@given(count=st.integers(1, 3), most=st.integers(0, 60), seed=st.integers(0, 5))
+def test_batches_hold_at_most_so_many_symbols(count, most, seed):
+    corpus = corpus_of([3, 4, 4, 9, 9, 12, 2, 2, 5, 6])
+    chosen = buckets(corpus.lengths, count)
+    batches = list(BatchStream(corpus, np.arange(10), 4, chosen, seed, batch_symbols=most).epoch(0))
+    rows = np.concatenate([batch.rows[batch.row_mask] for batch in batches])
+    assert sorted(rows) == list(range(10))
+    assert len({batch.x.shape for batch in batches}) <= len(chosen)
+    for batch in batches:
+        assert len(batch.x) == (min(4, max(1, most // batch.x.shape[1])) if most else 4)
+
+
+@given(together=st.integers(1, 4), seed=st.integers(0, 5))
+def test_batches_of_one_bucket_stay_together(together, seed):
+    corpus = corpus_of([3] * 9 + [6] * 12)
+    stream = BatchStream(corpus, np.arange(21), 2, (3, 6), seed, together=together)
+    lengths = [batch.x.shape[1] for batch in stream.epoch(seed)]
+    runs = [len(list(run)) for _, run in itertools.groupby(lengths)]
+    assert len(lengths) == len(stream) == 11
+    assert sum(run % together != 0 for run in runs) <= 2  # the last ones of each bucket
+
+
+def test_buckets_of_few_lengths():
+    assert buckets(np.arange(1, 101), 4) == (25, 50, 75, 100)
     assert buckets(np.arange(1, 101), 1) == (100,)
     assert buckets(np.array([5, 5, 5, 9]), 3) == (5, 9)
 

@@ -79,6 +79,8 @@ WRONG = [
     (TrainingConfig, "batch_size", 0, "at least 1"),
     (TrainingConfig, "labelled_batch_size", 0, "at least 1"),
     (TrainingConfig, "buckets", 0, "at least 1"),
+    (TrainingConfig, "batch_symbols", -1, "at least 0"),
+    (TrainingConfig, "steps_per_dispatch", 0, "at least 1"),
     (TrainingConfig, "evaluation_interval", -1, "at least 0"),
     (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
     (TrainingConfig, "patience", -1, "at least 0"),

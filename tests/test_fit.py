@@ -119,14 +119,15 @@ def test_no_epoch_is_drawn_after_the_last_step(monkeypatch):
     drawn = []
     pairs = course._pairs
     monkeypatch.setattr(course, "_pairs", lambda epoch: drawn.append(epoch) or pairs(epoch))
-    assert sum(map(len, course.segments())) == 3
+    assert sum(len(chunk.steps) for chunk in course.chunks(CHUNK)) == 3
     assert drawn == [0]
 
 
 def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
     def rows(seed):
-        segments = list(Course(make_config(seed=seed, epochs=2), TRAINING).segments())
-        return [[placed.step.unlabelled.rows.tolist() for placed in segment] for segment in segments]
+        chunks = list(Course(make_config(seed=seed, epochs=2), TRAINING).chunks(CHUNK))
+        assert all(chunk.ends_segment for chunk in chunks)
+        return [[placed.step.unlabelled.rows.tolist() for placed in chunk.steps] for chunk in chunks]
 
     first, again, other = rows(1), rows(1), rows(2)
     assert first == again

@@ -167,5 +167,5 @@ def test_every_field_has_a_path_and_a_description():
     assert len(paths) == len(set(paths))
     assert {"data.train", "model.encoder.pooling", "objective.beta.floor", "training.precision"} <= set(paths)
     assert all(expected(path) for path in paths)
-    assert expected("training.precision") == "one of float32, float64"
+    assert expected("training.precision") == "one of float32, float64, bf16"
     assert expected("model.nothing") is None

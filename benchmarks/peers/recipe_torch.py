@@ -31,7 +31,9 @@ class Recipe(nn.Module):
         self.loc = nn.Linear(hidden, latent)
         self.scale = nn.Sequential(nn.Linear(hidden, latent), nn.Softplus())
         self.decoder_embedding = nn.Embedding(sizes.vocabulary, embedding)
-        self.initial = nn.Sequential(nn.Linear(latent + labels, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh())
+        self.initial = nn.Sequential(
+            nn.Linear(latent + labels, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()
+        )
         self.decoder = nn.GRU(embedding + latent + labels, hidden, batch_first=True)
         self.output = nn.Linear(hidden, sizes.vocabulary)
 
@@ -107,5 +109,3 @@ class RecipeTrainer:
         nn.utils.clip_grad_norm_(self.recipe.parameters(), 5.0)
         self.optimizer.step()
         return loss.item()
-
-

@@ -1,0 +1,41 @@
+"""Where compiled programs are kept between processes, and who is told that one is being compiled."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_LEAST_SECONDS = 1.0
+"""Programs that compile faster are not worth a file."""
+
+
+def use_cache() -> None:
+    """Keep compiled programs in the user's cache directory, unless JAX has been told where (or not) to keep them.
+
+    `SEQSSVAE_CACHE` in the environment names another directory, or nothing for none.
+    """
+    if jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    directory = os.environ.get("SEQSSVAE_CACHE", str(Path(caches) / "seqssvae" / "jax"))
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+
+
+class Announcer:
+    """Tells a listener of each program before it is compiled: once for each name and shape of its inputs."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[str], None] = lambda _: None
+        self._known: set[tuple[str, Any]] = set()
+
+    def __call__(self, name: str, *batches: Any) -> None:
+        """Called before a program is; `batches` are those it gets, None for those it does not."""
+        shapes = tuple(None if batch is None else batch.x.shape for batch in batches)
+        if (name, shapes) not in self._known:
+            self._known.add((name, shapes))
+            sizes = " and ".join(" x ".join(map(str, shape)) for shape in shapes if shape is not None)
+            self.listener(f"compiling {name} for {sizes} symbols")

@@ -1,0 +1,107 @@
+"""Nothing is computed twice: the matrix products of a step of either twin are those of the formula."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.flops import Product, jax_flops, necessary, torch_flops, total
+from seqssvae.backend import Batch, Dimensions, TrainingStep
+from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
+from seqssvae_jax import likelihood as jax_likelihood
+from seqssvae_jax.backend import JaxBackend
+from seqssvae_torch import likelihood as torch_likelihood
+from seqssvae_torch.backend import TorchBackend
+
+K, B, T, V, H = 5, 4, 6, 11, 8
+
+
+def config(cell: str, conditioning: str) -> Config:
+    model = ModelConfig(
+        cell=cell,
+        latent_size=3,
+        encoder=EncoderConfig(embedding_size=4, hidden_size=H),
+        decoder=DecoderConfig(embedding_size=4, hidden_size=H, conditioning=conditioning),
+    )
+    return Config(model=model)
+
+
+def step(labelled: bool = False) -> TrainingStep:
+    x = np.random.default_rng(0).integers(4, V, (B, T)).astype(np.int32)
+    x[:, -1] = 3
+    y = np.arange(B, dtype=np.int32) % K if labelled else np.full(B, -1, np.int32)
+    batch = Batch(x, y, np.ones(B, bool), np.arange(B, dtype=np.int32))
+    return TrainingStep(batch if labelled else None, None if labelled else batch, 1.0, 1e-3, 0)
+
+
+def counted(twin: str, settings: Config, taken: TrainingStep) -> int:
+    dimensions = Dimensions(V, (1 / K,) * K)
+    if twin == "torch":
+        backend = TorchBackend(settings, dimensions)
+        return torch_flops(lambda: backend.train([taken]))
+    backend = JaxBackend(settings, dimensions)
+    return jax_flops(backend._drawn_step, backend.state, *backend._inputs(taken))
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("conditioning", ["init", "every_step", "output"])
+def test_a_step_does_the_products_of_the_formula(twin, cell, conditioning):
+    settings = config(cell, conditioning)
+    # one-hot vectors of the labels are a product too, of no account in a model of any size
+    labels = sum(
+        2 * K * K * outputs * 2
+        for outputs in {"init": (H, H), "every_step": (H, H, (3 if cell == "gru" else 4) * H), "output": (H, H, V)}[
+            conditioning
+        ]
+    )
+    classifier = 2 * B * 2 * H * K * (1 + 1 + 2)  # and once more for the weights that the objective will have
+    expected = total(necessary(settings.model, K, B, T, V)) + labels + classifier
+    assert counted(twin, settings, step()) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_the_count_tells_a_decoder_that_projects_its_input_for_every_label(twin):
+    settings = config("gru", "every_step")
+    counts = necessary(settings.model, K, B, T, V)
+    doubled = counts["decoder input"]._replace(rows=K * B * T)
+    assert total({**counts, "decoder input": doubled}) > 1.05 * counted(twin, settings, step())
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_an_observed_label_costs_one_pass(twin):
+    settings = config("gru", "every_step")
+    one = counted(twin, settings, step(labelled=True))
+    assert one == pytest.approx(total(necessary(settings.model, 1, B, T, V)), rel=0.1)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_objectives_weigh_log_probabilities_as_they_said(twin, precision, labelled, monkeypatch):
+    """Or else the gradient of the output layer would be computed twice."""
+    found = []
+    module = torch_likelihood if twin == "torch" else jax_likelihood
+    original = module._common_factor
+
+    def recorded(gradient, weights):
+        result = original(gradient, weights)
+        if twin == "torch":
+            found.append(result is not None)
+        else:
+            jax.debug.callback(lambda expected: found.append(bool(expected)), result[1])
+        return result
+
+    monkeypatch.setattr(module, "_common_factor", recorded)
+    settings = config("gru", "every_step")
+    settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, precision=precision))
+    backend = (TorchBackend if twin == "torch" else JaxBackend)(settings, Dimensions(V, (1 / K,) * K))
+    float(backend.train([step(labelled)])[0].loss)
+    jax.effects_barrier()
+    assert found == [True]
+
+
+def test_a_product_costs_as_much_for_each_operand_that_learns():
+    assert Product(2, 3, 5).flops == 3 * 60
+    assert Product(2, 3, 5, times=7, backward=1).flops == 2 * 7 * 60

@@ -257,7 +257,7 @@ class JaxBackend:
         """A batch on the device with the noise given, in the run's precision."""
         dtypes = {name: bool if values.dtype == bool else self.ssvae.precision for name, values in noise.items()}
         moved = {name: jnp.array(values, dtypes[name]) for name, values in noise.items()}
-        return _with_noise(_arrays(batch), observed, moved)
+        return _with_noise(jax.tree.map(jnp.asarray, _arrays(batch)), observed, moved)
 
     def _inputs(self, step: TrainingStep) -> _StepInputs:
         labelled = _arrays(step.labelled) if step.labelled else None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pyro import validation_enabled
 from torch import Tensor
 
 from seqssvae.allocation import keep_freed_memory
@@ -67,11 +68,12 @@ class TorchBackend:
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order. What is returned still lies on the device."""
         totals = []
-        for step in steps:
-            generator = self._generator(_TRAINING, step.step)
-            labelled = self._rows(step.labelled, generator, observed=True) if step.labelled else None
-            unlabelled = self._rows(step.unlabelled, generator, observed=False) if step.unlabelled else None
-            totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
+        with validation_enabled(False):  # every check would wait for the device
+            for step in steps:
+                generator = self._generator(_TRAINING, step.step)
+                labelled = self._rows(step.labelled, generator, observed=True) if step.labelled else None
+                unlabelled = self._rows(step.unlabelled, generator, observed=False) if step.unlabelled else None
+                totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
         return totals
 
     def announce_to(self, listener: Callable[[str], None]) -> None:

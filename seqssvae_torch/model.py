@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from pyro import distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
@@ -137,7 +136,8 @@ class SSVAE(nn.Module):
 
     def one_hot(self, y: Int[Tensor, "*B"]) -> Float[Tensor, "*B L"]:
         """One-hot vectors of label ids."""
-        return functional.one_hot(y, self.label_count).to(self.log_prior.dtype)
+        # PyTorch's own fetches the least and the greatest id from the device to check them
+        return (y[..., None] == torch.arange(self.label_count, device=y.device)).to(self.log_prior.dtype)
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Copy weights in, named and laid out as in `seqssvae.parameters`.

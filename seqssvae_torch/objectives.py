@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -48,6 +49,16 @@ class _Recorded:
 class LabelledELBO(_Recorded, Trace_ELBO):
     """`sum L` over labelled rows (its negative, as Pyro minimises). Nothing is enumerated."""
 
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any) -> Float[Tensor, ""]:
+        """The loss, with a gradient.
+
+        Pyro's own fetches every site's value from the device, and whether it is a number; this fetches nothing.
+        """
+        model_trace, guide_trace = self._get_trace(model, guide, args, {})
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+        return _log_prob_sum(guide_trace) - _log_prob_sum(model_trace)
+
     def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
         """Terms of each row, of the last evaluation; `classification` is 0."""
         model, guide = self.model_trace.nodes, self.guide_trace.nodes
@@ -63,6 +74,24 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
     def __init__(self) -> None:
         super().__init__(max_plate_nesting=1)
 
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any) -> Float[Tensor, ""]:
+        """The loss, with a gradient: `sum_y q(y|x) (log p(x, y, z) - log q(y, z|x))`.
+
+        Pyro's own contracts any number of enumerated sites, and fetches from the device for each term whether all of
+        its probabilities are above 0; this contracts the one that there is, and fetches nothing. Where y is enumerated
+        one label after the other it is Pyro's own that does it.
+        """
+        traces = self._get_traces(model, guide, args, {})
+        model_trace, guide_trace = next(traces)
+        if "_enumerate_dim" not in guide_trace.nodes["y"]["infer"]:
+            losses = [_compute_dice_elbo(model_trace, guide_trace), *(_compute_dice_elbo(*more) for more in traces)]
+            return -sum(losses)
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+        log_joint = sum(model_trace.nodes[name]["log_prob"] for name in "yzx")
+        log_q = sum(guide_trace.nodes[name]["log_prob"] for name in "yz")
+        return (guide_trace.nodes["y"]["unscaled_log_prob"].exp() * (log_q - log_joint)).sum()
+
     def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
         """Terms of each row, of the last evaluation; `classification` is 0."""
         model, guide = self.model_trace.nodes, self.guide_trace.nodes
@@ -72,6 +101,10 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         kl_z = (q_y * (_unmasked(guide["z"]) - _unmasked(model["z"]))).sum(0)
         kl_y = (q_y * (log_q_y - _unmasked(model["y"]))).sum(0)
         return _masked(ELBOTerms(reconstruction, kl_z, kl_y, torch.zeros_like(kl_y)), row_mask)
+
+
+def _log_prob_sum(trace: Trace) -> Float[Tensor, ""]:
+    return sum(site["log_prob_sum"] for site in trace.nodes.values() if site["type"] == "sample")
 
 
 def _unmasked(site: dict[str, Any]) -> Tensor:

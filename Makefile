@@ -7,13 +7,14 @@ WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help setup demo test parity lint accuracy
+.PHONY: help setup demo test parity lint accuracy bench
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
+	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
 	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
 
 setup: $(READY)
@@ -45,3 +46,8 @@ lint: $(READY)
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy
+
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.enumeration $(PARTS)
+	$(BIN)/python -m benchmarks.tables

@@ -81,7 +81,7 @@ def recipe_batches(data: Dataset, count: int, round_to: int) -> list[np.ndarray]
     ]
 
 
-def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("peptides", "languages", "glosses")) -> Any:
+def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("languages", "glosses")) -> Any:
     """Seconds an epoch takes either side, from at least 50 batches of each, in turns."""
     results = {}
     for name in names:

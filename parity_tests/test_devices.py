@@ -39,13 +39,20 @@ class Elsewhere(TorchDispatchMode):
     looks at a single number.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched = 0
+        """How often the host has waited for something from the device."""
+
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = self._tensors((args, kwargs))
         sides = {tensor.device.type for tensor in given}
         if sides == {DEVICE} and operation is torch.ops.aten._local_scalar_dense.default:
+            self.fetched += 1
             return torch.ones((), dtype=given[0].dtype).item()
         if sides == {DEVICE} and operation in MOVES and torch.device(kwargs.get("device") or DEVICE).type == "cpu":
+            self.fetched += 1
             return torch.zeros(given[0].shape, dtype=kwargs.get("dtype") or given[0].dtype)
         if len(sides) > 1 and operation not in MOVES:
             raise WrongDeviceError(f"{operation} mixes {' and '.join(sorted(sides))}.")
@@ -177,3 +184,17 @@ class TestTorchElsewhere:
         backend = torch_backend(TORCH_CASES[2])
         with Elsewhere(), pytest.raises(WrongDeviceError, match=found):
             use(backend)
+
+
+@pytest.mark.parametrize("case", TORCH_CASES, ids=str)
+def test_training_steps_wait_for_nothing_from_the_device(case: Case, streams: None) -> None:
+    generator = np.random.default_rng(3)
+    labelled, unlabelled = random_batch(3, 2, generator, observed=True), random_batch(4, 3, generator)
+    backend = torch_backend(case)
+    with Elsewhere() as device:
+        before = device.fetched
+        steps = [TrainingStep(labelled, unlabelled, 0.3, 0.01, number) for number in range(2)]
+        totals = backend.train(steps)
+        assert device.fetched == before
+        float(totals[0].loss)
+        assert device.fetched == before + 1

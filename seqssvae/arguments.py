@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
 from seqssvae.backend import DecodingMethod
-from seqssvae.config import Config
+from seqssvae.config import Config, Precision
 from seqssvae.errors import ConfigurationError
 from seqssvae.settings import YAML_ERRORS, expected, field_paths, load_yaml, nearest
 
@@ -45,7 +45,14 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
 def config_overrides(arguments: Namespace) -> dict[str, Any]:
     """The fields of the configuration among the arguments of `fit`, nested."""
     sections = {path.partition(".")[0] for path in field_paths()}
-    return {name: value for name, value in arguments.as_dict().items() if name in sections}
+    given = {name: value for name, value in arguments.as_dict().items() if name in sections}
+    precision = arguments.get("precision")
+    if precision is None:
+        return given
+    named = given.get("training", {}).get("precision", precision)
+    if named != precision:
+        raise ConfigurationError(f"--precision {precision} and --training.precision {named} differ; give one of them.")
+    return {**given, "training": {**given.get("training", {}), "precision": precision}}
 
 
 def _parser(description: str, usage: str) -> ArgumentParser:
@@ -104,6 +111,7 @@ def _build_fit(parser: ArgumentParser) -> None:
     parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax.")
     parser.add_argument("--output", type=str, required=True, metavar="RUN", help="The run directory to make.")
     _add_device(parser)
+    parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
     parser.add_argument(
         "--resume",
         type=str | None,
@@ -174,7 +182,8 @@ _BUILDERS: dict[str, _Builder] = {
     "fit": (
         _build_fit,
         "Train a model on a TSV file, and write a run directory.",
-        "--config FILE --backend torch|jax --output RUN [--device D] [--resume RUN] [--section.field VALUE ...]",
+        "--config FILE --backend torch|jax --output RUN [--device D] [--precision P] [--resume RUN] "
+        "[--section.field VALUE ...]",
     ),
     "evaluate": (
         _build_evaluate,
@@ -249,6 +258,7 @@ _EXPECTED = {
     "header": "true or false",
     "method": "one of sample, greedy, beam",
     "dataset": "one of peptides, languages",
+    "precision": "one of float32, float64, bf16",
 }
 """What arguments must be that are no field of the configuration, where it is not a whole number."""
 

@@ -333,8 +333,8 @@ class TrainingConfig:
         max_steps: Most training steps; 0: as `epochs` says.
         batch_size: B, rows of an unlabelled batch.
         labelled_batch_size: B, rows of a labelled batch.
-        batch_symbols: Most symbols of an unlabelled batch, padding included, so that batches of long rows have fewer; 0:
-            `batch_size` rows whatever their length.
+        batch_symbols: Most symbols of an unlabelled batch, padding included, so that batches of long rows have fewer
+            rows; 0: `batch_size` rows whatever their length.
         buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
         steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
         evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.

@@ -53,10 +53,10 @@ class TrainState(NamedTuple):
 
 
 class _Arrays(NamedTuple):
-    """A batch on the device, without noise."""
+    """A batch on the device or on its way there, without noise."""
 
-    x: Int[Array, "B T"]
-    y: Int[Array, "B"]
+    x: Any
+    y: Any
     row_mask: Any
 
 

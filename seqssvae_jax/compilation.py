@@ -16,7 +16,8 @@ def use_cache() -> None:
 
     `SEQSSVAE_CACHE` in the environment names another directory, or nothing for none.
     """
-    if jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    known = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if known is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     directory = os.environ.get("SEQSSVAE_CACHE", str(Path(caches) / "seqssvae" / "jax"))

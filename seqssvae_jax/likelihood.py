@@ -19,11 +19,8 @@ from seqssvae_jax.products import Rounding, product
 
 
 def block_size(vocabulary_size: int) -> int:
-    """Most logits of a block: 1 MiB of float32, more where V is so large that products would be slow, at most 32 MiB.
-
-    It only ever decides how many labels of one step a block has, so that what is small enough is one step.
-    """
-    return max(2**21, min(1024 * vocabulary_size, 2**23))
+    """Most logits of a block, which is one step at most: so many that products are fast, at most 32 MiB of float32."""
+    return max(2**18, min(1024 * vocabulary_size, 2**23))
 
 
 def labels_per_block(labels: int, rows: int, vocabulary_size: int, most: int) -> int:
@@ -85,10 +82,10 @@ def _differentiate(
         return (grad_weight, grad_bias + errors.sum(1)), (chosen, grad_columns, grad_label_bias)
 
     def of_step(carried: tuple[Array, Array, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
-        *totals, grad_label_bias = carried
+        grad_weight, grad_bias, grad_label_bias = carried
         columns, symbols, weights = step
         blocks = columns, _repeated(symbols, columns), operands.label_bias, weights
-        totals, (chosen, grad_columns, of_labels) = jax.lax.scan(of_block, tuple(totals), blocks)
+        totals, (chosen, grad_columns, of_labels) = jax.lax.scan(of_block, (grad_weight, grad_bias), blocks)
         grad_label_bias = None if grad_label_bias is None else grad_label_bias + of_labels
         return (*totals, grad_label_bias), (chosen, grad_columns)
 

@@ -16,10 +16,13 @@ from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_torch.products import Rounding, add_product, rounded
 from seqssvae_torch.recurrence import tanh_of_double
 
+SMALL = 2**18
+"""Most logits of a block of more than one step, 1 MiB of float32: so few cost more in calls than in products."""
+
 
 def block_size(vocabulary_size: int) -> int:
-    """Most logits of a block: 1 MiB of float32, more where V is so large that products would be slow, at most 32 MiB."""
-    return max(2**18, min(1024 * vocabulary_size, 2**23))
+    """Most logits of a block of one step: so many that products are fast, at most 32 MiB of float32."""
+    return max(SMALL, min(1024 * vocabulary_size, 2**23))
 
 
 class _Block(NamedTuple):
@@ -30,15 +33,20 @@ class _Block(NamedTuple):
 
 
 def blocks(steps: int, labels: int, rows: int, vocabulary_size: int, most: int) -> Iterator[_Block]:
-    """All positions, cut into blocks of at most `most` logits (or the rows of one label at one step)."""
+    """All positions, cut into blocks of one step and at most `most` logits (if more than those of one label's rows).
+
+    Where all labels of a step are few logits, so many steps are taken together as are `SMALL`, or `most` if that is
+    less.
+    """
     lines = max(1, most // (rows * vocabulary_size))
     if lines < labels:
         for step in range(steps):
             for first in range(0, labels, lines):
                 yield _Block(slice(step, step + 1), slice(first, min(first + lines, labels)))
     else:
-        for first in range(0, steps, lines // labels):
-            yield _Block(slice(first, min(first + lines // labels, steps)), slice(0, labels))
+        together = max(1, min(most, SMALL) // (rows * vocabulary_size * labels))
+        for first in range(0, steps, together):
+            yield _Block(slice(first, min(first + together, steps)), slice(0, labels))
 
 
 class _Symbols(torch.autograd.Function):
@@ -72,7 +80,7 @@ class _Symbols(torch.autograd.Function):
             # the greatest probability is at least 1 / V: its logarithm loses nothing
             chosen += logits.amax(1, keepdim=True).log_() - greatest
             result[block.steps, block.labels] = chosen.view(-1, block.labels.stop - block.labels.start, rows)
-            if gradients is not None:
+            if gradients is not None and weights is not None:
                 layer.add_gradients(gradients, block, logits, weights[None, block.labels])
         context.save_for_backward(hidden, weight, bias, label_bias, x, weights, *(gradients or ()))
         context.rounding, context.most = rounding, most

@@ -63,8 +63,8 @@ class SSVAE(nn.Module):
         self.register_buffer("log_prior", torch.tensor(np.log(label_prior)), persistent=False)
         self.to(getattr(torch, weight_type(precision)))
         for module in self.modules():
-            if hasattr(module, "rounding"):
-                module.rounding = torch.bfloat16 if precision == "bf16" else None
+            if precision == "bf16" and hasattr(module, "rounding"):
+                setattr(module, "rounding", torch.bfloat16)  # noqa: B010 (which no module of PyTorch's declares)
         self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, weight_type(precision)))
 
     def model(

@@ -39,20 +39,26 @@ class Optimizer:
         self.steps_taken = 0
         weights = list(self.named.values())
         self.optimizer: torch.optim.Optimizer
+        fused = weights[0].device.type in ("cpu", "cuda")  # one pass over weights and averages
         if config.name == "sgd":
-            self.optimizer = torch.optim.SGD(weights, momentum=config.beta1)
+            self.optimizer = torch.optim.SGD(weights, momentum=config.beta1, fused=fused)
         else:
             kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
             betas = (config.beta1, config.beta2)
-            self.optimizer = kind(weights, betas=betas, eps=config.epsilon, weight_decay=config.weight_decay)
+            decay = config.weight_decay
+            self.optimizer = kind(weights, betas=betas, eps=config.epsilon, weight_decay=decay, fused=fused)
         self.set_state({name: np.zeros(shape) for name, shape in self.shapes.items()})
 
     def step(self, loss: Float[Tensor, ""], learning_rate: float) -> Float[Tensor, ""]:
         """Differentiate, clip, move; returns the gradient's norm before clipping."""
-        gradients = [torch.zeros_like(weight) for weight in self.named.values()]
-        for weight, gradient in zip(self.named.values(), gradients, strict=True):
-            weight.grad = gradient
+        gradients = []
+        for weight in self.named.values():
+            weight.grad = None
         loss.backward()
+        for weight in self.named.values():
+            if weight.grad is None:  # averages move on all the same
+                weight.grad = torch.zeros_like(weight)
+            gradients.append(weight.grad)
         norm = clip_gradients(gradients, self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -116,9 +116,9 @@ class _Gradients:
 class _GRU(torch.autograd.Function):
     """`gru_step` over a sequence.
 
-    Gates are `(T, 3H, B)` and `(3H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where `keep`
-    says that there will be one): `W_n h + bias_n`, r, u and n of every step, in this order: so the first three, which
-    depend on the state, and the last three, the gates, lie side by side.
+    Gates are `(T, 3H, B)` and `(3H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where
+    `keep` says that there will be one): `W_n h + bias_n`, r, u and n of every step, in this order: so the first three,
+    which depend on the state, and the last three, the gates, lie side by side.
     """
 
     @staticmethod
@@ -184,8 +184,8 @@ class _GRU(torch.autograd.Function):
 class _LSTM(torch.autograd.Function):
     """`lstm_step` over a sequence.
 
-    Gates are `(T, 4H, B)` and `(4H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where `keep`
-    says that there will be one): the open gates i, f, g, o and the cell of every step.
+    Gates are `(T, 4H, B)` and `(4H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where
+    `keep` says that there will be one): the open gates i, f, g, o and the cell of every step.
     """
 
     @staticmethod

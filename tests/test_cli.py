@@ -67,6 +67,15 @@ def test_fields_on_the_command_line_override_the_file(place):
     assert config.optimizer.learning_rate == 0.001
 
 
+def test_precision_is_short_for_the_field(place, capsys):
+    assert main([*FIT, "--precision", "bf16"]) == 0
+    assert open_run("run").config.training.precision == "bf16"
+    assert main([*FIT, "--output=other", "--precision", "bf16", "--training.precision=float64"]) == 2
+    assert "--precision bf16 and --training.precision float64 differ" in capsys.readouterr().err
+    assert main([*FIT, "--output=other", "--precision", "short"]) == 2
+    assert "--precision must be one of float32, float64, bf16, not 'short'." in capsys.readouterr().err
+
+
 def test_fit_resumes_a_run_into_another_directory(place, capsys):
     assert main([*FIT, "--training.patience=0"]) == 0
     whole = [*FIT, "--training.patience=0", "--training.epochs=6", "--output=whole"]

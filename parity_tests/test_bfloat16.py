@@ -1,0 +1,43 @@
+"""bfloat16 products: the twins agree to its rounding, and weights, sums and the log-likelihood stay in float32."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity_tests.problems import Options, make_problem
+from seqssvae.backend import Backend, GivenRows, get_backend
+from seqssvae.config import Precision
+
+ROUNDING = 2.0**-8
+"""Half a unit in bfloat16's last place."""
+CASES = [Options(cell="gru", conditioning="every_step"), Options(cell="lstm", conditioning="output")]
+
+
+def backend(options: Options, twin: str, precision: Precision) -> Backend:
+    problem = make_problem(options, seed=4)
+    training = replace(problem.config.training, precision=precision)
+    found = get_backend(twin)(replace(problem.config, training=training), problem.dimensions)
+    found.set_weights({name: value.astype(np.float32) for name, value in problem.weights.items()})
+    return found
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_twins_agree_to_the_rounding_of_bfloat16(options: Options) -> None:
+    problem = make_problem(options, seed=4)
+    assert problem.labelled is not None
+    assert problem.unlabelled is not None
+    given = [GivenRows(step.batch, step.noise) for step in (problem.labelled, problem.unlabelled)]
+    found = {}
+    for twin, precision in (("torch", "bf16"), ("jax", "bf16"), ("torch", "float32")):
+        solved = backend(options, twin, precision).differentiate(*given, 0.5)
+        gradient = np.concatenate([solved.gradients[name].ravel() for name in sorted(solved.gradients)])
+        assert gradient.dtype == solved.loss.dtype == np.float32
+        found[twin, precision] = float(solved.loss), gradient
+    exact_loss, exact = found["torch", "float32"]
+    for twin in ("torch", "jax"):
+        loss, gradient = found[twin, "bf16"]
+        assert 0 < abs(loss - exact_loss) < 8 * ROUNDING * abs(exact_loss)
+        assert 0 < np.linalg.norm(gradient - exact) < 8 * ROUNDING * np.linalg.norm(exact)
+    apart = found["torch", "bf16"][1] - found["jax", "bf16"][1]
+    assert np.linalg.norm(apart) < 8 * ROUNDING * np.linalg.norm(exact)

@@ -1,0 +1,234 @@
+"""The output layer's log-probabilities without all logits: against the plain form, in both twins."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.flops import jax_flops, torch_flops
+from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
+from seqssvae_jax import likelihood as of_jax
+from seqssvae_torch import likelihood as of_torch
+
+K, B, T, H, V = 5, 4, 6, 3, 9
+
+
+def operands(seed: int = 0, rows_of_bias: int | None = 1) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    x = generator.integers(3, V, (B, T)).astype(np.int32)
+    for row, length in enumerate(generator.integers(0, T + 1, B)):
+        x[row, length:] = PAD
+    return {
+        "hidden": generator.normal(size=(K, B, T, H)),
+        "weight": generator.normal(size=(V, H)),
+        "bias": generator.normal(size=V),
+        "label_bias": None if rows_of_bias is None else generator.normal(size=(K, rows_of_bias, V)),
+        "x": x,
+    }
+
+
+def plain(hidden, weight, bias, label_bias, x):
+    """All logits at once."""
+    logits = hidden @ weight.T + bias
+    if label_bias is not None:
+        logits = logits + label_bias[:, :, None]
+    logits[..., list(NEVER_GENERATED)] = -torch.inf
+    targets = torch.where(x == PAD, END, x).long().expand(logits.shape[:-1])
+    chosen = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    return torch.where(x == PAD, 0.0, chosen)
+
+
+def learning(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "x" and value is not None}
+
+
+def expected(given: dict[str, Any], cotangent: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
+    found = plain(**{"label_bias": None, **leaves}, x=torch.tensor(given["x"]))
+    found.backward(torch.tensor(cotangent))
+    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+
+
+def solve_torch(given, cotangent, weights, most, rounding=None):
+    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
+    weights = None if weights is None else torch.tensor(weights)
+    x = torch.tensor(given["x"]).long()
+    arguments = {"label_bias": None, **leaves, "x": x, "weights": weights, "rounding": rounding, "most": most}
+    found = of_torch.symbol_log_probs(**arguments)
+    found.backward(torch.tensor(cotangent))
+    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+
+
+def on_device(given: dict[str, Any], weights: np.ndarray | None) -> dict[str, Any]:
+    return {"x": jnp.asarray(given["x"]), "weights": None if weights is None else jnp.asarray(weights)}
+
+
+def solve_jax(given, cotangent, weights, most, rounding=None):
+    def function(leaves):
+        fixed = {"label_bias": None, **on_device(given, weights), "rounding": rounding, "most": most}
+        return of_jax.symbol_log_probs(**{**fixed, **leaves})
+
+    with jax.enable_x64(given["bias"].dtype == np.float64):
+        leaves = jax.tree.map(jnp.asarray, learning(given))
+        found, back = jax.vjp(function, leaves)
+        return np.asarray(found), jax.tree.map(np.asarray, back(jnp.asarray(cotangent))[0])
+
+
+SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}
+
+
+@pytest.fixture(params=SOLVERS)
+def solve(request) -> Callable[..., Any]:
+    return SOLVERS[request.param]
+
+
+def weights_and_cotangent(kind: str) -> tuple[np.ndarray | None, np.ndarray]:
+    """Weights as announced, and what the result is multiplied by in the end."""
+    generator = np.random.default_rng(7)
+    weights = generator.random((K, B))
+    if kind == "come true":
+        return weights, np.repeat(-0.25 * weights[..., None], T, 2)
+    other = generator.normal(size=(K, B, T))
+    return (None if kind == "unknown" else weights), other
+
+
+@pytest.mark.parametrize("most", [None, 1, 2 * B * V, 3 * B * V, 2 * K * B * V])
+@pytest.mark.parametrize("kind", ["come true", "do not", "unknown"])
+@pytest.mark.parametrize("rows_of_bias", [None, 1, B])
+def test_values_and_gradients_are_those_of_all_logits(solve, rows_of_bias, kind, most):
+    given, (weights, cotangent) = operands(rows_of_bias=rows_of_bias), weights_and_cotangent(kind)
+    values, gradients = solve(given, cotangent, weights, most)
+    expected_values, expected_gradients = expected(given, cotangent)
+    np.testing.assert_allclose(values, expected_values, atol=1e-13)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["come true", "unknown"])
+def test_float32_is_exact_to_rounding(solve, kind):
+    given, (weights, cotangent) = operands(3), weights_and_cotangent(kind)
+    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+    weights = None if weights is None else np.float32(weights)
+    values, gradients = solve(short, np.float32(cotangent), weights, 2 * B * V)
+    expected_values, expected_gradients = expected(given, cotangent)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, expected_values, rtol=2e-6, atol=2e-6)
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+def test_logits_far_apart_stay_finite(solve):
+    given = operands(1)
+    given["weight"] = given["weight"] * 300
+    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+    weights, cotangent = weights_and_cotangent("come true")
+    values, gradients = solve(short, np.float32(cotangent), np.float32(weights), None)
+    expected_values, _ = expected(given, cotangent)
+    assert expected_values.min() < -200
+    np.testing.assert_allclose(values, expected_values, rtol=1e-4, atol=1e-4)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("twin", SOLVERS)
+def test_bfloat16_rounds_products_alone(twin):
+    given, (weights, cotangent) = operands(3), weights_and_cotangent("come true")
+    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+    rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16
+    values, gradients = SOLVERS[twin](short, np.float32(cotangent), np.float32(weights), None, rounding)
+    expected_values, expected_gradients = expected(given, cotangent)
+    assert values.dtype == np.float32
+    assert 1e-5 < np.abs(values - expected_values).max() < 0.05
+    for name, gradient in expected_gradients.items():
+        assert gradients[name].dtype == np.float32
+        np.testing.assert_allclose(gradients[name], gradient, atol=0.02 * np.abs(gradient).max(), err_msg=name)
+
+
+@given(sizes=st.tuples(*[st.integers(1, 7)] * 3), vocabulary_size=st.integers(4, 40), most=st.integers(1, 3000))
+def test_blocks_cover_every_position_once_and_are_small(sizes, vocabulary_size, most):
+    steps, labels, rows = sizes
+    seen = np.zeros((steps, labels), int)
+    for block in of_torch.blocks(steps, labels, rows, vocabulary_size, most):
+        seen[block.steps, block.labels] += 1
+        size = seen[block.steps, block.labels].size * rows * vocabulary_size
+        assert size <= max(most, rows * vocabulary_size)
+    assert (seen == 1).all()
+    taken = of_jax.labels_per_block(labels, rows, vocabulary_size, most)
+    assert 1 <= taken <= labels
+    assert taken == 1 or taken * rows * vocabulary_size <= most
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        leaves = torch.utils._pytree.tree_leaves(result)
+        self.size = max([self.size, *(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))])
+        return result
+
+
+def largest_of(jaxpr: Any) -> int:
+    found = max((variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars), default=0)
+    for equation in jaxpr.eqns:
+        for parameter in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                found = max(found, largest_of(inner))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["come true", "do not", "unknown"])
+@pytest.mark.parametrize("twin", SOLVERS)
+def test_no_array_has_the_logits_of_more_than_one_step(twin, kind, monkeypatch):
+    monkeypatch.setattr(of_torch, "SMALL", 1)  # which keeps several steps together where they are few numbers anyway
+    generator = np.random.default_rng(0)
+    many = 500
+    given = operands() | {"weight": generator.normal(size=(many, H)), "bias": generator.normal(size=many)}
+    given["label_bias"] = None
+    weights, cotangent = weights_and_cotangent(kind)
+    if twin == "torch":
+        with Largest() as counted:
+            solve_torch(given, cotangent, weights, None)
+        assert counted.size == K * B * many
+    else:
+        with jax.enable_x64(True):
+            leaves = jax.tree.map(jnp.asarray, learning(given))
+
+            def function(leaves, cotangent):
+                fixed = {"label_bias": None, **on_device(given, weights)}
+                return jax.vjp(lambda leaves: of_jax.symbol_log_probs(**fixed, **leaves), leaves)[1](cotangent)
+
+            assert largest_of(jax.make_jaxpr(function)(leaves, cotangent).jaxpr) == K * B * many
+
+
+@pytest.mark.parametrize("twin", SOLVERS)
+def test_known_weights_spare_a_product(twin):
+    def flops(kind: str) -> int:
+        given, (weights, cotangent) = operands(), weights_and_cotangent(kind)
+        if twin == "torch":
+            return torch_flops(lambda: solve_torch(given, cotangent, weights, None))
+        with jax.enable_x64(True):
+            leaves = jax.tree.map(jnp.asarray, learning(given))
+
+            def function(leaves):
+                fixed = on_device(given, weights)
+                found, back = jax.vjp(lambda leaves: of_jax.symbol_log_probs(**fixed, **leaves), leaves)
+                return found, back(jnp.asarray(cotangent))
+
+            return jax_flops(function, leaves)
+
+    one = 2 * K * B * T * H * V
+    assert flops("come true") == 3 * one
+    assert flops("unknown") == 4 * one

@@ -329,13 +329,19 @@ def main() -> None:
     parser.add_argument("--twins", nargs="+", default=list(TWINS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path(".cache/wordnet"))
-    parser.add_argument("--quick", action="store_true", help="peptides alone, to see that it runs")
+    parser.add_argument("--data", nargs="+", default=["languages", "glosses"], help="of the epochs; also peptides")
+    parser.add_argument("--batches", type=int, default=50, help="of each side, for the epochs")
+    parser.add_argument("--repetitions", type=int, help="of what is not epochs; without it, as each part has them")
     given = parser.parse_args()
     for part, twin in _tasks(given.parts, given.twins):
-        options = {"count": 8, "names": ("peptides",)} if given.quick and part == "epochs" else {}
+        options: dict[str, Any] = {"repetitions": given.repetitions} if given.repetitions else {}
+        if part == "epochs":
+            options = {"count": given.batches, "names": tuple(given.data)}
+        elif part == "memory":
+            options = {}
         result = PARTS[part](twin, given.cache, **options)
         found = json.loads(given.results.read_text()) if given.results.exists() else {}
-        found.setdefault(part, {})[twin] = result
+        found.setdefault(part, {}).setdefault(twin, {}).update(result)
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(found, indent=1) + "\n")
 

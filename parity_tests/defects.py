@@ -76,9 +76,14 @@ def plant(defect: Defect, twin: str, patch: pytest.MonkeyPatch) -> None:
 
 
 def read_step_by_step(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """No defect: have torch's layers read with `step`, as jax's do, so that a defect of a step is one of the whole."""
-    if twin is not torch_twin:
-        return
+    """No defect: have layers read with `step`, and differentiate that, so that a defect of a step is one of the whole."""
+
+    def call(self: Any, row_gates: Any, constant: Any, state: Any) -> Any:
+        def read(state: Any, gates: Any) -> Any:
+            state = self.step(gates[None] if constant is None else gates[None] + constant, state)
+            return state, state[0]
+
+        return jax.lax.scan(read, state, row_gates.swapaxes(0, 1))[1].transpose(1, 2, 0, 3)
 
     def forward(self: Any, row_gates: Any, constant: Any, state: Any) -> Any:
         gates = row_gates[None].expand(len(state[0]), *row_gates.shape)
@@ -89,7 +94,10 @@ def read_step_by_step(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
             outputs.append(state[0])
         return torch.stack(outputs, 2)
 
-    patch.setattr(twin.recurrence.RecurrentLayer, "forward", forward)
+    if twin is torch_twin:
+        patch.setattr(twin.recurrence.RecurrentLayer, "forward", forward)
+    else:
+        patch.setattr(twin.recurrence.RecurrentLayer, "__call__", call)
 
 
 def _step_of(patch: pytest.MonkeyPatch, twin: Any, f: Any, swapped: bool, bias: bool) -> None:
@@ -226,7 +234,7 @@ def _beta_on_y(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     patch.setattr(twin.model.SSVAE, "guide", guide)
 
 
-def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
+def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
     with pyro.plate("rows", len(x)):
         with poutine.mask(mask=row_mask):
             with poutine.scale(scale=beta):
@@ -235,7 +243,7 @@ def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any
         pyro.sample("x", self.decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
 
 
-def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
+def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
     with pyro.plate("rows", len(x)), poutine.mask(mask=row_mask):
         if y is None:
             with poutine.scale(scale=beta):
@@ -243,7 +251,7 @@ def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any
         pyro.sample("z", self.latent_encoder(features, self.one_hot(y), noise))
 
 
-def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
+def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
     decoder = nnx_module("decoder", self.decoder)
     with numpyro.plate("rows", len(x)):
         with handlers.mask(mask=row_mask):
@@ -253,7 +261,7 @@ def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, 
         numpyro.sample("x", decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
 
 
-def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, _: float) -> None:
+def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
     classifier = nnx_module("classifier", self.classifier)
     latent_encoder = nnx_module("latent_encoder", self.latent_encoder)
     with numpyro.plate("rows", len(x)), handlers.mask(mask=row_mask):

@@ -41,9 +41,10 @@ def test_nothing_is_found_where_nothing_is_planted(check: Check) -> None:
     check(climb(problem(), *pair("none"), RUNGS))
 
 
-def test_nor_where_torch_reads_step_by_step(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_step_by_step(monkeypatch, PACKAGES["torch"], ARRAYS["torch"])
-    check(climb(problem(), *pair("torch"), RUNGS))
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_nor_where_a_twin_reads_step_by_step(check: Check, monkeypatch: pytest.MonkeyPatch, twin: str) -> None:
+    read_step_by_step(monkeypatch, PACKAGES[twin], ARRAYS[twin])
+    check(climb(problem(), *pair(twin), RUNGS))
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def printing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, which also prints."""
 
     def prints(*arguments: Any) -> Any:
-        jax.debug.print("{}", arguments[1].sum())
+        jax.debug.print("{}", arguments[0].sum())
         return function(*arguments)
 
     return prints
@@ -141,8 +141,8 @@ def computed_by_the_host(gradients: dict[str, jax.Array], clip_norm: float) -> t
     ("place", "planted", "call"),
     [
         (
-            (seqssvae_jax.recurrence, "gru_step"),
-            printing(seqssvae_jax.recurrence.gru_step),
+            (seqssvae_jax.recurrence, "_gates"),
+            printing(seqssvae_jax.recurrence._gates),
             "debug_print|debug_callback",
         ),
         ((seqssvae_jax.optimizers, "clip_gradients"), computed_by_the_host, "pure_callback"),

@@ -19,7 +19,7 @@ from seqssvae.backend import (
     TrainingStep,
     Weights,
 )
-from seqssvae.config import Config
+from seqssvae.config import Config, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 
 END = 3
@@ -42,7 +42,7 @@ class FakeBackend:
         self.config, self.dimensions, self.device = config, dimensions, device
         self.prior = np.log(np.asarray(dimensions.label_prior))
         self.shapes = parameter_shapes(config.model, dimensions.vocabulary_size, len(dimensions.label_prior))
-        seed, precision = config.training.seed, config.training.precision
+        seed, precision = config.training.seed, weight_type(config.training.precision)
         counts = dimensions.vocabulary_size, len(dimensions.label_prior)
         self.weights = initial_weights(config.model, *counts, seed, precision)
         self.moments = {

@@ -293,7 +293,7 @@ def test_samples_are_of_the_label():
 
 
 def test_cross_validation_and_grid_search_work():
-    model = make(epochs=4)
+    model = make(epochs=8)
     assert is_classifier(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -76,7 +76,7 @@ def plant(defect: Defect, twin: str, patch: pytest.MonkeyPatch) -> None:
 
 
 def read_step_by_step(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """No defect: have layers read with `step`, and differentiate that, so that a defect of a step is one of the whole."""
+    """No defect: have layers read with `step`, so that a defect of a step is one of the whole and of its gradient."""
 
     def call(self: Any, row_gates: Any, constant: Any, state: Any) -> Any:
         def read(state: Any, gates: Any) -> Any:

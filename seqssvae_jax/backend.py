@@ -98,7 +98,8 @@ class JaxBackend:
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
         self.device = _device(device)
-        if jax.default_backend() == "cpu" if self.device is None else self.device.platform == "cpu":
+        platform = jax.default_backend() if self.device is None else self.device.platform
+        if platform == "cpu":
             keep_freed_memory()
         use_cache()
         self._announce = Announcer()

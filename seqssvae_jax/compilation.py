@@ -16,6 +16,7 @@ def use_cache() -> None:
 
     `SEQSSVAE_CACHE` in the environment names another directory, or nothing for none.
     """
+    # JAX defines this flag when it is imported and refuses `config.read` for it, so mypy cannot know the attribute
     known = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if known is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

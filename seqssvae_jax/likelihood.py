@@ -1,9 +1,9 @@
 """log p(x_t | x_<t) of the symbols of K labels times B rows over V, without the logits of all of them at once.
 
-Logits are made for a block of positions at a time, which is one step of all labels or of some. On the way forward a
-block leaves nothing but the log-probabilities of its symbols; on the way back its logits are made again, which costs
-one more product of the output layer and spares `K*B*T*V` numbers. The gradient is written by hand:
-`softmax(logits) - one_hot(symbol)`, times that of the result.
+Logits are made for a block of positions at a time, which is one step of all labels or of some. What
+is left of a block are the log-probabilities of its symbols and its share of the gradient, written by hand:
+`softmax(logits) - one_hot(symbol)`, times the weight that an objective gives to the log-probability. Where that weight
+is not known before the way back, the logits are made again there, by one more product of the output layer.
 """
 
 from functools import partial

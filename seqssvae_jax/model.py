@@ -20,6 +20,7 @@ from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_jax.distributions import with_gradient_share
 from seqssvae_jax.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
+from seqssvae_jax.products import Multiplies
 
 
 class SSVAE(nnx.Module):
@@ -59,7 +60,7 @@ class SSVAE(nnx.Module):
         self.latent_encoder = LatentEncoder(config, label_count)
         self.decoder = Decoder(config, vocabulary_size, label_count)
         for _, module in nnx.iter_modules(self):
-            if hasattr(module, "rounding"):
+            if isinstance(module, Multiplies):
                 module.rounding = jnp.bfloat16 if precision == "bf16" else None
         self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, self.precision))
 

@@ -18,7 +18,7 @@ from seqssvae.parameters import GATES, STATES, feature_size
 from seqssvae.vocabulary import PAD, START, UNK
 from seqssvae_jax.distributions import AutoregressiveCategorical, DiagonalNormal
 from seqssvae_jax.likelihood import symbol_log_probs
-from seqssvae_jax.products import Rounding, linear
+from seqssvae_jax.products import Multiplies, linear
 from seqssvae_jax.recurrence import RecurrentLayer, State
 
 Noise = Mapping[str, Array]
@@ -42,11 +42,10 @@ def noise_of_label(noise: Array | None, y: Float[Array, "*#B L"]) -> Array | Non
     return jnp.einsum("bk,kbz->bz", y, noise)
 
 
-class Linear(nnx.Module):
+class Linear(Multiplies):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
@@ -55,7 +54,7 @@ class Linear(nnx.Module):
         return linear(inputs, self.weight[...], self.bias[...], self.rounding)
 
 
-class JointLinear(nnx.Module):
+class JointLinear(Multiplies):
     """`W a + U y + b`: a linear map of `[a, y]` that never concatenates, so that each part keeps its own shape.
 
     Args:
@@ -66,7 +65,6 @@ class JointLinear(nnx.Module):
     """
 
     def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
-        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.label_weight = nnx.Param(jnp.zeros((outputs, label_count)))
         if bias:
@@ -167,11 +165,10 @@ class Encoder(nnx.Module):
         )
 
 
-class Classifier(nnx.Module):
+class Classifier(Multiplies):
     """q(y|x)."""
 
     def __init__(self, model: ModelConfig, label_count: int) -> None:
-        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((label_count, feature_size(model))))
         self.bias = nnx.Param(jnp.zeros(label_count))
 
@@ -211,11 +208,10 @@ class InitialState(nnx.Module):
         return self.output(jnp.tanh(self.hidden(z, y)))
 
 
-class Projection(nnx.Module):
+class Projection(Multiplies):
     """`W a`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        self.rounding: Rounding = None
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
 
     def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:

@@ -5,12 +5,19 @@ all that is not a product stay in float32 ("mixed precision", Micikevicius et al
 """
 
 import jax
+from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 Rounding = DTypeLike | None
 """The type to which operands are rounded; None: they are taken as they are."""
+
+
+class Multiplies(nnx.Module):
+    """A network with matrix products of its own, whose operands are rounded to `rounding`."""
+
+    rounding: Rounding = None
 
 
 def product(left: Array, right: Array, contracted: tuple[int, int] = (1, 0), rounding: Rounding = None) -> Array:

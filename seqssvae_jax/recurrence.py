@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from seqssvae_jax.products import Rounding, linear, product
+from seqssvae_jax.products import Multiplies, Rounding, linear, product
 
 State = tuple[Array, ...]
 
@@ -228,7 +228,7 @@ def _lstm_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> 
 _lstm.defvjp(_lstm_kept, _lstm_backward)
 
 
-class RecurrentLayer(nnx.Module):
+class RecurrentLayer(Multiplies):
     """One layer of one direction.
 
     Args:
@@ -240,7 +240,6 @@ class RecurrentLayer(nnx.Module):
     def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
         gates = (3 if cell == "gru" else 4) * hidden_size
         self.cell = cell
-        self.rounding: Rounding = None
         self.hidden_size = hidden_size
         self.weight_ih = nnx.Param(jnp.zeros((gates, input_size)))
         self.weight_hh = nnx.Param(jnp.zeros((gates, hidden_size)))

@@ -15,6 +15,7 @@ from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_torch.distributions import with_gradient_share
 from seqssvae_torch.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
+from seqssvae_torch.products import Multiplies
 
 
 class SSVAE(nn.Module):
@@ -63,8 +64,8 @@ class SSVAE(nn.Module):
         self.register_buffer("log_prior", torch.tensor(np.log(label_prior)), persistent=False)
         self.to(getattr(torch, weight_type(precision)))
         for module in self.modules():
-            if precision == "bf16" and hasattr(module, "rounding"):
-                setattr(module, "rounding", torch.bfloat16)  # noqa: B010 (which no module of PyTorch's declares)
+            if isinstance(module, Multiplies):
+                module.rounding = torch.bfloat16 if precision == "bf16" else None
         self.set_weights(initial_weights(config, vocabulary_size, label_count, seed, weight_type(precision)))
 
     def model(

@@ -16,7 +16,7 @@ from seqssvae.parameters import GATES, STATES, feature_size
 from seqssvae.vocabulary import PAD, START, UNK
 from seqssvae_torch.distributions import AutoregressiveCategorical, DiagonalNormal
 from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
-from seqssvae_torch.products import Rounding, linear
+from seqssvae_torch.products import Multiplies, linear
 from seqssvae_torch.recurrence import RecurrentLayer, State
 
 Noise = Mapping[str, Tensor]
@@ -40,10 +40,8 @@ def noise_of_label(noise: Tensor | None, y: Float[Tensor, "*#B L"]) -> Tensor | 
     return torch.einsum("bk,kbz->bz", y, noise)
 
 
-class Linear(nn.Module):
+class Linear(Multiplies):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
-
-    rounding: Rounding = None
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -55,7 +53,7 @@ class Linear(nn.Module):
         return linear(inputs, self.weight, self.bias, self.rounding)
 
 
-class JointLinear(nn.Module):
+class JointLinear(Multiplies):
     """`W a + U y + b`: a linear map of `[a, y]` that never concatenates, so that each part keeps its own shape.
 
     Args:
@@ -64,8 +62,6 @@ class JointLinear(nn.Module):
         outputs: Size of the result.
         bias: Whether there is a b.
     """
-
-    rounding: Rounding = None
 
     def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
@@ -173,10 +169,8 @@ class Encoder(nn.Module):
         )
 
 
-class Classifier(nn.Module):
+class Classifier(Multiplies):
     """q(y|x)."""
-
-    rounding: Rounding = None
 
     def __init__(self, model: ModelConfig, label_count: int) -> None:
         super().__init__()
@@ -220,10 +214,8 @@ class InitialState(nn.Module):
         return self.output(torch.tanh(self.hidden(z, y)))
 
 
-class Projection(nn.Module):
+class Projection(Multiplies):
     """`W a`."""
-
-    rounding: Rounding = None
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -78,8 +78,8 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         """The loss, with a gradient: `sum_y q(y|x) (log p(x, y, z) - log q(y, z|x))`.
 
         Pyro's own contracts any number of enumerated sites, and fetches from the device for each term whether all of
-        its probabilities are above 0; this contracts the one that there is, and fetches nothing. Where y is enumerated
-        one label after the other it is Pyro's own that does it.
+        its probabilities are above 0; this contracts y, for programs with the sites of `SSVAE`, and fetches nothing.
+        Where y is enumerated one label after the other it is Pyro's own that does it.
         """
         traces = self._get_traces(model, guide, args, {})
         model_trace, guide_trace = next(traces)

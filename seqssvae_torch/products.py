@@ -6,11 +6,17 @@ all that is not a product stay in float32 ("mixed precision", Micikevicius et al
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Rounding = torch.dtype | None
 """The type to which operands are rounded; None: they are taken as they are."""
+
+
+class Multiplies(nn.Module):
+    """A network with matrix products of its own, whose operands are rounded to `rounding`."""
+
+    rounding: Rounding = None
 
 
 def rounded(values: Tensor, rounding: Rounding) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqssvae_torch.products import Rounding, add_product, linear, rounded
+from seqssvae_torch.products import Multiplies, Rounding, add_product, linear, rounded
 
 State = tuple[Tensor, ...]
 
@@ -251,7 +251,7 @@ class _LSTM(torch.autograd.Function):
         return gradients.rows, gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(Multiplies):
     """One layer of one direction.
 
     Args:
@@ -259,8 +259,6 @@ class RecurrentLayer(nn.Module):
         input_size: Size of what it reads.
         hidden_size: H.
     """
-
-    rounding: Rounding = None
 
     def __init__(self, cell: str, input_size: int, hidden_size: int) -> None:
         super().__init__()

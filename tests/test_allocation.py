@@ -8,7 +8,11 @@ import pytest
 from seqssvae.allocation import keep_freed_memory
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+@pytest.fixture(autouse=True)
+def linux(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
 def test_it_is_done_unless_the_environment_says_otherwise(monkeypatch):
     calls = []
 
@@ -30,4 +34,11 @@ def test_it_is_done_unless_the_environment_says_otherwise(monkeypatch):
 def test_another_c_library_is_left_as_it_is(monkeypatch):
     monkeypatch.delenv("SEQSSVAE_MALLOC", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not keep_freed_memory()
+
+
+def test_another_system_is_left_as_it_is(monkeypatch):
+    monkeypatch.delenv("SEQSSVAE_MALLOC", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("the C library was asked for"))
     assert not keep_freed_memory()

@@ -123,6 +123,18 @@ def test_no_epoch_is_drawn_after_the_last_step(monkeypatch):
     assert drawn == [0]
 
 
+@pytest.mark.parametrize("interval", [0, 2, 5])
+@pytest.mark.parametrize("most", range(1, 9))
+def test_chunks_end_where_an_evaluation_is_due(most, interval):
+    course = Course(make_config(epochs=2, max_steps=4, evaluation_interval=interval), TRAINING)
+    chunks = list(course.chunks(most))
+    assert [placed.step.step for chunk in chunks for placed in chunk.steps] == list(range(4))
+    assert all(0 < len(chunk.steps) <= most for chunk in chunks)
+    ends = [chunk.steps[-1].step.step + 1 for chunk in chunks if chunk.ends_segment]
+    of_epochs = [placed.step.step + 1 for chunk in chunks for placed in chunk.steps if placed.ends_epoch]
+    assert ends == sorted({*([step for step in (2, 4) if interval == 2] if interval else of_epochs), 4})
+
+
 def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
     def rows(seed):
         chunks = list(Course(make_config(seed=seed, epochs=2), TRAINING).chunks(CHUNK))

@@ -2,9 +2,11 @@
 
 A sequence's gates come in two parts that are never added up for all of `(K, B, T)`: `row_gates`, what the symbols of a
 row contribute at each step, the same for every label, and `constant`, what label and z contribute, the same at every
-step. Inside, labels and rows are N = K*B columns and features come first, `(T, H, N)`, so that a step is one matrix
-product for all gates. A step of the way back adds its share to the gradient of the weights, so that the gradients of
-the gates are held for one step at a time.
+step. Inside, features come first, `(T, H, K, B)`, so that a step is one matrix product for all gates, with K*B columns.
+Labels and rows stay two dimensions: what is the same for every label would otherwise be looked up column by column,
+and XLA's loops over columns would not be vector instructions (measured on a CPU: four times as long). A step of the
+way back adds its share to the gradient of the weights, so that the gradients of the gates are held for one step at a
+time.
 
 Labels are explicit here, and not left to `vmap`: the gradient of a weight under `vmap` is one array per label, summed
 up afterwards.
@@ -17,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from seqssvae_jax.products import Multiplies, Rounding, linear, product
 
@@ -64,32 +66,71 @@ class _Setting(NamedTuple):
     """What is known when a program is compiled.
 
     Args:
-        rows: B.
         has_constant: Whether there is a constant.
         rounding: Type to which operands of products are rounded.
     """
 
-    rows: int
     has_constant: bool
     rounding: Rounding
 
 
-def _gates(row_gates: Float[Array, "G B"], constant: Float[Array, "G N"] | None, columns: int) -> Float[Array, "G N"]:
+def _gates(row_gates: Float[Array, "G B"], constant: Float[Array, "G K B"] | None) -> Float[Array, "G #K B"]:
     """Inputs of all gates at one step: those of the rows, for each label, and what is constant."""
-    by_label = row_gates[:, None]
-    shape = len(row_gates), columns // row_gates.shape[1], row_gates.shape[1]
-    if constant is not None:
-        by_label = by_label + constant.reshape(shape)
-    return jnp.broadcast_to(by_label, shape).reshape(len(row_gates), columns)
+    return row_gates[:, None] if constant is None else row_gates[:, None] + constant
 
 
-def _sum_labels(gates: Float[Array, "G N"], rows: int) -> Float[Array, "G B"]:
-    return gates.reshape(len(gates), -1, rows).sum(1)
+def _before(
+    first: Float[Array, "H K B"], outputs: Float[Array, "T H K B"], step: Int[Array, ""]
+) -> Float[Array, "H K B"]:
+    """The state that a step started from."""
+    last = jax.lax.dynamic_index_in_dim(outputs, jnp.maximum(step - 1, 0), keepdims=False)
+    return jnp.where(step == 0, first, last)
 
 
-def _before(first: Float[Array, "H N"], outputs: Float[Array, "T H N"]) -> Float[Array, "T H N"]:
-    """The state that each step started from."""
-    return jnp.concatenate([first[None], outputs[:-1]])
+class _Totals(NamedTuple):
+    """Gradients that are added up over steps, gate by gate: to put all gates together would copy them at every step.
+
+    Args:
+        weights: Of `W`, each `(H, H)`.
+        constants: Of what is constant, each `(H, K, B)`; None for nothing.
+    """
+
+    weights: tuple[Array, ...]
+    constants: tuple[Array, ...] | None
+
+    @classmethod
+    def zero(cls, weight_hh: Float[Array, "G H"], hidden: Float[Array, "H K B"], has_constant: bool) -> "_Totals":
+        """Nothing yet."""
+        count = len(weight_hh) // len(hidden)
+        weights = (jnp.zeros((len(hidden), len(hidden)), weight_hh.dtype),) * count
+        return cls(weights, (jnp.zeros_like(hidden),) * count if has_constant else None)
+
+    def add(
+        self, recurrent: tuple[Array, ...], gates: tuple[Array, ...], hidden: Float[Array, "H K B"], rounding: Rounding
+    ) -> "_Totals":
+        """With the share of a step that started from `hidden`: of `W h`, gate by gate, and of the gates."""
+        columns, parts = hidden.reshape(len(hidden), -1), [part.reshape(len(part), -1) for part in recurrent]
+        shares = [product(part, columns, (1, 1), rounding) for part in parts]
+        weights = tuple(total + share for total, share in zip(self.weights, shares, strict=True))
+        if self.constants is None:
+            return _Totals(weights, None)
+        return _Totals(weights, tuple(total + gate for total, gate in zip(self.constants, gates, strict=True)))
+
+    def together(self) -> tuple[Float[Array, "G H"], Float[Array, "G K B"] | None]:
+        """Of all gates, one behind the other."""
+        constant = None if self.constants is None else jnp.concatenate(self.constants)
+        return jnp.concatenate(self.weights), constant
+
+
+def _of_state(weight_hh: Float[Array, "G H"], recurrent: tuple[Array, ...], rounding: Rounding) -> Array:
+    """Gradient of the state `(H, K, B)`, from those of `W h`."""
+    weights = jnp.split(weight_hh.T, len(recurrent), 1)
+    parts = [product(weight, part, rounding=rounding) for weight, part in zip(weights, recurrent, strict=True)]
+    return sum(parts[1:], parts[0])
+
+
+def _of_rows(gates: tuple[Float[Array, "T H B"], ...]) -> Float[Array, "T G B"]:
+    return jnp.concatenate(gates, 1)
 
 
 def _gru_forward(
@@ -98,11 +139,11 @@ def _gru_forward(
     """Outputs, and r, u, n and `W_n h + bias_n`, of every step."""
 
     def read(hidden: Array, row_gates: Array) -> tuple[Array, tuple[Array, ...]]:
-        reset_in, update_in, candidate_in = jnp.split(_gates(row_gates, constant, hidden.shape[1]), 3)
+        reset_in, update_in, candidate_in = jnp.split(_gates(row_gates, constant), 3)
         reset_h, update_h, candidate_h = jnp.split(product(weight_hh, hidden, rounding=setting.rounding), 3)
         reset = jax.nn.sigmoid(reset_in + reset_h)
         update = jax.nn.sigmoid(update_in + update_h)
-        inner = candidate_h + bias_n[:, None]
+        inner = candidate_h + bias_n[:, None, None]
         candidate = jnp.tanh(candidate_in + reset * inner)
         hidden = candidate + update * (hidden - candidate)
         return hidden, (hidden, reset, update, candidate, inner)
@@ -113,12 +154,12 @@ def _gru_forward(
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _gru(
     row_gates: Float[Array, "T G B"],
-    constant: Float[Array, "G N"] | None,
-    hidden: Float[Array, "H N"],
+    constant: Float[Array, "G K B"] | None,
+    hidden: Float[Array, "H K B"],
     weight_hh: Float[Array, "G H"],
     bias_n: Float[Array, "H"],
     setting: _Setting,
-) -> Float[Array, "T H N"]:
+) -> Float[Array, "T H K B"]:
     """`gru_step` over a sequence."""
     return _gru_forward(row_gates, constant, hidden, weight_hh, bias_n, setting)[0]
 
@@ -131,28 +172,27 @@ def _gru_kept(
 
 
 def _gru_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> tuple[Array | None, ...]:
-    (outputs, reset, update, candidate, inner), hidden, weight_hh = residuals
+    (outputs, *activations), first, weight_hh = residuals
 
-    def unread(carried: tuple, step: tuple[Array, ...]) -> tuple[tuple, tuple[Array, Array]]:
-        grad_hidden, grad_weight, grad_constant = carried
-        grad_output, hidden, reset, update, candidate, inner = step
+    def unread(carried: tuple[Array, _Totals], step: tuple[Array, ...]) -> tuple[tuple[Array, _Totals], tuple]:
+        grad_hidden, totals = carried
+        place, grad_output, reset, update, candidate, inner = step
+        hidden = _before(first, outputs, place)
         grad_hidden = grad_hidden + grad_output
         grad_candidate = grad_hidden * (1 - update) * (1 - candidate * candidate)
         grad_update = grad_hidden * (hidden - candidate) * update * (1 - update)
         grad_inner = grad_candidate * reset
         grad_reset = grad_candidate * inner * reset * (1 - reset)
-        recurrent = jnp.concatenate([grad_reset, grad_update, grad_inner])
-        gates = jnp.concatenate([grad_reset, grad_update, grad_candidate])
-        grad_hidden = grad_hidden * update + product(weight_hh, recurrent, (0, 0), setting.rounding)
-        grad_weight = grad_weight + product(recurrent, hidden, (1, 1), setting.rounding)
-        grad_constant = None if grad_constant is None else grad_constant + gates
-        return (grad_hidden, grad_weight, grad_constant), (_sum_labels(gates, setting.rows), grad_inner.sum(1))
+        recurrent, gates = (grad_reset, grad_update, grad_inner), (grad_reset, grad_update, grad_candidate)
+        grad_hidden = grad_hidden * update + _of_state(weight_hh, recurrent, setting.rounding)
+        totals = totals.add(recurrent, gates, hidden, setting.rounding)
+        return (grad_hidden, totals), (tuple(gate.sum(1) for gate in gates), grad_inner.sum((1, 2)))
 
-    zero_gates = jnp.zeros((len(weight_hh), hidden.shape[1]), hidden.dtype) if setting.has_constant else None
-    steps = grad_outputs, _before(hidden, outputs), reset, update, candidate, inner
-    first = jnp.zeros_like(hidden), jnp.zeros_like(weight_hh), zero_gates
-    (grad_hidden, grad_weight, grad_constant), (grad_rows, grad_bias) = jax.lax.scan(unread, first, steps, reverse=True)
-    return grad_rows, grad_constant, grad_hidden, grad_weight, grad_bias.sum(0)
+    start = jnp.zeros_like(first), _Totals.zero(weight_hh, first, setting.has_constant)
+    steps = jnp.arange(len(outputs)), grad_outputs, *activations
+    (grad_hidden, totals), (grad_rows, grad_bias) = jax.lax.scan(unread, start, steps, reverse=True)
+    grad_weight, grad_constant = totals.together()
+    return _of_rows(grad_rows), grad_constant, grad_hidden, grad_weight, grad_bias.sum(0)
 
 
 _gru.defvjp(_gru_kept, _gru_backward)
@@ -165,7 +205,7 @@ def _lstm_forward(
 
     def read(state: tuple[Array, Array], row_gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         hidden, cell = state
-        gates = _gates(row_gates, constant, hidden.shape[1]) + product(weight_hh, hidden, rounding=setting.rounding)
+        gates = _gates(row_gates, constant) + product(weight_hh, hidden, rounding=setting.rounding)
         enter, forget, value, leave = jnp.split(gates, 4)
         enter, forget, leave = jax.nn.sigmoid(enter), jax.nn.sigmoid(forget), jax.nn.sigmoid(leave)
         value = jnp.tanh(value)
@@ -179,12 +219,12 @@ def _lstm_forward(
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _lstm(
     row_gates: Float[Array, "T G B"],
-    constant: Float[Array, "G N"] | None,
-    hidden: Float[Array, "H N"],
-    cell: Float[Array, "H N"],
+    constant: Float[Array, "G K B"] | None,
+    hidden: Float[Array, "H K B"],
+    cell: Float[Array, "H K B"],
     weight_hh: Float[Array, "G H"],
     setting: _Setting,
-) -> Float[Array, "T H N"]:
+) -> Float[Array, "T H K B"]:
     """`lstm_step` over a sequence."""
     return _lstm_forward(row_gates, constant, hidden, cell, weight_hh, setting)[0]
 
@@ -197,32 +237,30 @@ def _lstm_kept(
 
 
 def _lstm_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> tuple[Array | None, ...]:
-    (outputs, cells, enter, forget, value, leave), hidden, cell, weight_hh = residuals
+    (outputs, cells, *activations), first, first_cell, weight_hh = residuals
 
-    def unread(carried: tuple, step: tuple[Array, ...]) -> tuple[tuple, Array]:
-        grad_hidden, grad_cell, grad_weight, grad_constant = carried
-        grad_output, hidden, before, after, enter, forget, value, leave = step
-        shown = jnp.tanh(after)
+    def unread(carried: tuple[Array, Array, _Totals], step: tuple[Array, ...]) -> tuple[tuple, tuple[Array, ...]]:
+        grad_hidden, grad_cell, totals = carried
+        place, grad_output, after, enter, forget, value, leave = step
+        before, shown = _before(first_cell, cells, place), jnp.tanh(after)
         grad_hidden = grad_hidden + grad_output
         grad_cell = grad_cell + grad_hidden * leave * (1 - shown * shown)
-        gates = jnp.concatenate(
-            [
-                grad_cell * value * enter * (1 - enter),
-                grad_cell * before * forget * (1 - forget),
-                grad_cell * enter * (1 - value * value),
-                grad_hidden * shown * leave * (1 - leave),
-            ]
+        gates = (
+            grad_cell * value * enter * (1 - enter),
+            grad_cell * before * forget * (1 - forget),
+            grad_cell * enter * (1 - value * value),
+            grad_hidden * shown * leave * (1 - leave),
         )
-        grad_hidden = product(weight_hh, gates, (0, 0), setting.rounding)
-        grad_weight = grad_weight + product(gates, hidden, (1, 1), setting.rounding)
-        grad_constant = None if grad_constant is None else grad_constant + gates
-        return (grad_hidden, grad_cell * forget, grad_weight, grad_constant), _sum_labels(gates, setting.rows)
+        grad_hidden = _of_state(weight_hh, gates, setting.rounding)
+        totals = totals.add(gates, gates, _before(first, outputs, place), setting.rounding)
+        return (grad_hidden, grad_cell * forget, totals), tuple(gate.sum(1) for gate in gates)
 
-    zero_gates = jnp.zeros((len(weight_hh), hidden.shape[1]), hidden.dtype) if setting.has_constant else None
-    steps = grad_outputs, _before(hidden, outputs), _before(cell, cells), cells, enter, forget, value, leave
-    first = jnp.zeros_like(hidden), jnp.zeros_like(cell), jnp.zeros_like(weight_hh), zero_gates
-    (grad_hidden, grad_cell, grad_weight, grad_constant), grad_rows = jax.lax.scan(unread, first, steps, reverse=True)
-    return grad_rows, grad_constant, grad_hidden, grad_cell, grad_weight
+    zero_totals = _Totals.zero(weight_hh, first, setting.has_constant)
+    start = jnp.zeros_like(first), jnp.zeros_like(first_cell), zero_totals
+    steps = jnp.arange(len(outputs)), grad_outputs, cells, *activations
+    (grad_hidden, grad_cell, totals), grad_rows = jax.lax.scan(unread, start, steps, reverse=True)
+    grad_weight, grad_constant = totals.together()
+    return _of_rows(grad_rows), grad_constant, grad_hidden, grad_cell, grad_weight
 
 
 _lstm.defvjp(_lstm_kept, _lstm_backward)
@@ -273,16 +311,11 @@ class RecurrentLayer(Multiplies):
             constant: What label and z contribute, the same at all steps; None for nothing.
             state: First states, each of shape `(K, B, H)`.
         """
-        labels, rows, _ = state[0].shape
         gates = row_gates.transpose(1, 2, 0)
-        constant, *states = (None if part is None else _columns(part) for part in (constant, *state))
-        setting = _Setting(rows, constant is not None, self.rounding)
+        constant, *states = (None if part is None else part.transpose(2, 0, 1) for part in (constant, *state))
+        setting = _Setting(constant is not None, self.rounding)
         if self.cell == "gru":
             outputs = _gru(gates, constant, *states, self.weight_hh[...], self.bias_n[...], setting)
         else:
             outputs = _lstm(gates, constant, *states, self.weight_hh[...], setting)
-        return outputs.reshape(*outputs.shape[:2], labels, rows).transpose(2, 3, 0, 1)
-
-
-def _columns(values: Float[Array, "K B F"]) -> Float[Array, "F N"]:
-    return values.reshape(-1, values.shape[-1]).T
+        return outputs.transpose(2, 3, 0, 1)

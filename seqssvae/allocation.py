@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 """Names of glibc's `mallopt` parameters (malloc.h)."""
 
 
@@ -13,7 +13,9 @@ def keep_freed_memory() -> bool:
 
     A training step allocates and frees the same large arrays every time. By default glibc returns arrays of over 32 MiB
     (or more than lies at the heap's end) at once, and the kernel then hands out every page anew and zeroed, which takes
-    a fifth of a step on a CPU. The process's peak is the same; what it holds between steps is more.
+    a fifth of a step on a CPU. The process's peak is the same; what it holds between steps is more. Threads get no
+    heaps of their own from then on: those give every large array back whatever they are told, and a framework whose
+    threads allocate (JAX) would gain nothing.
 
     Returns:
         Whether it was done: only where the C library is glibc, and not where the environment has `SEQSSVAE_MALLOC=0`.
@@ -24,4 +26,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
+    settings = (_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_ARENA_MAX, 1)
+    return all([bool(mallopt(*setting)) for setting in settings])

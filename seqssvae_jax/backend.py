@@ -97,10 +97,9 @@ class JaxBackend:
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
+        if device in (None, "cpu"):
+            keep_freed_memory()  # before JAX is asked for its devices: then its threads start, with heaps of their own
         self.device = _device(device)
-        platform = jax.default_backend() if self.device is None else self.device.platform
-        if platform == "cpu":
-            keep_freed_memory()
         use_cache()
         self._announce = Announcer()
         with self._precision(), jax.default_device(self.device):

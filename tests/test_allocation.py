@@ -1,6 +1,7 @@
 """The C library's settings."""
 
 import ctypes
+import subprocess
 import sys
 
 import pytest
@@ -28,7 +29,7 @@ def test_it_is_done_unless_the_environment_says_otherwise(monkeypatch):
     assert calls == []
     monkeypatch.delenv("SEQSSVAE_MALLOC")
     assert keep_freed_memory()
-    assert calls == [(-3, 1 << 30), (-1, (1 << 31) - 1)]
+    assert calls == [(-3, 1 << 30), (-1, (1 << 31) - 1), (-8, 1)]
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch):
@@ -42,3 +43,30 @@ def test_another_system_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("the C library was asked for"))
     assert not keep_freed_memory()
+
+
+STEPS = """
+import resource
+import numpy as np
+from seqssvae.allocation import keep_freed_memory
+from seqssvae.backend import Batch, Dimensions, TrainingStep
+from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
+from seqssvae_{twin}.backend import {Twin}Backend
+sizes = dict(embedding_size=8, hidden_size=128)
+config = Config(model=ModelConfig(encoder=EncoderConfig(**sizes), decoder=DecoderConfig(conditioning="init", **sizes)))
+backend = {Twin}Backend(config, Dimensions(20, (1 / 32,) * 32))
+rows = np.full((128, 6), 5, np.int32)
+batch = Batch(rows, np.full(128, -1, np.int32), np.ones(128, bool), np.arange(128, dtype=np.int32))
+for step in range(1, 13):  # the first ones are the heap growing
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    float(backend.train([TrainingStep(None, batch, 1.0, 1e-3, step)])[0].loss)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before if keep_freed_memory() else 0)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_a_step_takes_no_new_pages_from_the_kernel(twin):
+    program = STEPS.format(twin=twin, Twin=twin.capitalize())
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(found.stdout.split()[-1]) < 2000  # a step's arrays take 60 MB, so 15,000 pages

@@ -51,7 +51,7 @@ def dataset(name: str, cache: Path) -> Dataset:
     ids = {symbol: place for place, symbol in enumerate(sorted({symbol for text in texts for symbol in text}), start=4)}
     rows = [np.array([*(ids[symbol] for symbol in text), 3], np.int32) for text in texts]
     labels, size = (2, 64) if name == "peptides" else (12, 64)
-    return Dataset(rows, Sizes(labels, size, 0, len(ids) + 4), 8)
+    return Dataset(rows, Sizes(labels, size, 0, len(ids) + 4), 12)
 
 
 def ours_batches(data: Dataset) -> dict[int, tuple[np.ndarray, float]]:

@@ -117,9 +117,7 @@ class EncoderTower(nnx.Module):
         layer: RecurrentLayer, direction: str, states: Float[Array, "B T I"], lengths: Int[Array, "B"]
     ) -> Float[Array, "B T H"]:
         backwards = direction == "right_to_left"
-        gates = layer.project(states)
-        if backwards:
-            gates = reverse_rows(gates, lengths)
+        gates = layer.project(reverse_rows(states, lengths) if backwards else states)
         outputs = layer(gates, None, layer.zero_state(1, len(states)))[0]
         return reverse_rows(outputs, lengths) if backwards else outputs
 

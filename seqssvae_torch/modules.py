@@ -120,9 +120,7 @@ class EncoderTower(nn.Module):
     ) -> Float[Tensor, "B T H"]:
         assert isinstance(layer, RecurrentLayer)
         backwards = direction == "right_to_left"
-        gates = layer.project(states)
-        if backwards:
-            gates = reverse_rows(gates, lengths)
+        gates = layer.project(reverse_rows(states, lengths) if backwards else states)
         outputs = layer(gates, None, layer.zero_state(1, len(states)))[0]
         return reverse_rows(outputs, lengths) if backwards else outputs
 

@@ -101,16 +101,22 @@ class _Gradients:
     """
 
     def __init__(self, like: Tensor, steps: int, size: int, inner: int, rows: int, has_constant: bool) -> None:
-        self.all = like.new_empty(size, like.shape[1])
-        self.gates = self.all[inner:]
+        self.inner = inner
         self.rows = like.new_empty(steps, size, rows)
-        self.constant = torch.zeros_like(self.gates) if has_constant else None
+        self.one_label = like.shape[1] == rows
+        self.columns = like.new_empty(0 if self.one_label else size, like.shape[1])
+        self.constant = like.new_zeros(size - inner, like.shape[1]) if has_constant else None
+
+    def of(self, step: int) -> Tensor:
+        """Where the gradient of a step is to be written: that of the rows itself, if there is one label."""
+        return self.rows[step] if self.one_label else self.columns
 
     def add(self, step: int) -> None:
-        """Take what stands in `all` as the gradient of this step."""
-        torch.sum(self.all.unflatten(1, (-1, self.rows.shape[2])), 1, out=self.rows[step])
+        """Take what was written as the gradient of this step."""
+        if not self.one_label:
+            torch.sum(self.columns.unflatten(1, (-1, self.rows.shape[2])), 1, out=self.rows[step])
         if self.constant is not None:
-            self.constant.add_(self.gates)
+            self.constant.add_(self.of(step)[self.inner :])
 
 
 class _GRU(torch.autograd.Function):
@@ -158,12 +164,12 @@ class _GRU(torch.autograd.Function):
         rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
         transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
-        recurrent = gradients.all[: 3 * size]
-        grad_inner, grad_reset, grad_update, grad_candidate = gradients.all.chunk(4)
         grad_hidden = torch.zeros_like(outputs[0])
         through, past = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         for step in reversed(range(steps)):
             inner, reset, update, candidate = activations[step].chunk(4)
+            written = gradients.of(step)
+            grad_inner, grad_reset, grad_update, grad_candidate = written.chunk(4)
             grad_hidden.add_(grad_outputs[0][step])
             torch.mul(grad_hidden, update, out=past)  # h' = n + u (h - n)
             torch.sub(grad_hidden, past, out=through)
@@ -172,7 +178,7 @@ class _GRU(torch.autograd.Function):
             torch.mul(grad_candidate, reset, out=grad_inner)
             torch.mul(grad_candidate, inner, out=through)
             torch.ops.aten.sigmoid_backward.grad_input(through, reset, grad_input=grad_reset)
-            taken = rounded(recurrent, rounding)
+            taken = rounded(written[: 3 * size], rounding)
             add_product(grad_weight, taken, outputs[step].t(), rounding)
             grad_hidden, past = add_product(past, transposed, taken, rounding), grad_hidden
             gradients.add(step)
@@ -228,13 +234,14 @@ class _LSTM(torch.autograd.Function):
         rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
         transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)
-        grad_enter, grad_forget, grad_value, grad_leave = gradients.gates.chunk(4)
         grad_hidden, grad_cell = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[0])
         shown, through = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
         tanh_backward = torch.ops.aten.tanh_backward.grad_input
         for step in reversed(range(steps)):
             enter, forget, value, leave = activations[step].chunk(4)
+            written = gradients.of(step)
+            grad_enter, grad_forget, grad_value, grad_leave = written.chunk(4)
             tanh_of_double(torch.mul(cells[step + 1], 2, out=shown))
             grad_hidden.add_(grad_outputs[0][step])
             sigmoid_backward(torch.mul(grad_hidden, shown, out=through), leave, grad_input=grad_leave)
@@ -244,7 +251,7 @@ class _LSTM(torch.autograd.Function):
             tanh_backward(torch.mul(grad_cell, enter, out=through), value, grad_input=grad_value)
             sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget, grad_input=grad_forget)
             grad_cell.mul_(forget)
-            taken = rounded(gradients.gates, rounding)
+            taken = rounded(written, rounding)
             add_product(grad_weight, taken, outputs[step].t(), rounding)
             add_product(grad_hidden.zero_(), transposed, taken, rounding)
             gradients.add(step)

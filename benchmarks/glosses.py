@@ -28,16 +28,22 @@ def glosses(cache: Path, vocabulary_size: int = 10_000, most: int = 32) -> tuple
         vocabulary_size: V; rarer words become UNK.
         most: Most symbols of a row, END included; longer ones are cut.
     """
-    texts, labels = [], []
-    for line in _lines(_directory(cache)):
-        head, _, gloss = line.partition(" | ")
-        texts.append(re.findall(r"[a-z0-9']+", re.split(r'; "', gloss)[0].lower()) or ["empty"])
-        labels.append(int(head.split(" ", 2)[1]))
+    texts, labels = definitions(cache)
     counts = Counter(word for text in texts for word in text)
     known = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     ids = {word: FIRST_SYMBOL + place for place, word in enumerate(known[: vocabulary_size - FIRST_SYMBOL])}
     rows = [np.array([*(ids.get(word, UNK) for word in text[: most - 1]), END], np.int32) for text in texts]
     return rows, np.array(labels, np.int32)
+
+
+def definitions(cache: Path) -> tuple[list[list[str]], list[int]]:
+    """The words of every definition, and its label."""
+    texts, labels = [], []
+    for line in _lines(_directory(cache)):
+        head, _, gloss = line.partition(" | ")
+        texts.append(re.findall(r"[a-z0-9']+", re.split(r'; "', gloss)[0].lower()) or ["empty"])
+        labels.append(int(head.split(" ", 2)[1]))
+    return texts, labels
 
 
 def _directory(cache: Path) -> Path:

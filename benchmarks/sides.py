@@ -7,7 +7,17 @@ import numpy as np
 
 from benchmarks.sizes import Sizes
 from seqssvae.backend import Batch, Dimensions, TrainingStep, get_backend
-from seqssvae.config import Conditioning, Config, DecoderConfig, EncoderConfig, ModelConfig, Precision, TrainingConfig
+from seqssvae.config import (
+    Conditioning,
+    Config,
+    DecoderConfig,
+    EncoderConfig,
+    EstimatorName,
+    ModelConfig,
+    ObjectiveConfig,
+    Precision,
+    TrainingConfig,
+)
 from seqssvae.vocabulary import PAD
 
 
@@ -23,8 +33,20 @@ def model_config(sizes: Sizes, conditioning: Conditioning = "every_step") -> Mod
 class Ours:
     """One of our twins."""
 
-    def __init__(self, twin: str, sizes: Sizes, conditioning: Conditioning, precision: Precision) -> None:
-        config = Config(model=model_config(sizes, conditioning), training=TrainingConfig(precision=precision))
+    def __init__(
+        self,
+        twin: str,
+        sizes: Sizes,
+        conditioning: Conditioning,
+        precision: Precision,
+        estimator: EstimatorName = "enumerate",
+        k: int = 4,
+    ) -> None:
+        config = Config(
+            model=model_config(sizes, conditioning),
+            objective=ObjectiveConfig(estimator=estimator, k=k),
+            training=TrainingConfig(precision=precision),
+        )
         self.backend = get_backend(twin)(config, Dimensions(sizes.vocabulary, (1 / sizes.labels,) * sizes.labels))
         self.steps = 0
 
@@ -79,10 +101,12 @@ def build(
     conditioning: Conditioning = "every_step",
     precision: Precision = "float32",
     enumerate: str = "parallel",
+    estimator: EstimatorName = "enumerate",
+    k: int = 4,
 ) -> Any:
     """A side with a model of these sizes."""
     if side == "ours":
-        return Ours(twin, sizes, conditioning, precision)
+        return Ours(twin, sizes, conditioning, precision, estimator, k)
     return TorchRecipe(sizes, enumerate) if twin == "torch" else JaxRecipe(sizes)
 
 

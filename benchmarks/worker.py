@@ -53,6 +53,10 @@ class Side:
         self.trainer.step(x, None)
         return _status("VmHWM") - before, before
 
+    def weight_bytes(self) -> int:
+        """Of all weights of our model."""
+        return sum(value.nbytes for value in self.trainer.backend.get_weights().values())
+
     def rate(self, rows: int, inner: int, columns: int) -> float:
         """Floating-point operations per second of this framework's product of that shape: the best of both orders."""
         from benchmarks import sides

@@ -217,8 +217,8 @@ def _mean_for_sum(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 def _entropy_sign(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     original = twin.objectives.negative_elbo
 
-    def negative_elbo(ssvae: Any, rows: Any, beta: Any, features: Any, share: float) -> Any:
-        loss, terms = original(ssvae, rows, beta, features, share)
+    def negative_elbo(ssvae: Any, rows: Any, beta: Any, features: Any, *rest: Any) -> Any:
+        loss, terms = original(ssvae, rows, beta, features, *rest)
         if rows.y is None:
             log_q_y = ssvae.classifier(features).logits
             entropy = -(f.exp(log_q_y) * log_q_y).sum(-1)

@@ -127,6 +127,9 @@ def _build_evaluate(parser: ArgumentParser) -> None:
     _add_run(parser)
     _add_data(parser, labelled=True)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the noise of z.")
+    parser.add_argument(
+        "--importance-samples", type=int, default=0, metavar="P", help="Draws of z for the importance-weighted bound."
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
 
 
@@ -159,6 +162,22 @@ def _build_verify(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
 
 
+def _build_estimators(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str | None, nargs="?", help="The run directory that `seqssvae fit` made.")
+    parser.add_argument(
+        "--config", type=str | None, metavar="FILE", help="In place of a run: YAML file, of which the first weights."
+    )
+    parser.add_argument("--backend", type=str | None, help="torch or jax; without it, the one that trained the run.")
+    _add_device(parser)
+    _add_data(parser, labelled=True)
+    parser.add_argument("--k", nargs="+", type=int, default=[1, 4], help="Labels that top_k sums out, one or more.")
+    parser.add_argument("--rows", type=int | None, help="Rows of the batch; else training.batch_size.")
+    parser.add_argument("--draws", type=int, default=50, help="How often labels are drawn.")
+    parser.add_argument("--repetitions", type=int, default=7, help="How many steps are timed.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the rows and of the noise.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
+
+
 def _build_demo(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
@@ -188,7 +207,7 @@ _BUILDERS: dict[str, _Builder] = {
     "evaluate": (
         _build_evaluate,
         "Tell how well a run does on a TSV file: ELBO, accuracy, confusion.",
-        "RUN --data FILE [--backend B] [--device D] [--seed S] [--json]",
+        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json]",
     ),
     "predict": (
         _build_predict,
@@ -204,6 +223,12 @@ _BUILDERS: dict[str, _Builder] = {
         _build_generate,
         "Print new sequences of one label: sequence, label and log p(x|y,z), a line each.",
         "RUN --label NAME [--count N] [--seed S] [--method sample|greedy|beam] [--max-length N]",
+    ),
+    "estimators": (
+        _build_estimators,
+        "Compare what can be done with a missing label: bias and variance of the gradient, time, memory.",
+        "RUN|--config FILE --data FILE [--backend B] [--device D] [--k K ...] [--rows B] [--draws N] "
+        "[--repetitions N] [--seed S] [--json]",
     ),
     "verify": (
         _build_verify,

@@ -49,6 +49,7 @@ class TrainingStep:
         beta: Weight of the KL of z.
         learning_rate: Step size.
         step: Number of the step, from 0; with the seed it determines the noise.
+        temperature: Of `gumbel_softmax`.
     """
 
     labelled: Batch | None
@@ -56,6 +57,7 @@ class TrainingStep:
     beta: float
     learning_rate: float
     step: int
+    temperature: float = 1.0
 
 
 class GivenRows(NamedTuple):
@@ -168,13 +170,16 @@ class Backend(Protocol):
         """Take these steps in order; batches of consecutive steps may differ in shape."""
         ...
 
-    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+    def differentiate(
+        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+    ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move.
 
         Args:
             labelled: Rows whose label is observed, or None.
-            unlabelled: Rows whose label is summed out, or None. At least one of the two is given.
+            unlabelled: Rows whose label is missing, or None. At least one of the two is given.
             beta: Weight of the KL of z.
+            temperature: Of `gumbel_softmax`.
         """
         ...
 
@@ -184,6 +189,18 @@ class Backend(Protocol):
 
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
+        ...
+
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+        """A lower bound of log p(x), tighter the more draws of z it has: y summed out, z by importance sampling.
+
+        `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y) (Burda et al. 2016).
+
+        Args:
+            batch: The rows.
+            seed: Of the noise of z, with the batch's shape.
+            particles: P.
+        """
         ...
 
     def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
@@ -221,7 +238,7 @@ class Backend(Protocol):
 
     def get_optimizer_state(self) -> Weights:
         """`step` (an integer array of shape `()`), and per weight `NAME.exp_avg` and `NAME.exp_avg_sq` (Adam) or
-        `NAME.momentum` (sgd)."""
+        `NAME.momentum` (sgd); and what `score_function` has learned to expect (`seqssvae.parameters`)."""
         ...
 
     def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:

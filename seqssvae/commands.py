@@ -10,19 +10,23 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from seqssvae.arguments import config_overrides
-from seqssvae.backend import get_backend, installed_backends
-from seqssvae.config import Config, DataConfig
+from seqssvae.backend import Weights, get_backend, installed_backends
+from seqssvae.config import Config, DataConfig, weight_type
 from seqssvae.corpus import Corpus, encode_rows
 from seqssvae.demo import run_demo
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.evaluate import encode, evaluate, generate, predict_proba
 from seqssvae.fit import fit
-from seqssvae.prepare import prepare_files
+from seqssvae.gradients import Setting, choices, compare_estimators, random_batch
+from seqssvae.parameters import initial_weights
+from seqssvae.prepare import prepare_files, prepare_rows
 from seqssvae.report import (
     ProgressBar,
     certificate_tables,
     confusion_table,
     console,
+    estimators_json,
+    estimators_table,
     fit_table,
     metrics_table,
     warn,
@@ -30,7 +34,7 @@ from seqssvae.report import (
 )
 from seqssvae.run import Run, RunWriter, Schema, load_checkpoint, open_run, read_config, refuse_existing
 from seqssvae.run import trained_by as trained_by_twin
-from seqssvae.run_files import read_schema
+from seqssvae.run_files import WEIGHTS, read_schema, read_weights
 from seqssvae.settings import field_paths, from_dict, merge, read_yaml, to_dict
 from seqssvae.storage import write_files
 from seqssvae.tsv import Row, read_rows
@@ -66,10 +70,11 @@ def fit_command(arguments: Namespace) -> None:
 def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
     _check_at_least("--seed", arguments.seed, 0)
+    _check_at_least("--importance-samples", arguments.importance_samples, 0)
     rows, run = _rows_and_run(arguments, labelled=True)
     corpus = encode_rows(rows, run.vocabulary, run.labels, run.config.data, arguments.data)
     warn_of_counts(corpus, run.config.data.max_length)
-    found = evaluate(run.backend, corpus, run.config, seed=arguments.seed)
+    found = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
     if arguments.json:
         report = {
             "run": str(run.path),
@@ -136,6 +141,53 @@ def generate_command(arguments: Namespace) -> None:
         warn(f"{unended} of {len(generated)} sequences have no END within {max_length} symbols (--max-length).")
 
 
+def estimators_command(arguments: Namespace) -> None:
+    """Print what each estimator of a missing label costs and how good its gradient is, as a table or as JSON."""
+    for name, least in {"draws": 2, "repetitions": 1, "seed": 0}.items():
+        _check_at_least(f"--{name}", arguments[name], least)
+    for k in arguments.k:
+        _check_at_least("--k", k, 1)
+    config, schema, weights, corpus, twin = _model_and_rows(arguments)
+    warn_of_counts(corpus, config.data.max_length)
+    size = arguments.rows or config.training.batch_size
+    _check_at_least("--rows", size, 1)
+    batch = random_batch(corpus, size, arguments.seed)
+    setting = Setting(twin, config, schema.dimensions, weights, batch, arguments.device, arguments.seed)
+    chosen = choices(len(schema.labels), sorted(set(arguments.k)))
+    with console(stderr=True).status("starting") as status:
+        found = compare_estimators(setting, chosen, arguments.draws, arguments.repetitions, status.update)
+    title = f"{twin}, {len(schema.labels)} labels, {int(batch.row_mask.sum())} rows of {batch.x.shape[1]} symbols"
+    if arguments.json:
+        print(json.dumps({"title": title, "draws": arguments.draws, "estimators": estimators_json(found)}))
+    else:
+        console().print(estimators_table(found, title, arguments.draws))
+
+
+def _model_and_rows(arguments: Namespace) -> tuple[Config, Schema, Weights, Corpus, str]:
+    """Of a run, or of a configuration with its first weights, for which the file gives symbols and labels."""
+    run, path = arguments.run, arguments.config
+    if (run is None) == (path is None):
+        raise ConfigurationError("seqssvae estimators needs a run directory or --config FILE, one of the two.")
+    if run is None:
+        twin = arguments.backend
+        if twin is None:
+            names = " or ".join(installed_backends())
+            raise ConfigurationError(f"seqssvae estimators --config FILE needs --backend: {names}.")
+        config = from_dict(read_yaml(path), path)
+        config = dataclasses.replace(config, data=_columns(config.data, arguments))
+        rows = read_rows(arguments.data, config.data, labelled=True)
+        prepared = prepare_rows(rows, config, arguments.data)
+        schema = Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior)
+        model, precision = config.model, weight_type(config.training.precision)
+        weights = initial_weights(model, len(schema.vocabulary), len(schema.labels), config.training.seed, precision)
+        return config, schema, weights, prepared.training, twin
+    config, schema = read_config(run), read_schema(run)
+    rows = read_rows(arguments.data, _columns(config.data, arguments), labelled=True)
+    corpus = encode_rows(rows, schema.vocabulary, schema.labels, config.data, arguments.data)
+    weights, _ = read_weights(Path(run) / WEIGHTS, config, schema)
+    return config, schema, weights, corpus, arguments.backend or trained_by_twin(run)
+
+
 def verify_command(arguments: Namespace) -> int:
     """Print how far the twins differ on a run, as tables or as JSON; the status is 1 where they do."""
     _check_at_least("--seed", arguments.seed, 0)
@@ -186,6 +238,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "predict": predict_command,
     "encode": encode_command,
     "generate": generate_command,
+    "estimators": estimators_command,
     "verify": verify_command,
 }
 """By name; what a command returns is the exit status, None being 0."""

@@ -20,6 +20,8 @@ LabelPrior = Literal["uniform", "empirical", "given"]
 Objective = Literal["ssvae", "classifier"]
 Batching = Literal["alternate", "joint"]
 BetaSchedule = Literal["constant", "linear", "cyclical"]
+EstimatorName = Literal["enumerate", "sequential", "top_k", "gumbel_softmax", "score_function"]
+BaselineName = Literal["none", "average", "input"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
 LearningRateSchedule = Literal["constant", "linear", "cosine"]
 StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
@@ -251,6 +253,26 @@ class BetaConfig:
 
 
 @dataclass(frozen=True)
+class TemperatureConfig:
+    """The temperature of `gumbel_softmax` over training steps: it falls by a constant factor a step, then is constant.
+
+    Args:
+        maximum: At the first step.
+        floor: After `steps` steps, above 0 (Jang et al. 2017, section 3, end at .5).
+        steps: Length of the fall, in training steps.
+    """
+
+    maximum: float = 1.0
+    floor: float = 0.5
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        _check_number("objective.temperature.floor", self.floor, 0.0, open_low=True)
+        _check_number("objective.temperature.maximum", self.maximum, self.floor)
+        _check_integer("objective.temperature.steps", self.steps, 1)
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """What is minimised.
 
@@ -264,6 +286,19 @@ class ObjectiveConfig:
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x) (its value is the same): 1, the
             exact gradient; 0, labels alone teach q(y|x), while the encoder it shares with q(z|x,y) learns from all
             rows. A q(y|x) that follows the ELBO leaves classes that are not what best explains the sequences.
+        estimator: What is done with a missing label in training. `enumerate`: all K labels at once, exactly.
+            `sequential`: the same, one label after the other, in the memory of one. `top_k`: exactly over the `k` most
+            probable labels of each row, and one drawn from the others; unbiased. `score_function`: one label drawn
+            (REINFORCE); unbiased. `gumbel_softmax`: one label drawn, through which a gradient is passed as if it were
+            a mixture; biased.
+        k: Labels of `top_k` that are summed out; 0: the least of 1, 2, 4, 8, ... that leaves to the others at most
+            `rest_mass`, decided for each batch.
+        rest_mass: Probability that q(y|x) may leave to the labels that are not summed out, in the mean over a batch.
+        temperature: Of `gumbel_softmax`.
+        baseline: What `score_function` expects of a row: nothing, the `average` of the steps before with decaying
+            weights, or that and a linear function of the row's symbols (`input`).
+        baseline_decay: Weight of what was known before, at each step.
+        num_particles: Draws of z (and of a sampled y) for each row of a step, whose objectives are averaged.
     """
 
     name: Objective = "ssvae"
@@ -272,6 +307,13 @@ class ObjectiveConfig:
     batching: Batching = "joint"
     labelled_ratio: float = 1.0
     label_gradient: float = 1.0
+    estimator: EstimatorName = "enumerate"
+    k: int = 4
+    rest_mass: float = 0.05
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
+    baseline: BaselineName = "input"
+    baseline_decay: float = 0.95
+    num_particles: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("objective.name", self.name, Objective)
@@ -282,6 +324,12 @@ class ObjectiveConfig:
             f"objective.labelled_ratio (with {self.batching} batching)", self.labelled_ratio, 0.0, high, open_low=True
         )
         _check_number("objective.label_gradient", self.label_gradient, 0.0, 1.0)
+        _check_choice("objective.estimator", self.estimator, EstimatorName)
+        _check_integer("objective.k", self.k, 0)
+        _check_number("objective.rest_mass", self.rest_mass, 0.0, 1.0, open_low=True)
+        _check_choice("objective.baseline", self.baseline, BaselineName)
+        _check_number("objective.baseline_decay", self.baseline_decay, 0.0, 0.9999)
+        _check_integer("objective.num_particles", self.num_particles, 1)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ FIELDS = {
     "dropout": ("model.dropout",),
     "word_dropout": ("model.word_dropout",),
     "alpha": ("objective.alpha",),
+    "estimator": ("objective.estimator",),
+    "k": ("objective.k",),
     "learning_rate": ("optimizer.learning_rate",),
     "epochs": ("training.epochs",),
     "max_steps": ("training.max_steps",),
@@ -88,6 +90,9 @@ class SequenceSSVAE(Parameters):
         dropout: Share of embedding and feature entries set to 0 in training.
         word_dropout: Share of the decoder's input symbols replaced by UNK in training.
         alpha: Weight of the classification term.
+        estimator: What is done with a missing label: `enumerate`, `sequential`, `top_k`, `gumbel_softmax` or
+            `score_function`.
+        k: Labels that `top_k` sums out; 0: as many as each batch needs.
         learning_rate: Step size.
         epochs: Most passes over the unlabelled rows.
         max_steps: Most training steps; 0: as `epochs` says.
@@ -127,6 +132,8 @@ class SequenceSSVAE(Parameters):
         dropout: float | None = None,
         word_dropout: float | None = None,
         alpha: float | None = None,
+        estimator: str | None = None,
+        k: int | None = None,
         learning_rate: float | None = None,
         epochs: int | None = None,
         max_steps: int | None = None,
@@ -152,6 +159,8 @@ class SequenceSSVAE(Parameters):
         self.dropout = dropout
         self.word_dropout = word_dropout
         self.alpha = alpha
+        self.estimator = estimator
+        self.k = k
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.max_steps = max_steps

@@ -15,6 +15,7 @@ from seqssvae.metrics import (
     classify_rows,
     elbo_metrics,
     evaluate_rows,
+    importance_bounds,
     label_metrics,
     validation_loss,
 )
@@ -51,7 +52,9 @@ class Generated(NamedTuple):
     ended: bool
 
 
-def evaluate(backend: Backend, corpus: Corpus, config: Config, seed: int = 0) -> CorpusEvaluation:
+def evaluate(
+    backend: Backend, corpus: Corpus, config: Config, seed: int = 0, importance_samples: int = 0
+) -> CorpusEvaluation:
     """Metrics at beta 1 without dropout, y summed out in every row's ELBO; accuracy over the labelled rows.
 
     Args:
@@ -59,6 +62,7 @@ def evaluate(backend: Backend, corpus: Corpus, config: Config, seed: int = 0) ->
         corpus: At least one row.
         config: The model's configuration (objective, batch size, buckets).
         seed: Seed of the noise of z.
+        importance_samples: Draws of z for the importance-weighted bound; 0: it is not computed.
     """
     batches = list(_batches(corpus, config))
     symbols = int(np.sum(corpus.lengths))
@@ -67,6 +71,9 @@ def evaluate(backend: Backend, corpus: Corpus, config: Config, seed: int = 0) ->
     else:
         found = evaluate_rows(backend, batches, len(corpus), seed)
         log_q_y, fields = found.log_q_y, elbo_metrics(found.terms, symbols)
+        if importance_samples:
+            bounds = importance_bounds(backend, batches, len(corpus), seed, importance_samples)
+            fields["importance_bound"] = float(bounds.mean())
     fields |= label_metrics(log_q_y, corpus.y)
     labelled = np.flatnonzero(corpus.y >= 0)
     loss = validation_loss(fields, config.objective)

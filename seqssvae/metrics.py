@@ -27,6 +27,7 @@ class Metrics(NamedTuple):
         kl_y: KL(q(y|x) || p(y)), nats a row (-log p(y) where a label is observed, in training).
         classification: -log q(y|x) of the label, nats a labelled row.
         accuracy: Share of labelled rows whose most probable label is their label; not computed in training.
+        importance_bound: A tighter lower bound of log p(x) than the ELBO, nats a row, where it was asked for.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Metrics(NamedTuple):
     kl_y: float | None = None
     classification: float | None = None
     accuracy: float | None = None
+    importance_bound: float | None = None
 
 
 def _elbo_fields(terms: ELBOTerms, rows: int, symbols: int) -> dict[str, float]:
@@ -109,6 +111,17 @@ def encode_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> F
     for batch in batches:
         embedding = _scatter(embedding, backend.encode(batch.x), batch, row_count)
     return _filled(embedding, row_count)
+
+
+def importance_bounds(
+    backend: Backend, batches: Iterable[Batch], row_count: int, seed: int, particles: int
+) -> Float[np.ndarray, "N"]:
+    """The importance-weighted bound of every row from so many draws of z; other arguments as for `evaluate_rows`."""
+    found: np.ndarray | None = None
+    for index, batch in enumerate(batches):
+        bound = backend.importance_bound(batch, _batch_seed(seed, index), particles)
+        found = _scatter(found, np.asarray(bound, float)[:, None], batch, row_count)
+    return _filled(found, row_count).ravel()
 
 
 def elbo_metrics(terms: ELBOTerms, symbols: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What is drawn at random in one evaluation of the objective, and in which shape.
 
-Noise is data: a twin draws it on its device from the run's seed, a test or the other twin may inject it. It is
-indexed by label, never by slot, and the masks of the decoder's input are shared by all labels.
+Noise is data: a twin draws it on its device from the run's seed, a test or the other twin may inject it. It is indexed
+by label, never by the place that a label has in a computation, and the masks of the decoder's input are shared by all
+labels.
 """
 
 from collections.abc import Mapping
@@ -9,43 +10,57 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from seqssvae.config import ModelConfig
+from seqssvae.config import ModelConfig, ObjectiveConfig
 from seqssvae.parameters import feature_size
+
+SAMPLED = ("top_k", "gumbel_softmax", "score_function")
+"""Estimators that draw labels."""
 
 
 class NoiseSpec(NamedTuple):
     """How one entry of the noise is drawn.
 
     Args:
-        kind: Standard normal values, or booleans that are True (keep) with probability `keep`.
+        kind: Standard normal values, standard Gumbel values, or booleans that are True (keep) with probability `keep`.
         shape: Shape of the array.
-        keep: Probability of True; 1 for `normal`.
+        keep: Probability of True; 1 for the others.
     """
 
-    kind: Literal["normal", "keep"]
+    kind: Literal["normal", "gumbel", "keep"]
     shape: tuple[int, ...]
     keep: float = 1.0
 
 
 def noise_specs(
-    model: ModelConfig, label_count: int | None, rows: int, time_steps: int, training: bool = True
+    model: ModelConfig,
+    label_count: int | None,
+    rows: int,
+    time_steps: int,
+    training: bool = True,
+    objective: ObjectiveConfig | None = None,
 ) -> dict[str, NoiseSpec]:
     """Name, shape and distribution of all that is drawn for one batch.
 
     Args:
         model: The networks.
-        label_count: K where y is summed out, None where it is observed.
+        label_count: K where y is missing, None where it is observed.
         rows: B.
         time_steps: T.
         training: Whether dropout and word dropout are on.
+        objective: Says whether labels are drawn, and how many draws there are of each row; None: none, and one.
 
     Returns:
-        `z`, of shape `(K, B, Z)` or `(B, Z)`; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
+        `z`, of shape `(K, B, Z)` or `(B, Z)`; where missing labels are drawn `y`, of shape `(B, K)`: with this noise
+        added to log q(y|x), the greatest is the label drawn (Gumbel 1954); `P` draws (`num_particles`) of these two
+        have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
         shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)` and `decoder.embedding` of shape `(B, T, E)`; with
         word dropout `word_dropout` of shape `(B, T)`. An entry whose rate is 0 is left out.
     """
     labels = () if label_count is None else (label_count,)
-    specs = {"z": NoiseSpec("normal", (*labels, rows, model.latent_size))}
+    particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
+    specs = {"z": NoiseSpec("normal", (*particles, *labels, rows, model.latent_size))}
+    if label_count is not None and objective is not None and objective.estimator in SAMPLED:
+        specs["y"] = NoiseSpec("gumbel", (*particles, rows, label_count))
     if training and model.dropout > 0:
         keep = 1.0 - model.dropout
         for tower in range(2 if model.encoder.separate else 1):
@@ -62,6 +77,10 @@ def draw_noise(specs: Mapping[str, NoiseSpec], generator: np.random.Generator) -
     """Draw with NumPy what `noise_specs` lists, in float64, to give it to a twin or to both."""
     noise: dict[str, np.ndarray] = {}
     for name, spec in specs.items():
-        values = generator.normal(size=spec.shape) if spec.kind == "normal" else generator.random(spec.shape)
-        noise[name] = values if spec.kind == "normal" else values < spec.keep
+        if spec.kind == "keep":
+            noise[name] = generator.random(spec.shape) < spec.keep
+        else:
+            noise[name] = (
+                generator.normal(size=spec.shape) if spec.kind == "normal" else generator.gumbel(size=spec.shape)
+            )
     return noise

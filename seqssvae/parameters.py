@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from seqssvae.config import ModelConfig, OptimizerConfig
+from seqssvae.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 
 GATES = {"gru": 3, "lstm": 4}
 """Gates per cell, stacked in PyTorch's order: r, z, n for GRU and i, f, g, o for LSTM."""
@@ -151,3 +151,15 @@ def optimizer_shapes(optimizer: OptimizerConfig, weights: Mapping[str, Shape]) -
     shapes: dict[str, Shape] = {"step": ()}
     shapes.update({f"{name}.{average}": shape for name, shape in weights.items() for average in averages})
     return shapes
+
+
+def baseline_shapes(objective: ObjectiveConfig, vocabulary_size: int) -> dict[str, Shape]:
+    """Name and shape of every array of what `score_function` has learned to expect; they go with the optimiser's state.
+
+    `baseline.average` and `baseline.mass` are a decaying sum and the sum of its weights; `baseline.symbols` is what
+    each occurrence of a symbol adds.
+    """
+    if objective.estimator != "score_function" or objective.baseline == "none":
+        return {}
+    shapes: dict[str, Shape] = {"baseline.average": (), "baseline.mass": ()}
+    return {**shapes, "baseline.symbols": (vocabulary_size,)} if objective.baseline == "input" else shapes

@@ -13,11 +13,15 @@ from seqssvae.corpus import Corpus
 from seqssvae.evaluate import CorpusEvaluation
 from seqssvae.experiment import Side
 from seqssvae.fit import FitResult, Observer, Record, TrainingState
+from seqssvae.gradients import Figures, Quality
 from seqssvae.metrics import Metrics
 from seqssvae.verify import TWINS, Certificate, Comparison
 
 PIPE_WIDTH = 110
 """Columns of a table that is not printed on a terminal."""
+
+EXACT = 1e-4
+"""A gradient that differs by less, relative to its norm, differs by rounding."""
 
 _UNITS = {
     "elbo": "nats a row",
@@ -121,6 +125,8 @@ def metrics_table(metrics: Metrics) -> Table:
     table.add_column("unit")
     for name, unit in _UNITS.items():
         table.add_row(name, _number(getattr(metrics, name)), unit)
+    if metrics.importance_bound is not None:
+        table.add_row("importance_bound", _number(metrics.importance_bound), "nats a row")
     return table
 
 
@@ -169,6 +175,42 @@ def certificate_tables(certificate: Certificate) -> list[Table]:
 def _add_comparison(table: Table, term: str, one: Comparison) -> None:
     numbers = *(f"{value:.6g}" for value in one.values), f"{one.absolute:.1e}", f"{one.relative:.1e}"
     table.add_row(Text(term), *numbers, f"{one.bound:.0e}", "ok" if one.holds else "DIFFERS")
+
+
+def estimators_table(found: Sequence[Figures], title: str, draws: int) -> Table:
+    """What each estimator of a missing label costs, and how good its gradient is."""
+    caption = f"bias and deviation of the gradient relative to its norm, from {draws} draws of the labels"
+    table = Table(title=title, caption=caption)
+    for name in ("estimator", "decoder passes", "bias", "deviation", "bias, q(y|x)", "deviation, q(y|x)", "ms", "MB"):
+        table.add_column(name, justify="left" if name == "estimator" else "right")
+    for one in found:
+        qualities = [text for quality in (one.every_weight, one.classifier) for text in _quality(quality)]
+        memory = "-" if one.megabytes is None else f"{one.megabytes:.0f}"
+        table.add_row(str(one.choice), str(one.passes), *qualities, f"{one.milliseconds[0]:.0f}", memory)
+    return table
+
+
+def _quality(quality: Quality) -> tuple[str, str]:
+    if quality.deviation < EXACT:
+        return ("0" if quality.bias < EXACT else f"{quality.bias:.2g}"), "0"
+    bias = f"{quality.bias:.2g}" if quality.bias > 2 * quality.chance else f"below {2 * quality.chance:.1g}"
+    return bias, f"{quality.deviation:.2g}"
+
+
+def estimators_json(found: Sequence[Figures]) -> list[dict[str, object]]:
+    """The same as an entry for each estimator."""
+    return [
+        {
+            "estimator": str(one.choice),
+            "decoder_passes": one.passes,
+            "every_weight": one.every_weight._asdict(),
+            "classifier": one.classifier._asdict(),
+            "milliseconds": one.milliseconds[0],
+            "quartiles": list(one.milliseconds[1:]),
+            "megabytes": one.megabytes,
+        }
+        for one in found
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""What changes over training steps: the weight of the KL of z, and the step size. Pure functions of the step."""
+"""What changes over training steps: the weight of the KL of z, a temperature, the step size; functions of the step."""
 
 import math
 
-from seqssvae.config import BetaConfig, OptimizerConfig
+from seqssvae.config import BetaConfig, OptimizerConfig, TemperatureConfig
 
 
 def beta_at(beta: BetaConfig, step: int) -> float:
@@ -26,6 +26,24 @@ def beta_at(beta: BetaConfig, step: int) -> float:
         return beta.maximum
     progress = step / beta.steps if beta.schedule == "linear" else 2 * (step % beta.steps) / beta.steps
     return min(beta.floor + (beta.maximum - beta.floor) * min(progress, 1.0), beta.maximum)
+
+
+def temperature_at(temperature: TemperatureConfig, step: int) -> float:
+    """The temperature of `gumbel_softmax`: `maximum (floor / maximum)^(step / steps)`, and at least `floor`.
+
+    Args:
+        temperature: The schedule.
+        step: Number of the training step, from 0.
+
+    References:
+        Jang et al. 2017, Categorical Reparameterization with Gumbel-Softmax, section 4, https://arxiv.org/abs/1611.01144.
+
+    Example:
+        >>> temperature_at(TemperatureConfig(maximum=1.0, floor=0.25, steps=2), step=1)
+        0.5
+    """
+    fallen = min(step / temperature.steps, 1.0)
+    return max(temperature.maximum * (temperature.floor / temperature.maximum) ** fallen, temperature.floor)
 
 
 def learning_rate_at(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:

@@ -24,19 +24,21 @@ from seqssvae.backend import (
     TrainingStep,
     Weights,
 )
-from seqssvae.config import Config
+from seqssvae.config import Config, ObjectiveConfig
 from seqssvae.errors import ConfigurationError
+from seqssvae.labels import candidates, least_k
 from seqssvae.noise import NoiseSpec, noise_specs
+from seqssvae.parameters import baseline_shapes, check_weights
 from seqssvae.vocabulary import PAD
-from seqssvae_jax import objectives
+from seqssvae_jax import baselines, objectives
 from seqssvae_jax.compilation import Announcer, use_cache
 from seqssvae_jax.dispatch import entry, of_one_shape, stack
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import Noise
-from seqssvae_jax.objectives import Rows
+from seqssvae_jax.objectives import Estimator, Rows
 from seqssvae_jax.optimizers import Optimizer, OptimizerState
 
-_TRAINING, _EVALUATION, _GENERATION = range(3)
+_TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
 
 
@@ -46,10 +48,12 @@ class TrainState(NamedTuple):
     Args:
         weights: All weights by name.
         optimizer: The optimiser's state.
+        baseline: What `score_function` has learned to expect; empty for other estimators.
     """
 
     weights: dict[str, Array]
     optimizer: OptimizerState
+    baseline: baselines.State
 
 
 class _Arrays(NamedTuple):
@@ -67,6 +71,7 @@ class _StepInputs(NamedTuple):
     unlabelled: _Arrays | None
     beta: Any
     learning_rate: Any
+    temperature: Any
     stream: Any
 
 
@@ -112,11 +117,16 @@ class JaxBackend:
             )
             self.optimizer = Optimizer(config.optimizer)
             weights = jax.tree.map(jnp.copy, self.ssvae.parameters())  # a step gives its buffers away
-            self.state = TrainState(weights, self.optimizer.initial_state(weights))
-        self._train = jax.jit(self._drawn_step, donate_argnums=0)
+            shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
+            baseline = {name: jnp.zeros(shape, self.ssvae.precision) for name, shape in shapes.items()}
+            self.state = TrainState(weights, self.optimizer.initial_state(weights), baseline)
+        self._train = jax.jit(self._drawn_step, donate_argnums=0, static_argnames="k")
         self._train_several = jax.jit(self._drawn_steps, donate_argnums=0)
-        self._train_on = jax.jit(self.step, donate_argnums=0)
-        self._differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
+        self._train_on = jax.jit(self.step, donate_argnums=0, static_argnames="k")
+        self._differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True), static_argnames="k")
+        self._rest_masses = jax.jit(self._rest)
+        self._drawn_rest_masses = jax.jit(self._drawn_rest)
+        self._bound = jax.jit(self._drawn_bound, static_argnames="particles")
         self._evaluate = jax.jit(self._drawn_evaluation)
         self._classify = jax.jit(lambda weights, x: self._features_and_classifier(weights, x)[1].logits)
         self._encode = jax.jit(self._embedding)
@@ -126,14 +136,16 @@ class JaxBackend:
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order. What is returned still lies on the device."""
         totals: list[StepTotals] = []
-        for group in of_one_shape(steps, self.config.training.steps_per_dispatch):
+        most = 1 if self._chooses_k else self.config.training.steps_per_dispatch  # k depends on the step before
+        for group in of_one_shape(steps, most):
             inputs = [self._inputs(step) for step in group]
             self._announce("a training step", group[0].labelled, group[0].unlabelled)
-            if self.config.training.steps_per_dispatch == 1:
-                self.state, total = self._train(self.state, *inputs[0])
+            if most == 1:
+                k = self._drawn_k(inputs[0])
+                self.state, total = self._train(self.state, *inputs[0], k=k)
                 totals.append(total)
             else:
-                stacked = stack(inputs, self.config.training.steps_per_dispatch)
+                stacked = stack(inputs, most)
                 self.state, total = self._train_several(self.state, stacked, len(inputs))
                 totals.extend(entry(total, place) for place in range(len(inputs)))
         return totals
@@ -143,19 +155,36 @@ class JaxBackend:
         self._announce.listener = listener
 
     @_in_precision
-    def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
+    def train_on(
+        self,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: float,
+        learning_rate: float,
+        temperature: float = 1.0,
+    ) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
-        self.state, total = self._train_on(self.state, labelled, unlabelled, beta, learning_rate)
+        k = self._k(unlabelled)
+        self.state, total = self._train_on(self.state, labelled, unlabelled, beta, learning_rate, temperature, k=k)
         return total
 
     def loss(
-        self, weights: dict[str, Array], labelled: Rows | None, unlabelled: Rows | None, beta: Float[Array, ""] | float
+        self,
+        weights: dict[str, Array],
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: Float[Array, ""] | float,
+        temperature: Float[Array, ""] | float = 1.0,
+        baseline: baselines.State | None = None,
+        k: int | None = None,
     ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
         """The run's objective on rows whose noise is given, and the terms of each row: a pure function."""
-        config = self.config.objective
+        config, generative = self.config.objective, self.config.objective.name == "ssvae"
+        expected = baselines.expected(baseline, unlabelled.x) if baseline and unlabelled else None
+        estimator = Estimator(config.estimator, k or config.k, temperature, expected, config.num_particles)
         ssvae = self.ssvae.bind(weights)
         return objectives.objective(
-            ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae", config.label_gradient
+            ssvae, labelled, unlabelled, config.alpha, beta, generative, config.label_gradient, estimator
         )
 
     def step(
@@ -165,21 +194,60 @@ class JaxBackend:
         unlabelled: Rows | None,
         beta: Float[Array, ""],
         learning_rate: Float[Array, ""],
+        temperature: Float[Array, ""] | float = 1.0,
+        k: int | None = None,
     ) -> tuple[TrainState, StepTotals]:
         """One training step as a pure function."""
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, terms), gradients = differentiate(state.weights, labelled, unlabelled, beta)
+        (loss, terms), gradients = differentiate(
+            state.weights, labelled, unlabelled, beta, temperature, state.baseline, k
+        )
         weights, optimizer, norm = self.optimizer.step(gradients, state.optimizer, state.weights, learning_rate)
-        return TrainState(weights, optimizer), step_totals(loss, norm, labelled, unlabelled, terms)
+        baseline = state.baseline
+        if unlabelled is not None and baseline:
+            signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
+            baseline = baselines.updated(baseline, unlabelled.x, signal, unlabelled.row_mask, decay)
+        return TrainState(weights, optimizer, baseline), step_totals(loss, norm, labelled, unlabelled, terms)
+
+    @property
+    def _chooses_k(self) -> bool:
+        """Whether each batch has a k of its own."""
+        config = self.config.objective
+        return config.estimator == "top_k" and config.k == 0 and config.name == "ssvae"
+
+    def _k(self, unlabelled: Rows | None) -> int:
+        """How many labels are summed out in a step."""
+        if unlabelled is None or not self._chooses_k:
+            return self.config.objective.k
+        return self._least_k(self._rest_masses(self.state.weights, unlabelled))
+
+    def _drawn_k(self, inputs: _StepInputs) -> int:
+        if inputs.unlabelled is None or not self._chooses_k:
+            return self.config.objective.k
+        return self._least_k(self._drawn_rest_masses(self.state.weights, inputs.unlabelled, inputs.stream))
+
+    def _least_k(self, rest: Float[Array, "C"]) -> int:
+        return least_k(self.ssvae.label_count, np.asarray(rest), self.config.objective.rest_mass)
+
+    def _rest(self, weights: dict[str, Array], unlabelled: Rows) -> Float[Array, "C"]:
+        return objectives.rest_masses(self.ssvae.bind(weights), unlabelled, candidates(self.ssvae.label_count))
+
+    def _drawn_rest(self, weights: dict[str, Array], unlabelled: _Arrays, stream: Int[Array, "2"]) -> Float[Array, "C"]:
+        rows = self._drawn_rows(None, unlabelled, stream)[1]
+        assert rows is not None
+        return self._rest(weights, rows)
 
     @_in_precision
-    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+    def differentiate(
+        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+    ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
         given = (
             self.rows(labelled.batch, True, labelled.noise) if labelled else None,
             self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
         )
-        (loss, terms), gradients = self._differentiate(self.state.weights, *given, beta)
+        k, state = self._k(given[1]), self.state
+        (loss, terms), gradients = self._differentiate(state.weights, *given, beta, temperature, state.baseline, k=k)
         by_kind = iter(ELBOTerms(*map(np.asarray, of_kind)) for of_kind in terms)
         return Derivatives(
             np.asarray(loss),
@@ -198,6 +266,12 @@ class JaxBackend:
         self._announce("an evaluation", batch)
         terms, log_q_y = self._evaluate(self.state.weights, _arrays(batch), self._stream(seed))
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
+
+    @_in_precision
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+        """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
+        self._announce("a bound", batch)
+        return np.asarray(self._bound(self.state.weights, _arrays(batch), self._stream(seed), particles=particles))
 
     @_in_precision
     def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
@@ -245,12 +319,17 @@ class JaxBackend:
     @_in_precision
     def get_optimizer_state(self) -> Weights:
         """Copies of the optimiser's state."""
-        return self.optimizer.get_state(self.state.optimizer)
+        baseline = {name: np.array(value) for name, value in self.state.baseline.items()}
+        return {**self.optimizer.get_state(self.state.optimizer), **baseline}
 
     @_in_precision
     def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
-        self.state = self.state._replace(optimizer=self.optimizer.set_state(state, self.state.weights))
+        own = self.optimizer.shapes(self.state.weights)
+        check_weights(state, {**own, **{name: value.shape for name, value in self.state.baseline.items()}})
+        optimizer = self.optimizer.set_state({name: state[name] for name in own}, self.state.weights)
+        baseline = {name: jnp.array(state[name], value.dtype) for name, value in self.state.baseline.items()}
+        self.state = self.state._replace(optimizer=optimizer, baseline=baseline)
 
     @_in_precision
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
@@ -262,8 +341,8 @@ class JaxBackend:
     def _inputs(self, step: TrainingStep) -> _StepInputs:
         labelled = _arrays(step.labelled) if step.labelled else None
         unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
-        numbers = np.array([step.beta, step.learning_rate], self.ssvae.precision)
-        return _StepInputs(labelled, unlabelled, numbers[0], numbers[1], self._stream(step.step))
+        numbers = np.array([step.beta, step.learning_rate, step.temperature], self.ssvae.precision)
+        return _StepInputs(labelled, unlabelled, numbers[0], numbers[1], numbers[2], self._stream(step.step))
 
     def _drawn_steps(
         self, state: TrainState, stacked: _StepInputs, count: Int[Array, ""]
@@ -289,12 +368,27 @@ class JaxBackend:
         unlabelled: _Arrays | None,
         beta: Float[Array, ""],
         learning_rate: Float[Array, ""],
+        temperature: Float[Array, ""],
         stream: Int[Array, "2"],
+        k: int | None = None,
     ) -> tuple[TrainState, StepTotals]:
-        keys = jax.random.split(_key(stream, _TRAINING))
-        labelled_rows = self._rows(labelled, keys[0], observed=True) if labelled else None
-        unlabelled_rows = self._rows(unlabelled, keys[1], observed=False) if unlabelled else None
-        return self.step(state, labelled_rows, unlabelled_rows, beta, learning_rate)
+        return self.step(state, *self._drawn_rows(labelled, unlabelled, stream), beta, learning_rate, temperature, k)
+
+    def _drawn_rows(
+        self, labelled: _Arrays | None, unlabelled: _Arrays | None, stream: Int[Array, "2"]
+    ) -> tuple[Rows | None, Rows | None]:
+        keys, objective = jax.random.split(_key(stream, _TRAINING)), self.config.objective
+        return (
+            self._rows(labelled, keys[0], observed=True, objective=objective) if labelled else None,
+            self._rows(unlabelled, keys[1], observed=False, objective=objective) if unlabelled else None,
+        )
+
+    def _drawn_bound(
+        self, weights: dict[str, Array], batch: _Arrays, stream: Int[Array, "2"], particles: int
+    ) -> Float[Array, "B"]:
+        objective = ObjectiveConfig(num_particles=particles)
+        rows = self._rows(batch, _key(stream, _BOUND), observed=False, training=False, objective=objective)
+        return objectives.importance_bound(self.ssvae.bind(weights), rows, particles)
 
     def _drawn_evaluation(
         self, weights: dict[str, Array], batch: _Arrays, stream: Int[Array, "2"]
@@ -334,10 +428,17 @@ class JaxBackend:
         x = decoder.greedy() if method == "greedy" else decoder.sample(key)
         return x, decoder.log_prob(x)
 
-    def _rows(self, batch: _Arrays, key: PRNGKeyArray, observed: bool, training: bool = True) -> Rows:
+    def _rows(
+        self,
+        batch: _Arrays,
+        key: PRNGKeyArray,
+        observed: bool,
+        training: bool = True,
+        objective: ObjectiveConfig | None = None,
+    ) -> Rows:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
-        specs = noise_specs(self.config.model, labels, size, time_steps, training)
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective)
         keys = jax.random.split(key, len(specs))
         noise = {name: self._draw(spec, keys[index]) for index, (name, spec) in enumerate(specs.items())}
         return _with_noise(batch, observed, noise)
@@ -345,6 +446,8 @@ class JaxBackend:
     def _draw(self, spec: NoiseSpec, key: PRNGKeyArray) -> Array:
         if spec.kind == "normal":
             return jax.random.normal(key, spec.shape, self.ssvae.precision)
+        if spec.kind == "gumbel":
+            return jax.random.gumbel(key, spec.shape, self.ssvae.precision)
         return jax.random.bernoulli(key, spec.keep, spec.shape)
 
     def _stream(self, number: int) -> Int[np.ndarray, "2"]:

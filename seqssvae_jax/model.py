@@ -5,7 +5,6 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -19,6 +18,7 @@ from numpyro.contrib.module import nnx_module
 from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_jax.distributions import with_gradient_share
+from seqssvae_jax.estimators import one_hot
 from seqssvae_jax.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
 from seqssvae_jax.products import Multiplies
 
@@ -30,7 +30,8 @@ class SSVAE(nnx.Module):
         q(y|x) = Categorical(classifier(x))            q(z|x,y) = N(loc(x, y), scale(x, y))
 
     `model` and `guide` are NumPyro programs for batches whose label is observed (`y` given) or missing (`y` None, then
-    enumerated in the guide). They go with any NumPyro objective; a batch of both kinds is two calls.
+    enumerated in the guide, or chosen by an objective of `estimators`). They go with any NumPyro objective; a batch of
+    both kinds is two calls.
 
     Args:
         config: The networks.
@@ -138,9 +139,9 @@ class SSVAE(nnx.Module):
         zeros = jnp.zeros(self.config.latent_size, self.precision)
         return dist.Normal(zeros, jnp.ones_like(zeros)).to_event(1)
 
-    def one_hot(self, y: Int[Array, "*B"]) -> Float[Array, "*B L"]:
-        """One-hot vectors of label ids."""
-        return jax.nn.one_hot(y, self.label_count, dtype=self.precision)
+    def one_hot(self, y: Array) -> Float[Array, "*B L"]:
+        """One-hot vectors of label ids; vectors are left as they are."""
+        return one_hot(y, self.label_count, self.precision)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

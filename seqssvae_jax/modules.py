@@ -1,6 +1,7 @@
 """The networks: each takes arrays and returns a distribution, so that the programs read as the graphical model.
 
-`y` enters as a one-hot vector, of shape `(K, 1, K)` where it is enumerated and `(B, K)` where it is observed.
+`y` enters as a one-hot vector, of shape `(K, 1, K)` where it is enumerated and `(B, K)` where it is observed; or
+`(S, B, K)`, for S labels of each row.
 """
 
 from collections.abc import Mapping
@@ -33,13 +34,13 @@ def dropped(values: Array, noise: Noise, name: str, rate: float) -> Array:
 
 
 def noise_of_label(noise: Array | None, y: Float[Array, "*#B L"]) -> Array | None:
-    """The noise of z for these labels: where it is given for every label but each row has one, that label's.
+    """The noise of z for these labels, of shape `(*B, Z)`: theirs, where it is given for every label, as `(K, B, Z)`.
 
-    So noise is indexed by label, whether labels are enumerated, taken one after the other, or observed.
+    So noise is indexed by label, whether labels are enumerated, chosen, taken one after the other, or observed.
     """
-    if noise is None or noise.ndim == y.ndim:
+    if noise is None or noise.ndim == 2:
         return noise
-    return jnp.einsum("bk,kbz->bz", y, noise)
+    return noise[y.argmax(-1), jnp.arange(noise.shape[1])]
 
 
 class Linear(Multiplies):
@@ -250,9 +251,11 @@ class Decoder(nnx.Module):
     ) -> AutoregressiveCategorical:
         """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
 
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); of
-        another shape than the batch's (a program is also run without enumeration) they are passed over.
+        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
+        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
         """
+        if weights is not None and z.ndim == 2 == weights.ndim:  # of every label, but this is one
+            weights = (jax.lax.stop_gradient(y).T * weights).sum(0)
         weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
 
         def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:

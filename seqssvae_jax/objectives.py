@@ -4,9 +4,11 @@
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
 
-The KL of z is `log q(z|x,y) - log p(z)` at the drawn z.
+The KL of z is `log q(z|x,y) - log p(z)` at the drawn z. Instead of the sum over y, an estimate of it may be minimised
+(`estimators.py`).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,8 @@ from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
 from numpyro.primitives import Messenger
 
 from seqssvae.backend import ELBOTerms
+from seqssvae.config import EstimatorName
+from seqssvae_jax.estimators import GumbelSoftmaxELBO, LabelELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import Noise
 
@@ -35,6 +39,27 @@ class Rows(NamedTuple):
     y: Int[Array, "B"] | None
     row_mask: Bool[Array, "B"]
     noise: Noise
+
+
+class Estimator(NamedTuple):
+    """What a step does with a missing label.
+
+    Args:
+        name: As in `seqssvae.config.ObjectiveConfig`.
+        k: Of `top_k`.
+        temperature: Of `gumbel_softmax`.
+        baseline: Of `score_function`: what is expected of each row; None for nothing.
+        particles: Number of draws of z and of a sampled y, in front of whose noise is a dimension if it is above 1.
+    """
+
+    name: EstimatorName = "enumerate"
+    k: int = 1
+    temperature: Float[Array, ""] | float = 1.0
+    baseline: Float[Array, "B"] | None = None
+    particles: int = 1
+
+
+EXACT = Estimator()
 
 
 class _Recorder(Messenger):
@@ -74,6 +99,14 @@ class UnlabelledELBO(TraceEnum_ELBO):
     def __init__(self) -> None:
         super().__init__(max_plate_nesting=1)
 
+    def log_weights(self, *args: Any) -> Float[Array, "K B"]:
+        """log p(x, y, z) - log q(z|x,y) of each label. Arguments as of `loss`."""
+        recorder = _Recorder()
+        with recorder:
+            self.loss(*args)
+        _, log_q_z, log_p_y, log_p_z, log_p_x = recorder.log_probs("yzyzx")
+        return log_p_x + log_p_y + log_p_z - log_q_z
+
     def loss_and_terms(self, *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
         """The loss, and the terms of each row; `classification` is 0. Arguments as of `loss`."""
         recorder = _Recorder()
@@ -88,25 +121,49 @@ class UnlabelledELBO(TraceEnum_ELBO):
 
 
 def negative_elbo(
-    ssvae: SSVAE, rows: Rows, beta: Float[Array, ""] | float, features: tuple[Array, ...], label_gradient: float = 1.0
+    ssvae: SSVAE,
+    rows: Rows,
+    beta: Float[Array, ""] | float,
+    features: tuple[Array, ...],
+    label_gradient: float = 1.0,
+    estimator: Estimator = EXACT,
 ) -> tuple[Float[Array, ""], ELBOTerms]:
-    """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
+    """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row."""
+    if rows.y is None and estimator.name != "enumerate":
+        return _estimated(ssvae, rows, beta, features, label_gradient, estimator)
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
-    unused = jax.random.key(0)  # noise is given
-    return elbo.loss_and_terms(
-        unused,
-        {},
-        ssvae.model,
-        ssvae.guide,
-        rows.x,
-        rows.y,
-        rows.row_mask,
-        beta,
-        rows.noise,
-        features,
-        label_gradient,
-        _weights(ssvae, rows, features),
-    )
+    weights = _weights(ssvae, rows, features)
+    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    return elbo.loss_and_terms(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)  # noise is given
+
+
+def _estimated(
+    ssvae: SSVAE,
+    rows: Rows,
+    beta: Float[Array, ""] | float,
+    features: tuple[Array, ...],
+    label_gradient: float,
+    estimator: Estimator,
+) -> tuple[Float[Array, ""], ELBOTerms]:
+    noise, weights = rows.noise.get("y"), jnp.ones_like(rows.row_mask, ssvae.precision)
+    elbo: LabelELBO
+    match estimator.name:
+        case "sequential":
+            elbo = SequentialELBO()
+            weights = _weights(ssvae, rows, features)
+        case "top_k":
+            assert noise is not None, "labels are drawn by the noise y"
+            elbo = TopKELBO(estimator.k, noise=noise)
+            log_q = jax.lax.stop_gradient(ssvae.classifier(features).logits)
+            weights = elbo.weights(log_q, elbo.labels(log_q, noise))
+        case "gumbel_softmax":
+            elbo = GumbelSoftmaxELBO(estimator.temperature, noise=noise)
+        case _:
+            elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
+    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    found = elbo.estimate(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
+    terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, jnp.zeros_like(found.kl)
+    return found.loss, ELBOTerms(*(jnp.where(rows.row_mask, term, 0.0) for term in terms))
 
 
 def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Array, ...]) -> Float[Array, "*B"]:
@@ -116,11 +173,48 @@ def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Array, ...]) -> Float[Arr
     return jax.lax.stop_gradient(ssvae.classifier(features).probs.T)
 
 
+def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, "C"]:
+    """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
+    q = -jnp.sort(-ssvae.classifier(ssvae.encoder(rows.x, rows.noise)).probs)
+    of_rows = jnp.stack([q[:, k:].sum(-1) for k in candidates])
+    return jnp.where(rows.row_mask, of_rows, 0.0).sum(-1) / jnp.maximum(rows.row_mask.sum(), 1)
+
+
+def each_particle(function: Any, rows: Rows, count: int) -> Any:
+    """A function of the rows with the noise of one draw of z and y after the other: its results, stacked."""
+    if count == 1:
+        return jax.tree.map(lambda part: part[None], function(rows))
+
+    def one(_: None, noise: Noise) -> tuple[None, Any]:
+        return None, function(rows._replace(noise={**rows.noise, **noise}))
+
+    return jax.lax.scan(one, None, {name: rows.noise[name] for name in ("z", "y") if name in rows.noise})[1]
+
+
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     """Terms of each row at beta 1, y summed out, and log q(y|x)."""
     features = ssvae.encoder(rows.x, rows.noise)
     _, terms = negative_elbo(ssvae, rows._replace(y=None), 1.0, features)
     return terms, ssvae.classifier(features).logits
+
+
+def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:
+    """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
+
+    `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
+
+    References:
+        Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
+    """
+    features = ssvae.encoder(rows.x, rows.noise)
+
+    def log_weights(drawn: Rows) -> Float[Array, "B"]:
+        arguments = rows.x, None, rows.row_mask, 1.0, drawn.noise, features
+        found = UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
+        return jax.nn.logsumexp(found, 0)
+
+    total = jax.nn.logsumexp(each_particle(log_weights, rows, count), 0)
+    return jnp.where(rows.row_mask, total - math.log(count), 0.0)
 
 
 def objective(
@@ -131,6 +225,7 @@ def objective(
     beta: Float[Array, ""] | float,
     generative: bool = True,
     label_gradient: float = 1.0,
+    estimator: Estimator = EXACT,
 ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -142,6 +237,7 @@ def objective(
         beta: Weight of the KL of z.
         generative: False for the classification term alone (with weight 1).
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
+        estimator: What is done with a missing label.
     """
     loss = jnp.zeros((), ssvae.precision)
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -150,7 +246,12 @@ def objective(
     for rows in batches:
         features = ssvae.encoder(rows.x, rows.noise)
         if generative:
-            negative, row_terms = negative_elbo(ssvae, rows, beta, features, label_gradient)
+
+            def of_draw(drawn: Rows, features: tuple[Array, ...] = features) -> tuple[Array, ELBOTerms]:
+                return negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator)
+
+            found = each_particle(of_draw, rows, estimator.particles)
+            negative, row_terms = jax.tree.map(lambda of_draws: of_draws.mean(0), found)
             loss = loss + negative / real_rows
         else:
             row_terms = ELBOTerms(*jnp.zeros((4, len(rows.x)), loss.dtype))

@@ -51,6 +51,10 @@ class Optimizer:
         else:
             self.transformation = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
 
+    def shapes(self, weights: Weights) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array of the state's neutral form."""
+        return optimizer_shapes(self.config, {name: value.shape for name, value in weights.items()})
+
     def initial_state(self, weights: Weights) -> OptimizerState:
         """All zeros."""
         names = ("momentum",) if self.config.name == "sgd" else ("exp_avg", "exp_avg_sq")
@@ -85,7 +89,7 @@ class Optimizer:
 
     def set_state(self, state: Mapping[str, np.ndarray], weights: Weights) -> OptimizerState:
         """The state from its neutral form. Raises ValueError on a wrong name or shape."""
-        check_weights(state, optimizer_shapes(self.config, {name: value.shape for name, value in weights.items()}))
+        check_weights(state, self.shapes(weights))
         averages = {
             average: {name: jnp.array(state[f"{name}.{average}"], value.dtype) for name, value in weights.items()}
             for average in self.initial_state(weights).averages

@@ -22,17 +22,19 @@ from seqssvae.backend import (
     TrainingStep,
     Weights,
 )
-from seqssvae.config import Config
+from seqssvae.config import Config, ObjectiveConfig
 from seqssvae.errors import ConfigurationError
+from seqssvae.labels import candidates, least_k
 from seqssvae.noise import NoiseSpec, noise_specs
+from seqssvae.parameters import baseline_shapes, check_weights
 from seqssvae.vocabulary import PAD
-from seqssvae_torch import objectives
+from seqssvae_torch import baselines, objectives
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import Noise
-from seqssvae_torch.objectives import Rows
+from seqssvae_torch.objectives import Estimator, Rows
 from seqssvae_torch.optimizers import Optimizer
 
-_TRAINING, _EVALUATION, _GENERATION = range(3)
+_TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
 
 
@@ -64,6 +66,8 @@ class TorchBackend:
             precision=config.training.precision,
         ).to(self.device)
         self.optimizer = Optimizer(config.optimizer, self.ssvae)
+        shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
+        self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order. What is returned still lies on the device."""
@@ -71,36 +75,69 @@ class TorchBackend:
         with validation_enabled(False):  # every check would wait for the device
             for step in steps:
                 generator = self._generator(_TRAINING, step.step)
-                labelled = self._rows(step.labelled, generator, observed=True) if step.labelled else None
-                unlabelled = self._rows(step.unlabelled, generator, observed=False) if step.unlabelled else None
-                totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate))
+                objective = self.config.objective
+                labelled = self._rows(step.labelled, generator, True, objective=objective) if step.labelled else None
+                unlabelled = (
+                    self._rows(step.unlabelled, generator, False, objective=objective) if step.unlabelled else None
+                )
+                totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate, step.temperature))
         return totals
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told what is about to be compiled: here, nothing."""
 
-    def train_on(self, labelled: Rows | None, unlabelled: Rows | None, beta: float, learning_rate: float) -> StepTotals:
+    def train_on(
+        self,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: float,
+        learning_rate: float,
+        temperature: float = 1.0,
+    ) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
-        loss, terms = self.loss(labelled, unlabelled, beta)
+        loss, terms = self.loss(labelled, unlabelled, beta, temperature)
         norm = self.optimizer.step(loss, learning_rate)
+        if unlabelled is not None and self.baseline:
+            signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
+            self.baseline = baselines.updated(self.baseline, unlabelled.x, signal, unlabelled.row_mask, decay)
         return step_totals(loss.detach(), norm, labelled, unlabelled, terms)
 
     def loss(
-        self, labelled: Rows | None, unlabelled: Rows | None, beta: float
+        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, temperature: float = 1.0
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
         """The run's objective on rows whose noise is given, and the terms of each row."""
-        config = self.config.objective
+        config, estimator = self.config.objective, self._estimator(unlabelled, temperature)
+        generative = config.name == "ssvae"
         return objectives.objective(
-            self.ssvae, labelled, unlabelled, config.alpha, beta, config.name == "ssvae", config.label_gradient
+            self.ssvae, labelled, unlabelled, config.alpha, beta, generative, config.label_gradient, estimator
         )
 
-    def differentiate(self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float) -> Derivatives:
+    def _estimator(self, unlabelled: Rows | None, temperature: float) -> Estimator:
+        """What this step does with missing labels."""
+        config, baseline = self.config.objective, None
+        if unlabelled is None or config.name != "ssvae":
+            return Estimator(particles=config.num_particles)
+        if self.baseline:
+            baseline = baselines.expected(self.baseline, unlabelled.x)
+        return Estimator(config.estimator, self._k(unlabelled), temperature, baseline, config.num_particles)
+
+    def _k(self, unlabelled: Rows) -> int:
+        """How many labels are summed out."""
+        config, label_count = self.config.objective, self.ssvae.label_count
+        if config.estimator != "top_k" or config.k:
+            return config.k
+        rest = objectives.rest_masses(self.ssvae, unlabelled, candidates(label_count))
+        return least_k(label_count, _numpy(rest), config.rest_mass)
+
+    def differentiate(
+        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+    ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
         given = (
             self.rows(labelled.batch, True, labelled.noise) if labelled else None,
             self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
         )
-        loss, terms = self.loss(*given, beta)
+        loss, terms = self.loss(*given, beta, temperature)
         named = dict(self.ssvae.named_parameters())
         gradients = [torch.zeros_like(weight) for weight in named.values()]
         if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
@@ -129,6 +166,13 @@ class TorchBackend:
         rows = self._rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
         terms, log_q_y = objectives.evaluate(self.ssvae, rows)
         return Evaluation(ELBOTerms(*(_numpy(term) for term in terms)), _numpy(log_q_y))
+
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+        """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
+        generator = self._generator(_BOUND, seed)
+        objective = ObjectiveConfig(num_particles=particles)
+        rows = self._rows(batch, generator, observed=False, training=False, objective=objective)
+        return _numpy(objectives.importance_bound(self.ssvae, rows, particles))
 
     @torch.no_grad()
     def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
@@ -175,11 +219,16 @@ class TorchBackend:
 
     def get_optimizer_state(self) -> Weights:
         """Copies of the optimiser's state."""
-        return self.optimizer.get_state()
+        baseline = {name: _numpy(value).copy() for name, value in self.baseline.items()}
+        return {**self.optimizer.get_state(), **baseline}
 
     def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
-        self.optimizer.set_state(state)
+        shapes = {name: tuple(value.shape) for name, value in self.baseline.items()}
+        check_weights(state, {**self.optimizer.shapes, **shapes})
+        self.optimizer.set_state({name: state[name] for name in self.optimizer.shapes})
+        dtype = self.ssvae.log_prior.dtype
+        self.baseline = {name: torch.tensor(state[name], dtype=dtype, device=self.device) for name in shapes}
 
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
         """A batch on the device with the noise given, in the run's precision."""
@@ -188,10 +237,17 @@ class TorchBackend:
         moved = {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()}
         return self._with_noise(batch, observed, moved)
 
-    def _rows(self, batch: Batch, generator: torch.Generator, observed: bool, training: bool = True) -> Rows:
+    def _rows(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        observed: bool,
+        training: bool = True,
+        objective: ObjectiveConfig | None = None,
+    ) -> Rows:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
-        specs = noise_specs(self.config.model, labels, size, time_steps, training)
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective)
         return self._with_noise(batch, observed, {name: self._draw(spec, generator) for name, spec in specs.items()})
 
     def _with_noise(self, batch: Batch, observed: bool, noise: Noise) -> Rows:
@@ -202,6 +258,9 @@ class TorchBackend:
         dtype = self.ssvae.log_prior.dtype
         if spec.kind == "normal":
             return torch.randn(spec.shape, generator=generator, device=self.device, dtype=dtype)
+        if spec.kind == "gumbel":
+            values = torch.empty(spec.shape, device=self.device, dtype=dtype)
+            return -values.exponential_(generator=generator).log()
         return torch.rand(spec.shape, generator=generator, device=self.device, dtype=dtype) < spec.keep
 
     def _generator(self, purpose: int, number: int) -> torch.Generator:

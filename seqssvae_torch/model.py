@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae_torch.distributions import with_gradient_share
+from seqssvae_torch.estimators import one_hot
 from seqssvae_torch.modules import Classifier, Decoder, Encoder, LatentEncoder, Noise
 from seqssvae_torch.products import Multiplies
 
@@ -25,7 +26,8 @@ class SSVAE(nn.Module):
         q(y|x) = Categorical(classifier(x))            q(z|x,y) = N(loc(x, y), scale(x, y))
 
     `model` and `guide` are Pyro programs for batches whose label is observed (`y` given) or missing (`y` None, then
-    enumerated in the guide). They go with any Pyro objective; a batch of both kinds is two calls.
+    enumerated in the guide, or chosen by an objective of `estimators`). They go with any Pyro objective; a batch of
+    both kinds is two calls.
 
     Args:
         config: The networks.
@@ -135,10 +137,9 @@ class SSVAE(nn.Module):
         zeros = self.log_prior.new_zeros(self.config.latent_size)
         return dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
 
-    def one_hot(self, y: Int[Tensor, "*B"]) -> Float[Tensor, "*B L"]:
-        """One-hot vectors of label ids."""
-        # PyTorch's own fetches the least and the greatest id from the device to check them
-        return (y[..., None] == torch.arange(self.label_count, device=y.device)).to(self.log_prior.dtype)
+    def one_hot(self, y: Tensor) -> Float[Tensor, "*B L"]:
+        """One-hot vectors of label ids; vectors are left as they are."""
+        return one_hot(y, self.label_count, self.log_prior.dtype)
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Copy weights in, named and laid out as in `seqssvae.parameters`.

@@ -1,6 +1,7 @@
 """The networks: each takes tensors and returns a distribution, so that the programs read as the graphical model.
 
-`y` enters as a one-hot vector, of shape `(K, 1, K)` where it is enumerated and `(B, K)` where it is observed.
+`y` enters as a one-hot vector, of shape `(K, 1, K)` where it is enumerated and `(B, K)` where it is observed; or
+`(S, B, K)`, for S labels of each row.
 """
 
 from collections.abc import Mapping
@@ -31,13 +32,13 @@ def dropped(values: Tensor, noise: Noise, name: str, rate: float) -> Tensor:
 
 
 def noise_of_label(noise: Tensor | None, y: Float[Tensor, "*#B L"]) -> Tensor | None:
-    """The noise of z for these labels: where it is given for every label but each row has one, that label's.
+    """The noise of z for these labels, of shape `(*B, Z)`: theirs, where it is given for every label, as `(K, B, Z)`.
 
-    So noise is indexed by label, whether labels are enumerated, taken one after the other, or observed.
+    So noise is indexed by label, whether labels are enumerated, chosen, taken one after the other, or observed.
     """
-    if noise is None or noise.ndim == y.ndim:
+    if noise is None or noise.ndim == 2:
         return noise
-    return torch.einsum("bk,kbz->bz", y, noise)
+    return noise[y.argmax(-1), torch.arange(noise.shape[1], device=noise.device)]
 
 
 class Linear(Multiplies):
@@ -258,9 +259,11 @@ class Decoder(nn.Module):
     ) -> AutoregressiveCategorical:
         """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
 
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); of
-        another shape than the batch's (a program is also run without enumeration) they are passed over.
+        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
+        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
         """
+        if weights is not None and z.dim() == 2 == weights.dim():  # of every label, but this is one
+            weights = (y.detach().t() * weights).sum(0)
         weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
         conditioned = ConditionedDecoder(self, y, z, noise or {}, weights)
         return AutoregressiveCategorical(conditioned, z.shape[:-1], time_steps)

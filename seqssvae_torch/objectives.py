@@ -4,9 +4,12 @@
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
 
-The KL of z is `log q(z|x,y) - log p(z)` at the drawn z.
+The KL of z is `log q(z|x,y) - log p(z)` at the drawn z. Instead of the sum over y, an estimate of it may be minimised
+(`estimators.py`).
 """
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +20,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from seqssvae.backend import ELBOTerms
+from seqssvae.config import EstimatorName
+from seqssvae_torch.estimators import GumbelSoftmaxELBO, LabelELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import Noise
 
@@ -35,6 +40,27 @@ class Rows(NamedTuple):
     y: Int[Tensor, "B"] | None
     row_mask: Bool[Tensor, "B"]
     noise: Noise
+
+
+class Estimator(NamedTuple):
+    """What a step does with a missing label.
+
+    Args:
+        name: As in `seqssvae.config.ObjectiveConfig`.
+        k: Of `top_k`.
+        temperature: Of `gumbel_softmax`.
+        baseline: Of `score_function`: what is expected of each row; None for nothing.
+        particles: Number of draws of z and of a sampled y, in front of whose noise is a dimension if it is above 1.
+    """
+
+    name: EstimatorName = "enumerate"
+    k: int = 1
+    temperature: float = 1.0
+    baseline: Float[Tensor, "B"] | None = None
+    particles: int = 1
+
+
+EXACT = Estimator()
 
 
 class _Recorded:
@@ -92,6 +118,11 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         log_q = sum(guide_trace.nodes[name]["log_prob"] for name in "yz")
         return (guide_trace.nodes["y"]["unscaled_log_prob"].exp() * (log_q - log_joint)).sum()
 
+    def log_weights(self) -> Float[Tensor, "K B"]:
+        """log p(x, y, z) - log q(z|x,y) of each label, of the last evaluation."""
+        model = self.model_trace.nodes
+        return sum(_unmasked(model[name]) for name in "yzx") - _unmasked(self.guide_trace.nodes["z"])
+
     def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
         """Terms of each row, of the last evaluation; `classification` is 0."""
         model, guide = self.model_trace.nodes, self.guide_trace.nodes
@@ -117,14 +148,52 @@ def _masked(terms: ELBOTerms, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
 
 
 def negative_elbo(
-    ssvae: SSVAE, rows: Rows, beta: float, features: tuple[Tensor, ...], label_gradient: float = 1.0
+    ssvae: SSVAE,
+    rows: Rows,
+    beta: float,
+    features: tuple[Tensor, ...],
+    label_gradient: float = 1.0,
+    estimator: Estimator = EXACT,
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
-    """`-sum L` or `-sum U` over the rows of a batch, and the terms of each row."""
+    """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row."""
+    if rows.y is None and estimator.name != "enumerate":
+        return _estimated(ssvae, rows, beta, features, label_gradient, estimator)
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     weights = _weights(ssvae, rows, features)
     arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights
     loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
+
+
+def _estimated(
+    ssvae: SSVAE,
+    rows: Rows,
+    beta: float,
+    features: tuple[Tensor, ...],
+    label_gradient: float,
+    estimator: Estimator,
+) -> tuple[Float[Tensor, ""], ELBOTerms]:
+    noise, weights = rows.noise.get("y"), torch.ones_like(rows.row_mask, dtype=ssvae.log_prior.dtype)
+    elbo: LabelELBO
+    match estimator.name:
+        case "sequential":
+            encoder = {id(parameter) for parameter in ssvae.encoder.parameters()}  # which is behind the features
+            elbo = SequentialELBO(weight for weight in ssvae.parameters() if id(weight) not in encoder)
+            weights = _weights(ssvae, rows, features)
+        case "top_k":
+            assert noise is not None, "labels are drawn by the noise y"
+            elbo = TopKELBO(estimator.k, noise=noise)
+            with torch.no_grad():
+                log_q = ssvae.classifier(features).logits
+                weights = elbo.weights(log_q, elbo.labels(log_q, noise))
+        case "gumbel_softmax":
+            elbo = GumbelSoftmaxELBO(estimator.temperature, noise=noise)
+        case _:
+            elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
+    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    found = elbo.estimate(ssvae.model, ssvae.guide, *arguments)
+    terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, torch.zeros_like(found.kl)
+    return found.loss, _masked(ELBOTerms(*terms), rows.row_mask)
 
 
 def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...]) -> Float[Tensor, "*B"]:
@@ -133,6 +202,21 @@ def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...]) -> Float[Te
         if rows.y is not None:
             return torch.ones_like(rows.y, dtype=ssvae.log_prior.dtype)
         return ssvae.classifier(features).probs.t()
+
+
+def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, "C"]:
+    """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
+    with torch.no_grad():
+        q = ssvae.classifier(ssvae.encoder(rows.x, rows.noise)).probs.sort(-1, descending=True).values
+        of_rows = torch.stack([q[:, k:].sum(-1) for k in candidates])
+        return torch.where(rows.row_mask, of_rows, 0.0).sum(-1) / rows.row_mask.sum().clamp(min=1)
+
+
+def particles(rows: Rows, count: int) -> Iterator[Rows]:
+    """The rows with the noise of one draw of z and y after the other."""
+    for place in range(count):
+        drawn = {name: rows.noise[name][place] for name in ("z", "y") if name in rows.noise} if count > 1 else {}
+        yield rows._replace(noise={**rows.noise, **drawn})
 
 
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]:
@@ -144,6 +228,25 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]
         return elbo.terms(rows.row_mask), ssvae.classifier(features).logits
 
 
+def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B"]:
+    """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
+
+    `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
+
+    References:
+        Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
+    """
+    with torch.no_grad():
+        features, total = ssvae.encoder(rows.x, rows.noise), None
+        for drawn in particles(rows, count):
+            elbo = UnlabelledELBO()
+            elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, 1.0, drawn.noise, features)
+            weights = elbo.log_weights().logsumexp(0)
+            total = weights if total is None else torch.logaddexp(total, weights)
+        assert total is not None
+        return torch.where(rows.row_mask, total - math.log(count), 0.0)
+
+
 def objective(
     ssvae: SSVAE,
     labelled: Rows | None,
@@ -152,6 +255,7 @@ def objective(
     beta: float,
     generative: bool = True,
     label_gradient: float = 1.0,
+    estimator: Estimator = EXACT,
 ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -163,6 +267,7 @@ def objective(
         beta: Weight of the KL of z.
         generative: False for the classification term alone (with weight 1).
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
+        estimator: What is done with a missing label.
     """
     loss = ssvae.log_prior.new_zeros(())
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -171,8 +276,14 @@ def objective(
     for rows in batches:
         features = ssvae.encoder(rows.x, rows.noise)
         if generative:
-            negative, row_terms = negative_elbo(ssvae, rows, beta, features, label_gradient)
-            loss = loss + negative / real_rows
+            found = [
+                negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator)
+                for drawn in particles(rows, estimator.particles)
+            ]
+            loss = loss + sum(negative for negative, _ in found) / (len(found) * real_rows)
+            row_terms = ELBOTerms(
+                *(sum(of_draws) / len(found) for of_draws in zip(*(t for _, t in found), strict=True))
+            )
         else:
             row_terms = ELBOTerms(*torch.zeros(4, len(rows.x), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:

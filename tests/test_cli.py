@@ -114,6 +114,9 @@ def test_evaluate_prints_tables_or_json(run, capsys):
     assert report["metrics"]["accuracy"] == pytest.approx(np.trace(confusion) / 20)
     assert main(["evaluate", "run", "--data", "test.tsv", "--label-column", "0", "--json"]) == 0
     unlabelled = json.loads(capsys.readouterr().out)
+    assert report["metrics"]["importance_bound"] is None
+    assert main(["evaluate", "run", "--data", "test.tsv", "--importance-samples", "3"]) == 0
+    assert "importance_bound" in capsys.readouterr().out
     assert unlabelled["metrics"]["accuracy"] is None
     assert unlabelled["metrics"]["elbo"] == pytest.approx(report["metrics"]["elbo"])
 

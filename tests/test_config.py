@@ -12,6 +12,7 @@ from seqssvae.config import (
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    TemperatureConfig,
     TrainingConfig,
 )
 from seqssvae.errors import ConfigurationError, DataError, UserError
@@ -22,6 +23,7 @@ PATHS = {
     DecoderConfig: "model.decoder",
     ModelConfig: "model",
     BetaConfig: "objective.beta",
+    TemperatureConfig: "objective.temperature",
     ObjectiveConfig: "objective",
     OptimizerConfig: "optimizer",
     TrainingConfig: "training",
@@ -74,6 +76,15 @@ WRONG = [
     (OptimizerConfig, "beta1", 1.0, "at most 0.9999"),
     (OptimizerConfig, "beta2", 1.0, "at most"),
     (OptimizerConfig, "epsilon", 0.0, "above 0"),
+    (TemperatureConfig, "maximum", 0.1, "of at least 0.5"),
+    (TemperatureConfig, "floor", 0.0, "above 0"),
+    (TemperatureConfig, "steps", 0, "at least 1"),
+    (ObjectiveConfig, "estimator", "exact", "one of enumerate, sequential, top_k, gumbel_softmax, score_function"),
+    (ObjectiveConfig, "k", -1, "at least 0"),
+    (ObjectiveConfig, "rest_mass", 0.0, "above 0"),
+    (ObjectiveConfig, "baseline", "mean", "one of none, average, input"),
+    (ObjectiveConfig, "baseline_decay", 1.0, "at most 0.9999"),
+    (ObjectiveConfig, "num_particles", 0, "at least 1"),
     (TrainingConfig, "epochs", 0, "at least 1"),
     (TrainingConfig, "max_steps", -1, "at least 0"),
     (TrainingConfig, "batch_size", 0, "at least 1"),
@@ -105,7 +116,7 @@ def test_every_constrained_field_is_tested():
         DataConfig: {"train", "validation", "separator", "header"},
         EncoderConfig: {"bidirectional", "separate"},
         ModelConfig: {"encoder", "decoder", "label_prior_probabilities"},
-        ObjectiveConfig: {"beta", "labelled_ratio"},
+        ObjectiveConfig: {"beta", "temperature", "labelled_ratio"},
     }
     tested = {(section, name) for section, name, _, _ in WRONG}
     for section in PATHS:

@@ -67,6 +67,8 @@ VALUES = {
     "dropout": 0.25,
     "word_dropout": 0.5,
     "alpha": 2.5,
+    "estimator": "top_k",
+    "k": 2,
     "learning_rate": 0.01,
     "metric": "loss",
     "validation_fraction": 0.2,

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.config import BetaConfig, OptimizerConfig
-from seqssvae.schedules import beta_at, learning_rate_at
+from seqssvae.config import BetaConfig, OptimizerConfig, TemperatureConfig
+from seqssvae.schedules import beta_at, learning_rate_at, temperature_at
 
 
 def test_constant_beta():
@@ -30,6 +30,12 @@ def test_cyclical_beta_rises_in_the_first_half_of_each_period():
 def test_beta_stays_between_floor_and_maximum(schedule, floor, extent, steps, step):
     value = beta_at(BetaConfig(schedule, floor, floor + extent, steps), step)
     assert floor <= value <= floor + extent
+
+
+def test_the_temperature_falls_by_a_constant_factor_to_its_floor():
+    values = [temperature_at(TemperatureConfig(2.0, 0.25, 3), step) for step in (0, 1, 2, 3, 50)]
+    assert values == pytest.approx([2.0, 1.0, 0.5, 0.25, 0.25])
+    assert temperature_at(TemperatureConfig(0.7, 0.7, 3), 1) == 0.7
 
 
 def rates(steps, total, **keywords):

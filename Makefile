@@ -7,7 +7,7 @@ WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help setup demo test parity lint accuracy bench
+.PHONY: help setup demo test parity lint accuracy bench estimators
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
@@ -15,6 +15,7 @@ help:
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
+	@echo "make estimators  what else can be done with a missing label, and its price (an hour; PARTS='price labels')"
 	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
 
 setup: $(READY)
@@ -46,6 +47,11 @@ lint: $(READY)
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy
+
+estimators: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.estimators $(PARTS)
+	$(BIN)/python -m benchmarks.estimator_tables
 
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

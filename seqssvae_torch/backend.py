@@ -38,8 +38,8 @@ _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
 
 
-class TorchBackend:
-    """One model and its optimiser in PyTorch and Pyro.
+class TorchModel:
+    """One model in PyTorch and Pyro, without an optimiser: for `TorchBackend`, and for trainers of others.
 
     Args:
         config: The run's configuration.
@@ -49,8 +49,6 @@ class TorchBackend:
     Raises:
         ConfigurationError: If there is no such device.
     """
-
-    name = "torch"
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
@@ -65,51 +63,43 @@ class TorchBackend:
             name=None,
             precision=config.training.precision,
         ).to(self.device)
-        self.optimizer = Optimizer(config.optimizer, self.ssvae)
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
-    def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
-        """Take these steps in order. What is returned still lies on the device."""
-        totals = []
-        with validation_enabled(False):  # every check would wait for the device
-            for step in steps:
-                generator = self._generator(_TRAINING, step.step)
-                objective = self.config.objective
-                labelled = self._rows(step.labelled, generator, True, objective=objective) if step.labelled else None
-                unlabelled = (
-                    self._rows(step.unlabelled, generator, False, objective=objective) if step.unlabelled else None
-                )
-                totals.append(self.train_on(labelled, unlabelled, step.beta, step.learning_rate, step.temperature))
-        return totals
-
-    def announce_to(self, listener: Callable[[str], None]) -> None:
-        """Have a listener told what is about to be compiled: here, nothing."""
-
-    def train_on(
+    def loss(
         self,
         labelled: Rows | None,
         unlabelled: Rows | None,
         beta: float,
-        learning_rate: float,
         temperature: float = 1.0,
-    ) -> StepTotals:
-        """One step of the optimiser on rows whose noise is given."""
-        loss, terms = self.loss(labelled, unlabelled, beta, temperature)
-        norm = self.optimizer.step(loss, learning_rate)
-        if unlabelled is not None and self.baseline:
-            signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
-            self.baseline = baselines.updated(self.baseline, unlabelled.x, signal, unlabelled.row_mask, decay)
-        return step_totals(loss.detach(), norm, labelled, unlabelled, terms)
-
-    def loss(
-        self, labelled: Rows | None, unlabelled: Rows | None, beta: float, temperature: float = 1.0
+        alpha: float | None = None,
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
-        """The run's objective on rows whose noise is given, and the terms of each row."""
+        """The run's objective on rows whose noise is given, and the terms of each row; alpha, if not the run's own."""
         config, estimator = self.config.objective, self._estimator(unlabelled, temperature)
         generative = config.name == "ssvae"
         return objectives.objective(
-            self.ssvae, labelled, unlabelled, config.alpha, beta, generative, config.label_gradient, estimator
+            self.ssvae,
+            labelled,
+            unlabelled,
+            config.alpha if alpha is None else alpha,
+            beta,
+            generative,
+            config.label_gradient,
+            estimator,
+        )
+
+    def learn_baseline(self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float) -> None:
+        """Have `score_function` learn from a step's terms what to expect of rows."""
+        if unlabelled is not None and self.baseline:
+            signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
+            self.baseline = baselines.updated(self.baseline, unlabelled.x, signal, unlabelled.row_mask, decay)
+
+    def drawn(self, labelled: Batch | None, unlabelled: Batch | None, number: int) -> tuple[Rows | None, Rows | None]:
+        """The batches of a training step on the device, with the noise of that number."""
+        generator, objective = self._generator(_TRAINING, number), self.config.objective
+        return (
+            self._rows(labelled, generator, True, objective=objective) if labelled else None,
+            self._rows(unlabelled, generator, False, objective=objective) if unlabelled else None,
         )
 
     def _estimator(self, unlabelled: Rows | None, temperature: float) -> Estimator:
@@ -217,19 +207,6 @@ class TorchBackend:
         """Replace all weights. Raises ValueError on a wrong name or shape."""
         self.ssvae.set_weights(weights)
 
-    def get_optimizer_state(self) -> Weights:
-        """Copies of the optimiser's state."""
-        baseline = {name: _numpy(value).copy() for name, value in self.baseline.items()}
-        return {**self.optimizer.get_state(), **baseline}
-
-    def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
-        shapes = {name: tuple(value.shape) for name, value in self.baseline.items()}
-        check_weights(state, {**self.optimizer.shapes, **shapes})
-        self.optimizer.set_state({name: state[name] for name in self.optimizer.shapes})
-        dtype = self.ssvae.log_prior.dtype
-        self.baseline = {name: torch.tensor(state[name], dtype=dtype, device=self.device) for name in shapes}
-
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
         """A batch on the device with the noise given, in the run's precision."""
         dtype = self.ssvae.log_prior.dtype
@@ -271,6 +248,55 @@ class TorchBackend:
     def _tensor(self, values: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
         return tensor.long() if not tensor.is_floating_point() and tensor.dtype != torch.bool else tensor
+
+
+class TorchBackend(TorchModel):
+    """One model and its optimiser in PyTorch and Pyro; arguments as of `TorchModel`."""
+
+    name = "torch"
+
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+        super().__init__(config, dimensions, device)
+        self.optimizer = Optimizer(config.optimizer, self.ssvae)
+
+    def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
+        """Take these steps in order. What is returned still lies on the device."""
+        totals = []
+        with validation_enabled(False):  # every check would wait for the device
+            for step in steps:
+                rows = self.drawn(step.labelled, step.unlabelled, step.step)
+                totals.append(self.train_on(*rows, step.beta, step.learning_rate, step.temperature))
+        return totals
+
+    def announce_to(self, listener: Callable[[str], None]) -> None:
+        """Have a listener told what is about to be compiled: here, nothing."""
+
+    def train_on(
+        self,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: float,
+        learning_rate: float,
+        temperature: float = 1.0,
+    ) -> StepTotals:
+        """One step of the optimiser on rows whose noise is given."""
+        loss, terms = self.loss(labelled, unlabelled, beta, temperature)
+        norm = self.optimizer.step(loss, learning_rate)
+        self.learn_baseline(unlabelled, terms, beta)
+        return step_totals(loss.detach(), norm, labelled, unlabelled, terms)
+
+    def get_optimizer_state(self) -> Weights:
+        """Copies of the optimiser's state."""
+        baseline = {name: _numpy(value).copy() for name, value in self.baseline.items()}
+        return {**self.optimizer.get_state(), **baseline}
+
+    def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
+        shapes = {name: tuple(value.shape) for name, value in self.baseline.items()}
+        check_weights(state, {**self.optimizer.shapes, **shapes})
+        self.optimizer.set_state({name: state[name] for name in self.optimizer.shapes})
+        dtype = self.ssvae.log_prior.dtype
+        self.baseline = {name: torch.tensor(state[name], dtype=dtype, device=self.device) for name in shapes}
 
 
 def step_totals(

@@ -44,8 +44,8 @@ GLOSSES = 9000
 """Definitions that are trained on, of 117,659."""
 LABELLED = 10
 """Of them, how many of each class keep their label."""
-STEPS = 600
-LONGEST = 20
+STEPS = 300
+LONGEST = 12
 """Most words of a definition that are read."""
 
 
@@ -110,7 +110,7 @@ def gloss_rows(cache: Path, seed: int = 0) -> list[Row]:
 def gloss_config(estimator: EstimatorName = "enumerate", seed: int = 0, steps: int = STEPS) -> Config:
     """For the glosses: small networks, few labels."""
     return Config(
-        data=DataConfig(minimum_count=3, labels_per_class=LABELLED, validation_fraction=0.2, max_length=LONGEST),
+        data=DataConfig(minimum_count=6, labels_per_class=LABELLED, validation_fraction=0.2, max_length=LONGEST),
         model=ModelConfig(
             latent_size=16,
             encoder=EncoderConfig(embedding_size=64, hidden_size=64, pooling="max"),
@@ -124,7 +124,7 @@ def gloss_config(estimator: EstimatorName = "enumerate", seed: int = 0, steps: i
             epochs=100,
             batch_size=32,
             labelled_batch_size=32,
-            evaluation_interval=steps // 4,
+            evaluation_interval=steps // 2,
             patience=0,
             buckets=4,
             seed=seed,

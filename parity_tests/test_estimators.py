@@ -68,7 +68,7 @@ def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], 
     check(compare("estimators, ten steps, torch and jax, float64", f"{estimator} {given}", *states, bound))
 
 
-@pytest.mark.parametrize("estimator", ["top_k", "gumbel_softmax"])
+@pytest.mark.parametrize("estimator", ["sequential", "top_k", "gumbel_softmax", "score_function"])
 def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
     """Within 1e-5, or what rounding weights to float32 moves times a factor, as in the certificate of a run."""
     problem = replace(problem_with(estimator, k=2), labelled=None)

@@ -46,7 +46,9 @@ def _quality(one: dict[str, float]) -> tuple[str, str]:
     if one["deviation"] < EXACT:
         return "0", "0"
     resolved = one["bias"] > 2 * one["chance"]
-    return (f"{one['bias']:.2g}" if resolved else f"below {2 * one['chance']:.1g}"), f"{one['deviation']:.2g}"
+    return (
+        f"{one['bias']:.2g}" if resolved else f"below {float(format(2 * one['chance'], '.1g')):g}"
+    ), f"{one['deviation']:.2g}"
 
 
 def price(found: dict[str, Any]) -> str:

@@ -193,8 +193,12 @@ def estimators_table(found: Sequence[Figures], title: str, draws: int) -> Table:
 def _quality(quality: Quality) -> tuple[str, str]:
     if quality.deviation < EXACT:
         return ("0" if quality.bias < EXACT else f"{quality.bias:.2g}"), "0"
-    bias = f"{quality.bias:.2g}" if quality.bias > 2 * quality.chance else f"below {2 * quality.chance:.1g}"
+    bias = f"{quality.bias:.2g}" if quality.bias > 2 * quality.chance else f"below {_rounded(2 * quality.chance)}"
     return bias, f"{quality.deviation:.2g}"
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.1g}'):g}"
 
 
 def estimators_json(found: Sequence[Figures]) -> list[dict[str, object]]:

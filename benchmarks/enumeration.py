@@ -327,6 +327,14 @@ def _tasks(parts: list[str], twins: list[str]) -> Iterator[tuple[str, str]]:
     return ((part, twin) for part in parts or PARTS for twin in twins)
 
 
+def add_result(path: Path, part: str, twin: str, result: Any) -> None:
+    """Add what was measured to a file of results, in place of what it has of the same name."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    found.setdefault(part, {}).setdefault(twin, {}).update(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
@@ -344,10 +352,7 @@ def main() -> None:
         elif part == "memory":
             options = {}
         result = PARTS[part](twin, given.cache, **options)
-        found = json.loads(given.results.read_text()) if given.results.exists() else {}
-        found.setdefault(part, {}).setdefault(twin, {}).update(result)
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        given.results.write_text(json.dumps(found, indent=1) + "\n")
+        add_result(given.results, part, twin, result)
 
 
 if __name__ == "__main__":

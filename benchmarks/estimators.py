@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.enumeration import add_result
 from benchmarks.glosses import definitions
 from benchmarks.sides import random_rows
 from benchmarks.sizes import Sizes
@@ -45,6 +46,8 @@ GLOSSES = 9000
 LABELLED = 10
 """Of them, how many of each class keep their label."""
 STEPS = 300
+TRAINED: tuple[EstimatorName, ...] = ("enumerate", "top_k")
+"""Estimators whose accuracy is compared."""
 LONGEST = 12
 """Most words of a definition that are read."""
 
@@ -140,8 +143,8 @@ def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
     """Validation accuracy after the same number of steps, of `enumerate` and of `top_k`."""
     rows, results = gloss_rows(cache), {}
     for seed in range(seeds):
-        for estimator in ("enumerate", "top_k"):
-            config = gloss_config(estimator, seed)  # type: ignore[arg-type]
+        for estimator in TRAINED:
+            config = gloss_config(estimator, seed)
             prepared = _prepared(config, rows)
             backend = get_backend(twin)(config, prepared.dimensions)
             found = fit(config, prepared.training, prepared.validation, backend)
@@ -214,9 +217,7 @@ def main() -> None:
         for twin in given.twins:
             result = PARTS[part](twin, given.cache)
             print(twin, part, json.dumps(result) if part != "gradients" else "", flush=True)
-            found = json.loads(given.results.read_text()) if given.results.exists() else {}
-            found.setdefault(part, {}).setdefault(twin, {}).update(result)
-            given.results.write_text(json.dumps(found, indent=1) + "\n")
+            add_result(given.results, part, twin, result)
 
 
 if __name__ == "__main__":

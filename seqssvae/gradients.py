@@ -174,10 +174,6 @@ class Measured:
     """One estimator in this process."""
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
-        if setting.backend == "torch":
-            import torch
-
-            torch.set_num_threads(os.cpu_count() or 1)
         self.setting, self.steps = setting, 0
         objective = self.objective = ObjectiveConfig(estimator=choice.name, k=choice.k)
         config = replace(

@@ -17,6 +17,7 @@ each row at once, or `(B, K)`. With f(x, y) all log-probabilities but those of y
 whose second part is exact in all of these objectives; they differ in what they make of the first.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -66,6 +67,12 @@ class _Given(Messenger):
             self.log_q = _log_probabilities(msg["fn"])
             msg["value"] = self.choose(self.log_q)
 
+    def log_probabilities(self) -> Float[Array, "B K"]:
+        """log q(y|x), once the guide has run."""
+        if self.log_q is None:
+            raise ValueError(f"the guide has no sample site {self.site!r}: name its discrete site by site=...")
+        return self.log_q
+
 
 class _Evaluated(NamedTuple):
     """A program run with chosen labels; S may be missing."""
@@ -80,20 +87,20 @@ class _Evaluated(NamedTuple):
     guide: dict[str, Array]
 
 
-class LabelELBO(ELBO):
+class LabelELBO(ELBO, ABC):
     """What these objectives have in common.
 
     Args:
         site: Name of the discrete site.
-        noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
     """
 
     can_infer_discrete = True
 
-    def __init__(self, site: str = "y", noise: Float[Array, "B K"] | None = None) -> None:
+    def __init__(self, site: str = "y") -> None:
         super().__init__()
-        self.site, self.noise = site, noise
+        self.site = site
 
+    @abstractmethod
     def estimate(
         self, rng_key: PRNGKeyArray, param_map: Mapping[str, Any], model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Estimate:
@@ -102,19 +109,6 @@ class LabelELBO(ELBO):
         Raises:
             ValueError: If the guide has no site of that name, or one that is not Categorical.
         """
-        keys = jax.random.split(rng_key, 2)
-        chosen: list[Any] = []
-
-        def choose(log_q: Float[Array, "B K"]) -> Float[Array, "*S B K"]:
-            noise = jax.random.gumbel(keys[0], log_q.shape, log_q.dtype) if self.noise is None else self.noise
-            labels, vectors = self._choose(log_q, noise)
-            chosen.append(labels)
-            return vectors
-
-        run = self._run(keys[1], param_map, model, guide, args, kwargs, choose)
-        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
-        weights = self._weights(jax.lax.stop_gradient(run.log_q), chosen[0])
-        return Estimate(loss, _averaged(run.model, weights), _averaged(run.guide, weights), _fixed(run.kl))
 
     def loss_with_mutable_state(
         self, rng_key: PRNGKeyArray, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
@@ -122,18 +116,6 @@ class LabelELBO(ELBO):
         """Minus the ELBO, as NumPyro's `SVI` asks for it. Programs with mutable state are not for these objectives."""
         loss = self.estimate(rng_key, param_map, model, guide, *args, **kwargs).loss
         return {"loss": loss, "mutable_state": None}
-
-    def _choose(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> tuple[Any, Float[Array, "*S B K"]]:
-        """The labels that the program is run with, and their vectors."""
-        raise NotImplementedError
-
-    def _elbo(self, run: _Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Array, "B"]:
-        """An estimate of sum_y q(y|x) f(x, y), for each row."""
-        raise NotImplementedError
-
-    def _weights(self, log_q: Float[Array, "B K"], labels: Any) -> Float[Array, "*S B"]:
-        """By what f of each label counts."""
-        return jnp.ones_like(log_q[:, 0])
 
     def _run(
         self,
@@ -149,11 +131,10 @@ class LabelELBO(ELBO):
         guide = handlers.substitute(handlers.seed(guide, guide_key), data=param_map)
         given = _Given(guide, self.site, choose)
         guide_trace = handlers.trace(given).get_trace(*args, **kwargs)
-        if given.log_q is None:
-            raise ValueError(f"the guide has no sample site {self.site!r}: name its discrete site by site=...")
+        log_q = given.log_probabilities()
         model = handlers.substitute(handlers.seed(model, model_key), data=param_map)
         model_trace = handlers.trace(handlers.replay(model, guide_trace)).get_trace(*args, **kwargs)
-        log_q, site = given.log_q, guide_trace[self.site]
+        site = guide_trace[self.site]
         kl = (jnp.exp(log_q) * (log_q - _log_probabilities(model_trace[self.site]["fn"]))).sum(-1)
         found, signal, shared = [], jnp.zeros_like(kl), 0.0
         for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
@@ -182,7 +163,50 @@ def _averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[st
     }
 
 
-class TopKELBO(LabelELBO):
+class ChosenLabelsELBO(LabelELBO):
+    """What the objectives have in common that run a program once, with labels chosen for each row.
+
+    Args:
+        site: Name of the discrete site.
+        noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
+    """
+
+    def __init__(self, site: str = "y", noise: Float[Array, "B K"] | None = None) -> None:
+        super().__init__(site)
+        self.noise = noise
+
+    def estimate(
+        self, rng_key: PRNGKeyArray, param_map: Mapping[str, Any], model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> Estimate:
+        """As `LabelELBO.estimate`."""
+        keys = jax.random.split(rng_key, 2)
+        chosen: list[Any] = []
+
+        def choose(log_q: Float[Array, "B K"]) -> Float[Array, "*S B K"]:
+            noise = jax.random.gumbel(keys[0], log_q.shape, log_q.dtype) if self.noise is None else self.noise
+            labels, vectors = self._choose(log_q, noise)
+            chosen.append(labels)
+            return vectors
+
+        run = self._run(keys[1], param_map, model, guide, args, kwargs, choose)
+        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
+        weights = self._weights(jax.lax.stop_gradient(run.log_q), chosen[0])
+        return Estimate(loss, _averaged(run.model, weights), _averaged(run.guide, weights), _fixed(run.kl))
+
+    @abstractmethod
+    def _choose(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> tuple[Any, Float[Array, "*S B K"]]:
+        """The labels that the program is run with, and their vectors."""
+
+    @abstractmethod
+    def _elbo(self, run: _Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Array, "B"]:
+        """An estimate of sum_y q(y|x) f(x, y), for each row."""
+
+    def _weights(self, log_q: Float[Array, "B K"], labels: Any) -> Float[Array, "*S B"]:
+        """By what f of each label counts."""
+        return jnp.ones_like(log_q[:, 0])
+
+
+class TopKELBO(ChosenLabelsELBO):
     """Sums out the k most probable labels of each row and draws one of the others: unbiased in value and gradient.
 
         sum_{y in C} q(y) f(y) + (1 - q(C)) f(v),    v ~ q restricted to the labels that are not in C
@@ -243,7 +267,7 @@ class TopKELBO(LabelELBO):
         return (q * known).sum(0) + fixed[-1] * drawn + score + baseline * _gradient_only(rest)
 
 
-class GumbelSoftmaxELBO(LabelELBO):
+class GumbelSoftmaxELBO(ChosenLabelsELBO):
     """Draws one label, and passes a gradient as if it had been a mixture of all: biased, with little variance.
 
     The straight-through estimator: the program is run with the one-hot vector of the greatest entry of
@@ -275,7 +299,7 @@ class GumbelSoftmaxELBO(LabelELBO):
         return run.signal
 
 
-class ScoreFunctionELBO(LabelELBO):
+class ScoreFunctionELBO(ChosenLabelsELBO):
     """Draws one label y and multiplies grad log q(y|x) with how much better than expected it was: unbiased.
 
         f(y) with the gradient grad f(y) + (f(y) - b) grad log q(y|x)
@@ -323,9 +347,6 @@ class SequentialELBO(LabelELBO):
         site: Name of the discrete site.
     """
 
-    def __init__(self, site: str = "y") -> None:
-        super().__init__(site)
-
     def estimate(
         self, rng_key: PRNGKeyArray, param_map: Mapping[str, Any], model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Estimate:
@@ -351,22 +372,14 @@ class SequentialELBO(LabelELBO):
         return jax.lax.scan(add, zeros, labels)[0]
 
     def _label_count(self, param_map: Mapping[str, Any], guide: Any, args: Any, kwargs: Any) -> int:
-        found: list[int] = []
+        seeded = handlers.substitute(handlers.seed(guide, 0), data=param_map)
 
-        def run() -> Array:
-            given = _Given(
-                handlers.substitute(handlers.seed(guide, 0), data=param_map),
-                self.site,
-                lambda log_q: jnp.zeros_like(log_q),
-            )
+        def log_q() -> Float[Array, "B K"]:
+            given = _Given(seeded, self.site, jnp.zeros_like)
             given(*args, **kwargs)
-            found.extend([] if given.log_q is None else [given.log_q.shape[-1]])
-            return jnp.zeros(())
+            return given.log_probabilities()
 
-        jax.eval_shape(run)
-        if not found:
-            raise ValueError(f"the guide has no sample site {self.site!r}: name its discrete site by site=...")
-        return found[0]
+        return jax.eval_shape(log_q).shape[-1]
 
 
 def _log_probabilities(fn: Any) -> Float[Array, "*B K"]:

@@ -18,6 +18,7 @@ of a row is
 whose second part is exact in all of these objectives; they differ in what they make of the first.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -91,36 +92,24 @@ class _Evaluated(NamedTuple):
     guide: dict[str, Tensor]
 
 
-class LabelELBO(ELBO):
+class LabelELBO(ELBO, ABC):
     """What these objectives have in common.
 
     Args:
         site: Name of the discrete site.
-        noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
     """
 
-    def __init__(self, site: str = "y", noise: Float[Tensor, "B K"] | None = None) -> None:
+    def __init__(self, site: str = "y") -> None:
         super().__init__()
-        self.site, self.noise = site, noise
+        self.site = site
 
+    @abstractmethod
     def estimate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Estimate:
         """The objective on these arguments of model and guide, and its parts.
 
         Raises:
             ValueError: If the guide has no site of that name, or one that is not Categorical.
         """
-        chosen: list[Any] = []
-
-        def choose(log_q: Float[Tensor, "B K"]) -> Float[Tensor, "*S B K"]:
-            noise = -torch.empty_like(log_q).exponential_().log() if self.noise is None else self.noise
-            labels, vectors = self._choose(log_q, noise)
-            chosen.append(labels)
-            return vectors
-
-        run = self._run(model, guide, args, kwargs, choose)
-        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
-        weights = self._weights(run.log_q.detach(), chosen[0])
-        return Estimate(loss, _averaged(run.model, weights), _averaged(run.guide, weights), run.kl.detach())
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Float[Tensor, ""]:
         """Minus the ELBO, with a gradient."""
@@ -137,18 +126,6 @@ class LabelELBO(ELBO):
         if loss.requires_grad:
             loss.backward()
         return float(loss.detach())
-
-    def _choose(self, log_q: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]) -> tuple[Any, Float[Tensor, "*S B K"]]:
-        """The labels that the program is run with, and their vectors."""
-        raise NotImplementedError
-
-    def _elbo(self, run: _Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Tensor, "B"]:
-        """An estimate of sum_y q(y|x) f(x, y), for each row."""
-        raise NotImplementedError
-
-    def _weights(self, log_q: Float[Tensor, "B K"], labels: Any) -> Float[Tensor, "*S B"]:
-        """By what f of each label counts."""
-        return torch.ones_like(log_q[:, 0])
 
     def _run(
         self, model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any], choose: Callable[[Tensor], Tensor]
@@ -201,7 +178,47 @@ def _averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[
     }
 
 
-class TopKELBO(LabelELBO):
+class ChosenLabelsELBO(LabelELBO):
+    """What the objectives have in common that run a program once, with labels chosen for each row.
+
+    Args:
+        site: Name of the discrete site.
+        noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
+    """
+
+    def __init__(self, site: str = "y", noise: Float[Tensor, "B K"] | None = None) -> None:
+        super().__init__(site)
+        self.noise = noise
+
+    def estimate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Estimate:
+        """As `LabelELBO.estimate`."""
+        chosen: list[Any] = []
+
+        def choose(log_q: Float[Tensor, "B K"]) -> Float[Tensor, "*S B K"]:
+            noise = -torch.empty_like(log_q).exponential_().log() if self.noise is None else self.noise
+            labels, vectors = self._choose(log_q, noise)
+            chosen.append(labels)
+            return vectors
+
+        run = self._run(model, guide, args, kwargs, choose)
+        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
+        weights = self._weights(run.log_q.detach(), chosen[0])
+        return Estimate(loss, _averaged(run.model, weights), _averaged(run.guide, weights), run.kl.detach())
+
+    @abstractmethod
+    def _choose(self, log_q: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]) -> tuple[Any, Float[Tensor, "*S B K"]]:
+        """The labels that the program is run with, and their vectors."""
+
+    @abstractmethod
+    def _elbo(self, run: _Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Tensor, "B"]:
+        """An estimate of sum_y q(y|x) f(x, y), for each row."""
+
+    def _weights(self, log_q: Float[Tensor, "B K"], labels: Any) -> Float[Tensor, "*S B"]:
+        """By what f of each label counts."""
+        return torch.ones_like(log_q[:, 0])
+
+
+class TopKELBO(ChosenLabelsELBO):
     """Sums out the k most probable labels of each row and draws one of the others: unbiased in value and gradient.
 
         sum_{y in C} q(y) f(y) + (1 - q(C)) f(v),    v ~ q restricted to the labels that are not in C
@@ -264,7 +281,7 @@ class TopKELBO(LabelELBO):
         return (q * known).sum(0) + fixed[-1] * drawn + score + baseline * _gradient_only(rest)
 
 
-class GumbelSoftmaxELBO(LabelELBO):
+class GumbelSoftmaxELBO(ChosenLabelsELBO):
     """Draws one label, and passes a gradient as if it had been a mixture of all: biased, with little variance.
 
     The straight-through estimator: the program is run with the one-hot vector of the greatest entry of
@@ -296,7 +313,7 @@ class GumbelSoftmaxELBO(LabelELBO):
         return run.signal
 
 
-class ScoreFunctionELBO(LabelELBO):
+class ScoreFunctionELBO(ChosenLabelsELBO):
     """Draws one label y and multiplies grad log q(y|x) with how much better than expected it was: unbiased.
 
         f(y) with the gradient grad f(y) + (f(y) - b) grad log q(y|x)

@@ -6,7 +6,7 @@ label. The core knows nothing of the host: here the host's batches become the co
 """
 
 import csv
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ LOOKS_MISSING = {"_", "-", "?", "*", "NA", "N/A", "nan", "NaN", "None", "none", 
 STATE = "seqssvae"
 """Under which a checkpoint has what the networks are built from."""
 
+NETWORKS, OBJECTIVE = ModelConfig(), ObjectiveConfig()
+"""What they are unless they are given."""
+
 Predicted = Literal["reconstruction", "label", "generation"]
 Decoding = Literal["greedy", "sample"]
 
@@ -56,8 +59,8 @@ class SequenceSSVAE(models.BaseModel):
     def __init__(
         self,
         *args: Any,
-        networks: ModelConfig = ModelConfig(),  # noqa: B008
-        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008
+        networks: ModelConfig = NETWORKS,
+        objective: ObjectiveConfig = OBJECTIVE,
         labels: list[str] | None = None,
         missing: str = "",
         predicts: Predicted = "reconstruction",
@@ -160,12 +163,16 @@ class SequenceSSVAE(models.BaseModel):
     def training_step(self, batch: data.Batch, batch_idx: int) -> Tensor:
         """The core's objective on the rows of a batch, with a label and without."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-        loss, terms = self.loss_of(*self._built.drawn(*self.batches(batch), number))
-        sums = {name: sum(getattr(of_kind, name).sum() for of_kind in terms) for name in ELBOTerms._fields}
-        size = len(batch)
+        labelled, unlabelled = self.batches(batch)
+        loss, terms = self.loss_of(*self._built.drawn(labelled, unlabelled, number))
+        size, known = len(batch), 0 if labelled is None else len(labelled.x)
         self.log("train_loss", loss.detach(), batch_size=size, on_epoch=True, on_step=False, prog_bar=True)
-        for name, total in sums.items():
-            self.log(f"train_{name}", total / size, batch_size=size, on_epoch=True, on_step=False)
+        for name in ELBOTerms._fields:
+            total, rows = sum(getattr(of_kind, name).sum() for of_kind in terms), size
+            if name == "classification":
+                rows = known
+            if rows:
+                self.log(f"train_{name}", total / rows, batch_size=rows, on_epoch=True, on_step=False)
         return loss
 
     def loss_of(self, labelled: Any, unlabelled: Any) -> tuple[Tensor, tuple[ELBOTerms, ...]]:
@@ -193,7 +200,7 @@ class SequenceSSVAE(models.BaseModel):
     def on_validation_epoch_start(self) -> None:
         """Forget the epoch before."""
         super().on_validation_epoch_start()
-        self._sums = torch.zeros(8, dtype=torch.float64)
+        self._sums = torch.zeros(7, dtype=torch.float64)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -206,7 +213,7 @@ class SequenceSSVAE(models.BaseModel):
         surprise = -of_known[np.arange(known.sum()), y[known]].sum()
         correct = (of_known.argmax(-1) == y[known]).sum()
         terms = [term.sum() for term in found.terms[:3]]
-        self._sums += torch.tensor([*terms, len(y), surprise, correct, known.sum(), 0.0], dtype=torch.float64)
+        self._sums += torch.tensor([*terms, len(y), surprise, correct, known.sum()], dtype=torch.float64)
         if self.has_accuracy or self.has_ser:
             decoded = self._decoded(*self._moved(*self._encoded(batch, y)), greedy=True)
             self._update_metrics(*self._align(decoded, batch.target.tensor))
@@ -412,7 +419,7 @@ class SequenceSSVAE(models.BaseModel):
         total = self._sums.to(self.device, torch.float32)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
-        reconstruction, kl_z, kl_y, rows, surprise, correct, known, _ = total.tolist()
+        reconstruction, kl_z, kl_y, rows, surprise, correct, known = total.tolist()
         generative, alpha = self.config.objective.name == "ssvae", self.config.objective.alpha
         found, loss = {}, 0.0
         if generative:
@@ -436,12 +443,10 @@ class PosteriorWriter(BasePredictionWriter):
     def __init__(self, path: str) -> None:
         super().__init__("batch")
         self.path = path
-        self.sink: TextIO | None = None
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open the file."""
-        self.sink = open(self.path, "w", encoding="utf-8", newline="")  # noqa: SIM115
-        csv.writer(self.sink, delimiter="\t").writerow(["label", *pl_module.label_names])
+        """Write the names of the columns."""
+        self._write("w", [["label", *pl_module.label_names]])
 
     def write_on_batch_end(
         self,
@@ -454,12 +459,9 @@ class PosteriorWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """A line a row."""
-        assert self.sink is not None
         names, posterior = pl_module.label_names, pl_module.posterior(batch)
-        rows = ([names[row.argmax()], *(f"{value:.8g}" for value in row)] for row in posterior)
-        csv.writer(self.sink, delimiter="\t").writerows(rows)
+        self._write("a", [[names[row.argmax()], *(f"{value:.8g}" for value in row)] for row in posterior])
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        """Close the file."""
-        if self.sink is not None:
-            self.sink.close()
+    def _write(self, mode: str, lines: list[list[str]]) -> None:
+        with open(self.path, mode, encoding="utf-8", newline="") as sink:
+            csv.writer(sink, delimiter="\t").writerows(lines)

@@ -27,19 +27,28 @@ class Hypothesis(NamedTuple):
 
 
 def greedy(
-    oracle: Oracle, y: Int[np.ndarray, "N"], z: Float[np.ndarray, "N Z"], max_length: int
+    oracle: Oracle,
+    y: Int[np.ndarray, "N"],
+    z: Float[np.ndarray, "N Z"],
+    max_length: int,
+    source: Int[np.ndarray, "N S"] | None = None,
 ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
     """The most probable symbol at each step (the lowest id of equals), until END or for `max_length + 1` steps.
 
     Returns:
         Ids with PAD behind END, and their log p(x|y,z).
     """
-    found = [_greedy(oracle, int(label), drawn, max_length) for label, drawn in zip(y, z, strict=True)]
+    found = [_greedy(oracle, int(y[n]), z[n], max_length, _of(source, n)) for n in range(len(y))]
     return np.array([_padded(one, max_length) for one in found]), np.array([one.score for one in found])
 
 
 def beam_search(
-    oracle: Oracle, y: Int[np.ndarray, "N"], z: Float[np.ndarray, "N Z"], max_length: int, width: int
+    oracle: Oracle,
+    y: Int[np.ndarray, "N"],
+    z: Float[np.ndarray, "N Z"],
+    max_length: int,
+    width: int,
+    source: Int[np.ndarray, "N S"] | None = None,
 ) -> tuple[Int[np.ndarray, "N W T"], Float[np.ndarray, "N W"]]:
     """The best sequences a beam of this width finds, best first.
 
@@ -54,22 +63,28 @@ def beam_search(
     sequences = np.full((len(y), width, max_length + 1), PAD, dtype=np.int32)
     scores = np.full((len(y), width), -np.inf)
     for n in range(len(y)):
-        for w, hypothesis in enumerate(_beam(oracle, int(y[n]), z[n], max_length, width)):
+        for w, hypothesis in enumerate(_beam(oracle, int(y[n]), z[n], max_length, width, _of(source, n))):
             sequences[n, w] = _padded(hypothesis, max_length)
             scores[n, w] = hypothesis.score
     return sequences, scores
 
 
-def _greedy(oracle: Oracle, label: int, z: np.ndarray, max_length: int) -> Hypothesis:
+def _of(source: np.ndarray | None, n: int) -> np.ndarray | None:
+    return None if source is None else source[n]
+
+
+def _greedy(oracle: Oracle, label: int, z: np.ndarray, max_length: int, source: np.ndarray | None) -> Hypothesis:
     best = Hypothesis((), 0.0)
     while not best.finished and len(best.symbols) <= max_length:
-        log_probabilities = oracle.next_log_probabilities(best.symbols, label, z)
+        log_probabilities = oracle.next_log_probabilities(best.symbols, label, z, source)
         symbol = int(log_probabilities.argmax())
         best = Hypothesis((*best.symbols, symbol), best.score + float(log_probabilities[symbol]))
     return best
 
 
-def _beam(oracle: Oracle, label: int, z: np.ndarray, max_length: int, width: int) -> list[Hypothesis]:
+def _beam(
+    oracle: Oracle, label: int, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None
+) -> list[Hypothesis]:
     beam = [Hypothesis((), 0.0)]
     for _ in range(max_length + 1):
         candidates = []  # by rank of the parent, then by symbol: a stable sort keeps this order among equals
@@ -77,7 +92,8 @@ def _beam(oracle: Oracle, label: int, z: np.ndarray, max_length: int, width: int
             if hypothesis.finished:
                 candidates.append(hypothesis)
                 continue
-            for symbol, log_probability in enumerate(oracle.next_log_probabilities(hypothesis.symbols, label, z)):
+            following = oracle.next_log_probabilities(hypothesis.symbols, label, z, source)
+            for symbol, log_probability in enumerate(following):
                 if log_probability > -np.inf:
                     score = hypothesis.score + float(log_probability)
                     candidates.append(Hypothesis((*hypothesis.symbols, symbol), score))

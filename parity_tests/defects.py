@@ -278,7 +278,8 @@ def _dropout_not_rescaled(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     def dropped(values: Any, noise: Any, name: str, rate: float) -> Any:
         return values * noise[name] if name in noise else values
 
-    patch.setattr(twin.modules, "dropped", dropped)
+    for module in (twin.modules, twin.decoder):
+        patch.setattr(module, "dropped", dropped)
 
 
 def _clipping_with_an_epsilon(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:

@@ -12,6 +12,8 @@ from seqssvae.config import OptimizerConfig
 from seqssvae.vocabulary import END, SPECIALS
 
 Case = tuple[str, str, int]
+"""Cell, conditioning (with or without `WITH_SOURCE` behind it), layers."""
+WITH_SOURCE = " with a source"
 METHODS = ("sample", "greedy", "beam")
 
 
@@ -21,7 +23,8 @@ def problem_of(case: Case, optimizer: str = "adamw") -> Problem:
     cell, conditioning, layers = case
     options = Options(
         cell=cell,
-        conditioning=conditioning,
+        conditioning=conditioning.removesuffix(WITH_SOURCE),
+        source=conditioning.endswith(WITH_SOURCE),
         encoder_layers=layers,
         decoder_layers=layers,
         dropout=0.3,
@@ -37,8 +40,11 @@ def random_sequences(lengths: np.ndarray, generator: np.random.Generator) -> tup
     return tuple(np.append(generator.integers(len(SPECIALS), VOCABULARY_SIZE, n - 1), END) for n in lengths)
 
 
-def random_batch(size: int, time_steps: int, generator: np.random.Generator, observed: bool = False) -> Batch:
+def random_batch(
+    size: int, time_steps: int, generator: np.random.Generator, observed: bool = False, source: bool = False
+) -> Batch:
     """Any number of rows of any lengths, with any labels, in a batch of this shape."""
     lengths = generator.integers(1, time_steps + 1, generator.integers(1, size + 1))
     y = generator.integers(3, size=len(lengths)) if observed else np.full(len(lengths), NO_LABEL)
-    return pad(random_sequences(lengths, generator), np.arange(len(lengths)), y, size, time_steps)
+    sequences = random_sequences(lengths, generator)
+    return pad(sequences, np.arange(len(lengths)), y, size, time_steps, sequences[::-1] if source else None)

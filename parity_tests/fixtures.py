@@ -58,6 +58,21 @@ TOGETHER = (
 )
 """Options of which all combinations are covered: they decide how states are laid out, and which program runs."""
 
+SOURCE_FACTORS: dict[str, tuple[Any, ...]] = {
+    "cell": ("gru", "lstm"),
+    "conditioning": ("init", "every_step", "output"),
+    "attention": (True, False),
+    "kind": ("mixed", "unlabelled"),
+    "separate": (False, True),
+    "dropout": (0.0, 0.3),
+    "filler": (True, False),
+    "shortest": (1, 2),
+    "decoder_layers": (1, 2),
+    "source": (True,),
+}
+"""The same for rows with a source."""
+SOURCE_TOGETHER = (("conditioning", "attention"),)
+
 
 def generate_problems() -> list[Problem]:
     """The problems of the pairwise cover, as the files hold them."""
@@ -65,6 +80,10 @@ def generate_problems() -> list[Problem]:
     for seed, combination in enumerate(cover(FACTORS, TOGETHER)):
         options = Options(**combination)
         problems.append(make_problem(options, seed, f"{seed:02d}-{options.cell}-{options.conditioning}-{options.kind}"))
+    for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER)):
+        options, seed = Options(**combination), 100 + number
+        name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"
+        problems.append(make_problem(options, seed, name))
     return problems
 
 
@@ -86,6 +105,7 @@ def save_problem(problem: Problem, path: Path) -> None:
         "config": to_dict(problem.config),
         "vocabulary_size": problem.dimensions.vocabulary_size,
         "label_prior": problem.dimensions.label_prior,
+        "source_vocabulary_size": problem.dimensions.source_vocabulary_size,
         "beta": problem.beta,
     }
     save_file(arrays_of(problem), path, metadata={"problem": json.dumps(header)})
@@ -100,7 +120,9 @@ def load_problem(path: Path) -> Problem:
         name=header["name"],
         options=Options(**header["options"]),
         config=from_dict(header["config"]),
-        dimensions=Dimensions(header["vocabulary_size"], tuple(header["label_prior"])),
+        dimensions=Dimensions(
+            header["vocabulary_size"], tuple(header["label_prior"]), header["source_vocabulary_size"]
+        ),
         weights=_under("weights", arrays),
         labelled=_step_from("labelled", arrays),
         unlabelled=_step_from("unlabelled", arrays),
@@ -113,7 +135,8 @@ def arrays_of(problem: Problem) -> Arrays:
     arrays = {f"weights/{name}": value for name, value in problem.weights.items()}
     for kind, step in (("labelled", problem.labelled), ("unlabelled", problem.unlabelled)):
         if step is not None:
-            arrays.update({f"{kind}/batch/{name}": value for name, value in vars(step.batch).items()})
+            fields = {name: value for name, value in vars(step.batch).items() if value is not None}
+            arrays.update({f"{kind}/batch/{name}": value for name, value in fields.items()})
             arrays.update({f"{kind}/noise/{name}": value for name, value in step.noise.items()})
     return arrays
 

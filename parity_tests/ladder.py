@@ -53,7 +53,7 @@ def _through_file(weights: Arrays, path: Path) -> Arrays:
 
 def check_outputs(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
     """What every network returns: each twin against the oracle, then against each other."""
-    of_twins = [twin.outputs(*evaluation_inputs(problem)) for twin in (torch, jax)]
+    of_twins = [twin.outputs(*evaluation_inputs(problem), sources(problem)) for twin in (torch, jax)]
     findings = []
     for twin, outputs in zip((torch, jax), of_twins, strict=True):
         findings += check_outputs_with_oracle(problem, twin, outputs)
@@ -64,15 +64,15 @@ def check_outputs(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Find
 
 def check_outputs_with_oracle(problem: Problem, twin: Twin, outputs: Outputs) -> list[Finding]:
     """What every network of a twin returns, against the oracle."""
-    x, z = evaluation_inputs(problem)
+    (x, z), source = evaluation_inputs(problem), sources(problem)
     oracle = problem.oracle()
-    loc, scale = oracle.posterior(x)
+    loc, scale = oracle.posterior(x, source=source)
     expected = {
-        "log_q_y": oracle.log_q_y(x),
+        "log_q_y": oracle.log_q_y(x, source=source),
         "loc": loc,
         "scale": scale,
-        "log_prob_steps": oracle.step_log_probabilities(x, z),
-        **{f"features.{index}": part for index, part in enumerate(oracle.features(x))},
+        "log_prob_steps": oracle.step_log_probabilities(x, z, source=source),
+        **{f"features.{index}": part for index, part in enumerate(oracle.features(x, source=source))},
     }
     rung = f"network outputs, {twin.name} and oracle, {twin.precision}"
     return compare(rung, problem.name, expected, named_outputs(outputs), BOUNDS[twin.precision])
@@ -92,15 +92,26 @@ def evaluation_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return x, generator.normal(size=(problem.options.label_count, len(x), problem.config.model.latent_size))
 
 
+def sources(problem: Problem) -> np.ndarray | None:
+    """The sources of the same rows, if they have them."""
+    batch = problem.steps()[0].batch
+    return None if batch.source is None else batch.source[batch.row_mask]
+
+
 def check_predictions(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
     """The classifier's probabilities, and the embedding of each row: each twin against the oracle and the other."""
-    x, _ = evaluation_inputs(problem)
+    (x, _), source = evaluation_inputs(problem), sources(problem)
     oracle = problem.oracle()
-    expected = {"q(y|x)": np.exp(oracle.log_q_y(x)), "embedding": oracle.embedding(x)}
+    expected = {"q(y|x)": np.exp(oracle.log_q_y(x, source=source)), "embedding": oracle.embedding(x, source)}
+    if source is not None:
+        expected["p(y|source)"] = np.exp(oracle.log_p_y(source))
     found = []
     for twin in (torch, jax):
         with twin.backend.exact_products():
-            found.append({"q(y|x)": np.exp(twin.backend.classify(x)), "embedding": twin.backend.encode(x)})
+            q_y, embedding = np.exp(twin.backend.classify(x, source)), twin.backend.encode(x, source)
+            found.append({"q(y|x)": q_y, "embedding": embedding})
+            if source is not None:
+                found[-1]["p(y|source)"] = np.exp(twin.backend.classify_source(source))
     return _three_ways("predictions", problem, torch.precision, expected, found[0], found[1])
 
 
@@ -196,9 +207,12 @@ def check_searches(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Fin
     labels = problem.options.label_count
     y = np.arange(labels + 1, dtype=np.int32) % labels
     z = np.random.default_rng(3).normal(size=(len(y), problem.config.model.latent_size))
-    greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH)
-    beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH)
-    found = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH) for twin in (torch, jax)]
+    source = sources(problem)
+    if source is not None:
+        source = source[np.arange(len(y)) % len(source)]
+    greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH, source)
+    beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH, source)
+    found = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH, source) for twin in (torch, jax)]
     return [
         *_sequences("greedy decoding", problem, torch.precision, greedy, *(both[0] for both in found)),
         *_sequences("beam search", problem, torch.precision, beam, *(both[1] for both in found)),

@@ -6,6 +6,7 @@ as in `seqssvae.parameters` and `seqssvae.noise`; the masks in the noise are tho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Inexact, Int
@@ -23,6 +24,18 @@ LEAST_SCALE = 1e-4
 """Added to the softplus that gives the scale of q(z|x,y)."""
 
 
+class Source(NamedTuple):
+    """What the encoder of sources makes of one row's source.
+
+    Args:
+        features: Its features.
+        states: The top layer's outputs, one a symbol.
+    """
+
+    features: Vector
+    states: list[Vector]
+
+
 @dataclass(frozen=True)
 class Networks:
     """The networks with given weights.
@@ -37,9 +50,27 @@ class Networks:
     weights: Weights
     never_generated: Sequence[int] = NEVER_GENERATED
 
-    def encoder(self, row: Row, noise: Noise) -> tuple[Vector, ...]:
-        """Features of the row by each tower: the first is for the classifier, the last for the latent encoder."""
-        return tuple(self._tower(tower, row, noise) for tower in range(2 if self.model.encoder.separate else 1))
+    def encoder(self, row: Row, noise: Noise, source: Source | None = None) -> tuple[Vector, ...]:
+        """Features of the row by each tower: the first is for the classifier, the last for the latent encoder.
+
+        Where there is a source, its features stand behind those of the row.
+        """
+        towers = range(2 if self.model.encoder.separate else 1)
+        names = [(f"encoder.towers.{tower}", f"encoder.embedding.{tower}", f"features.{tower}") for tower in towers]
+        features = [self._tower(row, noise, *of_tower)[0] for of_tower in names]
+        return tuple(features if source is None else [np.concatenate([part, source.features]) for part in features])
+
+    def source_encoder(self, row: Row, noise: Noise) -> Source:
+        """Features and states of a source."""
+        return Source(*self._tower(row, noise, "source_encoder.tower", "source.embedding", "source.features"))
+
+    def label_predictor(self, source: Source, label_prior: Sequence[float]) -> Vector:
+        """log p(y|source) of every label."""
+        return log_softmax(np.log(label_prior) + self._affine("label_predictor", source.features))
+
+    def latent_predictor(self, source: Source, label: int) -> tuple[Vector, Vector]:
+        """loc and scale of p(z|source,y)."""
+        return self._normal("latent_predictor", source.features, label)
 
     def classifier(self, features: tuple[Vector, ...]) -> Vector:
         """log q(y|x) of every label."""
@@ -47,11 +78,11 @@ class Networks:
 
     def latent_encoder(self, features: tuple[Vector, ...], label: int) -> tuple[Vector, Vector]:
         """loc and scale of q(z|x,y)."""
-        hidden = np.tanh(self._joint("latent_encoder.hidden", features[-1], label))
-        loc = self._affine("latent_encoder.loc", hidden)
-        return loc, softplus(self._affine("latent_encoder.scale", hidden)) + LEAST_SCALE
+        return self._normal("latent_encoder", features[-1], label)
 
-    def log_probabilities(self, row: Row, label: int, z: Vector, noise: Noise) -> Inexact[np.ndarray, "T"]:
+    def log_probabilities(
+        self, row: Row, label: int, z: Vector, noise: Noise, source: Source | None = None
+    ) -> Inexact[np.ndarray, "T"]:
         """log p(x_t|x_<t,y,z) at every step, teacher-forced; 0 at PAD."""
         length = length_of(row)
         inputs = [START]
@@ -60,31 +91,38 @@ class Networks:
             inputs.append(int(row[t - 1]) if kept else UNK)
         result = np.zeros(len(row), dtype=np.result_type(*self.weights.values(), z))
         if length > 0:
-            of_symbols = self.decoder(label, z, inputs, noise.get("decoder.embedding"))
+            of_symbols = self.decoder(label, z, inputs, noise.get("decoder.embedding"), source)
             for t in range(length):
                 result[t] = of_symbols[t][row[t]]
         return result
 
     def decoder(
-        self, label: int, z: Vector, inputs: Sequence[int], mask: Bool[np.ndarray, "T E"] | None = None
+        self,
+        label: int,
+        z: Vector,
+        inputs: Sequence[int],
+        mask: Bool[np.ndarray, "T E"] | None = None,
+        source: Source | None = None,
     ) -> list[Vector]:
         """Behind each input, START being the first, the log-probabilities of every symbol."""
         decoder, embedding = self.model.decoder, self.weights["decoder.embedding"]
         xs = [self._drop(embedding[symbol], None if mask is None else mask[t]) for t, symbol in enumerate(inputs)]
-        initial = self._initial_states(label, z)
-        condition = self._condition(label, z) if decoder.conditioning == "every_step" else None
+        initial = self._initial_states(label, z, source)
+        condition = self._condition(label, z, source) if decoder.conditioning == "every_step" else None
         for layer in range(decoder.layers):
             xs = self._recurrence(f"decoder.layers.{layer}", xs, initial[layer], condition if layer == 0 else None)
-        logits = [self._output(hidden, label, z) for hidden in xs]
+        logits = [self._output(hidden, label, z, source) for hidden in xs]
         return [log_softmax(of_step, excluded=self.never_generated) for of_step in logits]
 
-    def _tower(self, tower: int, row: Row, noise: Noise) -> Vector:
-        """Embeddings, recurrent layers, pooling over the real symbols."""
-        encoder, prefix = self.model.encoder, f"encoder.towers.{tower}"
+    def _tower(
+        self, row: Row, noise: Noise, prefix: str, of_embedding: str, of_features: str
+    ) -> tuple[Vector, list[Vector]]:
+        """Embeddings, recurrent layers, pooling over the real symbols; and what was pooled. Masks are named."""
+        encoder = self.model.encoder
         length = length_of(row)
         if length == 0:
-            return np.zeros(encoder.hidden_size * (2 if encoder.bidirectional else 1))
-        embedding, mask = self.weights[f"{prefix}.embedding"], noise.get(f"encoder.embedding.{tower}")
+            return np.zeros(encoder.hidden_size * (2 if encoder.bidirectional else 1)), []
+        embedding, mask = self.weights[f"{prefix}.embedding"], noise.get(of_embedding)
         xs = [self._drop(embedding[row[t]], None if mask is None else mask[t]) for t in range(length)]
         for layer in range(encoder.layers):
             before = xs
@@ -95,26 +133,44 @@ class Networks:
                 xs = [np.concatenate([forward[t], backward[t]]) for t in range(length)]
                 last = np.concatenate([forward[-1], backward[0]])
         pooled = {"last": last, "mean": np.array(xs).mean(0), "max": maximum(np.array(xs))}[encoder.pooling]
-        return self._drop(pooled, noise.get(f"features.{tower}"))
+        return self._drop(pooled, noise.get(of_features)), xs
 
-    def _output(self, hidden: Vector, label: int, z: Vector) -> Vector:
+    def _normal(self, prefix: str, features: Vector, label: int) -> tuple[Vector, Vector]:
+        hidden = np.tanh(self._joint(f"{prefix}.hidden", features, label))
+        loc = self._affine(f"{prefix}.loc", hidden)
+        return loc, softplus(self._affine(f"{prefix}.scale", hidden)) + LEAST_SCALE
+
+    def _attended(self, hidden: Vector, source: Source) -> Vector:
+        """The mean of the source's states, weighted by how they fit, as it contributes to the output."""
+        key, context = (self.weights[f"decoder.attention.{name}.weight"] for name in ("key", "context"))
+        scores = np.array([hidden @ (key @ state) for state in source.states])
+        shares = np.exp(log_softmax(scores))
+        return context @ sum(share * state for share, state in zip(shares, source.states, strict=True))
+
+    def _output(self, hidden: Vector, label: int, z: Vector, source: Source | None) -> Vector:
         """Logits of every symbol."""
+        attends = source is not None and self.model.decoder.attention
+        attended = self._attended(hidden, source) if attends else 0.0
         if self.model.decoder.conditioning != "output":
-            return self._affine("decoder.output", hidden)
-        projected = self.weights["decoder.projection.weight"] @ hidden
+            combined = np.tanh(self._affine("decoder.attention.output", hidden) + attended) if attends else hidden
+            return self._affine("decoder.output", combined)
+        projected = self.weights["decoder.projection.weight"] @ hidden + attended
         conditioned = np.tanh(projected + self._joint("decoder.condition", z, label))
         return self._affine("decoder.output", conditioned) + self.weights["decoder.label_bias"][:, label]
 
-    def _condition(self, label: int, z: Vector) -> Vector:
-        """What y and z add to the gates of the first layer at every step."""
-        return self.weights["decoder.condition.weight"] @ z + self.weights["decoder.condition.label_weight"][:, label]
+    def _condition(self, label: int, z: Vector, source: Source | None) -> Vector:
+        """What y, z and the source add to the gates of the first layer at every step."""
+        weight, label_weight = (self.weights[f"decoder.condition.{name}"] for name in ("weight", "label_weight"))
+        of_source = 0.0 if source is None else self.weights["decoder.source_condition.weight"] @ source.features
+        return weight @ z + label_weight[:, label] + of_source
 
-    def _initial_states(self, label: int, z: Vector) -> list[list[Vector]]:
+    def _initial_states(self, label: int, z: Vector, source: Source | None) -> list[list[Vector]]:
         """Per layer, the state vectors (h, and c for LSTM); stored as h of all layers, then c of all layers."""
+        of_source = 0.0 if source is None else self.weights["decoder.source_state.weight"] @ source.features
         if self.model.decoder.conditioning == "output":
-            flat = np.tanh(self.weights["decoder.initial_state"])
+            flat = np.tanh(self.weights["decoder.initial_state"] + of_source)
         else:
-            hidden = np.tanh(self._joint("decoder.initial.hidden", z, label))
+            hidden = np.tanh(self._joint("decoder.initial.hidden", z, label) + of_source)
             flat = np.tanh(self._affine("decoder.initial.output", hidden))
         layers, size = self.model.decoder.layers, self.model.decoder.hidden_size
         kinds = 2 if self.model.cell == "lstm" else 1

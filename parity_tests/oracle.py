@@ -7,6 +7,8 @@
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
 
+Where rows have a source s, all of these are given it: p(y|s), p(z|s,y), p(x|s,y,z), q(y|s,x), q(z|s,x,y).
+
 It shares no code with a twin. In float64 it is the reference for values; with weights in complex128 it gives
 gradients by the complex step (`parity_tests.derivatives`).
 """
@@ -20,7 +22,7 @@ import numpy as np
 from jaxtyping import Inexact, Int
 
 from parity_tests.arithmetic import log_normal
-from parity_tests.networks import Networks, Noise, Weights, length_of
+from parity_tests.networks import Networks, Noise, Source, Weights, length_of
 from seqssvae.config import ModelConfig
 from seqssvae.vocabulary import NEVER_GENERATED, START
 
@@ -32,11 +34,13 @@ class Rows(NamedTuple):
         x: Symbol ids, END and then PAD behind them; a row of PAD alone is a filler row.
         y: Label ids, or None where they are missing.
         noise: What was drawn, named as in `seqssvae.noise`. Without masks there is no dropout.
+        source: Symbol ids of the sources; None where there are none.
     """
 
     x: Int[np.ndarray, "B T"]
     y: Int[np.ndarray, "B"] | None
     noise: Noise
+    source: Int[np.ndarray, "B S"] | None = None
 
 
 class LabelledTerms(NamedTuple):
@@ -131,7 +135,7 @@ class Oracle:
 
     def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
         """L of every row, and its parts."""
-        x, y, noise = rows
+        x, y, noise, sources = rows
         if y is None:
             raise ValueError("labelled_terms needs the labels y of its rows.")
         of_rows: list[list[Any]] = []
@@ -140,16 +144,17 @@ class Oracle:
                 of_rows.append([0.0] * 5)
                 continue
             label = int(y[b])
-            features = self.networks.encoder(x[b], of_row(noise, b))
-            reconstruction, kl_z = self._at_drawn_z(features, x[b], label, noise["z"][b], of_row(noise, b))
-            kl_y = -np.log(self.label_prior[label])
+            source = self.source(sources, noise, b)
+            features = self.networks.encoder(x[b], of_row(noise, b), source)
+            reconstruction, kl_z = self._at_drawn_z(features, x[b], label, noise["z"][b], of_row(noise, b), source)
+            kl_y = -self._log_prior(source)[label]
             elbo = reconstruction - beta * kl_z - kl_y
             of_rows.append([reconstruction, kl_z, kl_y, elbo, -self.networks.classifier(features)[label]])
         return LabelledTerms(*np.array(of_rows).T)
 
     def unlabelled_terms(self, rows: Rows, beta: float, label_gradient: float = 1.0) -> UnlabelledTerms:
         """U of every row, and its parts. An observed y is passed over, as in evaluation."""
-        x, _, noise = rows
+        x, _, noise, sources = rows
         of_rows: list[list[Any]] = []
         of_labels: list[list[list[Any]]] = []
         for b in range(len(x)):
@@ -157,79 +162,136 @@ class Oracle:
                 of_rows.append([0.0] * 4)
                 of_labels.append([[0.0] * 2] * self.label_count)
                 continue
-            features = self.networks.encoder(x[b], of_row(noise, b))
-            log_q_y = self.networks.classifier(features)
+            source = self.source(sources, noise, b)
+            features = self.networks.encoder(x[b], of_row(noise, b), source)
+            log_q_y, log_prior = self.networks.classifier(features), self._log_prior(source)
             log_q_y = log_q_y.real + label_gradient * (log_q_y - log_q_y.real)
             reconstruction, kl_z, kl_y = 0.0, 0.0, 0.0
             of_labels.append([])
             for k in range(self.label_count):
-                log_p_x, log_ratio = self._at_drawn_z(features, x[b], k, noise["z"][k, b], of_row(noise, b))
+                log_p_x, log_ratio = self._at_drawn_z(features, x[b], k, noise["z"][k, b], of_row(noise, b), source)
                 q = np.exp(log_q_y[k])
                 reconstruction = reconstruction + q * log_p_x
                 kl_z = kl_z + q * log_ratio
-                kl_y = kl_y + q * (log_q_y[k] - np.log(self.label_prior[k]))
+                kl_y = kl_y + q * (log_q_y[k] - log_prior[k])
                 of_labels[-1].append([log_p_x, log_ratio])
             of_rows.append([reconstruction, kl_z, kl_y, reconstruction - beta * kl_z - kl_y])
         return UnlabelledTerms(*np.array(of_rows).T, *np.array(of_labels).T)
 
     def _at_drawn_z(
-        self, features: tuple[np.ndarray, ...], row: np.ndarray, label: int, epsilon: np.ndarray, noise: Noise
+        self,
+        features: tuple[np.ndarray, ...],
+        row: np.ndarray,
+        label: int,
+        epsilon: np.ndarray,
+        noise: Noise,
+        source: Source | None,
     ) -> tuple[np.inexact, np.inexact]:
         """log p(x|y,z) and log q(z|x,y) - log p(z), at z = loc + scale * epsilon."""
         loc, scale = self.networks.latent_encoder(features, label)
         z = loc + scale * epsilon
-        log_p_x = self.networks.log_probabilities(row, label, z, noise).sum()
-        return log_p_x, log_normal(z, loc, scale) - log_normal(z, np.zeros_like(z), np.ones_like(z))
+        log_p_x = self.networks.log_probabilities(row, label, z, noise, source).sum()
+        prior = (np.zeros_like(z), np.ones_like(z))
+        if source is not None:
+            prior = self.networks.latent_predictor(source, label)
+        return log_p_x, log_normal(z, loc, scale) - log_normal(z, *prior)
 
-    def features(self, x: Int[np.ndarray, "B T"], noise: Noise | None = None) -> tuple[Inexact[np.ndarray, "B F"], ...]:
+    def source(self, sources: Int[np.ndarray, "B S"] | None, noise: Noise | None, b: int) -> Source | None:
+        """What is made of a row's source, if it has one."""
+        return None if sources is None else self.networks.source_encoder(sources[b], of_row(noise, b))
+
+    def _log_prior(self, source: Source | None) -> Inexact[np.ndarray, "K"]:
+        """log p(y), or log p(y|source)."""
+        if source is None:
+            return np.log(self.label_prior)
+        return self.networks.label_predictor(source, self.label_prior)
+
+    def log_p_y(self, sources: Int[np.ndarray, "B S"]) -> Inexact[np.ndarray, "B K"]:
+        """log p(y|source), without dropout."""
+        return np.array([self._log_prior(self.source(sources, None, b)) for b in range(len(sources))])
+
+    def _features(
+        self, x: Int[np.ndarray, "B T"], noise: Noise | None, sources: Int[np.ndarray, "B S"] | None
+    ) -> list[tuple[np.ndarray, ...]]:
+        return [self.networks.encoder(x[b], of_row(noise, b), self.source(sources, noise, b)) for b in range(len(x))]
+
+    def features(
+        self,
+        x: Int[np.ndarray, "B T"],
+        noise: Noise | None = None,
+        source: Int[np.ndarray, "B S"] | None = None,
+    ) -> tuple[Inexact[np.ndarray, "B F"], ...]:
         """Features of every row by each tower, the features' dropout included."""
-        of_rows = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
-        return tuple(np.array(tower) for tower in zip(*of_rows, strict=True))
+        return tuple(np.array(tower) for tower in zip(*self._features(x, noise, source), strict=True))
 
-    def log_q_y(self, x: Int[np.ndarray, "B T"], noise: Noise | None = None) -> Inexact[np.ndarray, "B K"]:
+    def log_q_y(
+        self,
+        x: Int[np.ndarray, "B T"],
+        noise: Noise | None = None,
+        source: Int[np.ndarray, "B S"] | None = None,
+    ) -> Inexact[np.ndarray, "B K"]:
         """log q(y|x)."""
-        features = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
-        return np.array([self.networks.classifier(of_one) for of_one in features])
+        return np.array([self.networks.classifier(of_one) for of_one in self._features(x, noise, source)])
 
     def posterior(
-        self, x: Int[np.ndarray, "B T"], noise: Noise | None = None
+        self,
+        x: Int[np.ndarray, "B T"],
+        noise: Noise | None = None,
+        source: Int[np.ndarray, "B S"] | None = None,
     ) -> tuple[Inexact[np.ndarray, "K B Z"], Inexact[np.ndarray, "K B Z"]]:
         """loc and scale of q(z|x,y), of every label."""
-        features = [self.networks.encoder(x[b], of_row(noise, b)) for b in range(len(x))]
+        features = self._features(x, noise, source)
         pairs = [[self.networks.latent_encoder(of_one, k) for of_one in features] for k in range(self.label_count)]
         return tuple(np.moveaxis(np.array(pairs), 2, 0))
 
-    def embedding(self, x: Int[np.ndarray, "B T"]) -> Inexact[np.ndarray, "B Z"]:
+    def embedding(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Inexact[np.ndarray, "B Z"]:
         """The sum over y of q(y|x) loc(x, y), without dropout."""
         result = []
-        for row in x:
-            features = self.networks.encoder(row, {})
+        for features in self._features(x, None, source):
             q_y = np.exp(self.networks.classifier(features))
             result.append(sum(q_y[k] * self.networks.latent_encoder(features, k)[0] for k in range(self.label_count)))
         return np.array(result)
 
     def step_log_probabilities(
-        self, x: Int[np.ndarray, "B T"], z: Inexact[np.ndarray, "K B Z"], noise: Noise | None = None
+        self,
+        x: Int[np.ndarray, "B T"],
+        z: Inexact[np.ndarray, "K B Z"],
+        noise: Noise | None = None,
+        source: Int[np.ndarray, "B S"] | None = None,
     ) -> Inexact[np.ndarray, "K B T"]:
         """log p(x_t|x_<t,y,z) under every label, each with its own z; 0 at PAD."""
+        sources = [self.source(source, noise, b) for b in range(len(x))]
         return np.array(
             [
-                [self.networks.log_probabilities(x[b], k, z[k, b], of_row(noise, b)) for b in range(len(x))]
+                [self.networks.log_probabilities(x[b], k, z[k, b], of_row(noise, b), sources[b]) for b in range(len(x))]
                 for k in range(self.label_count)
             ]
         )
 
     def log_prob(
-        self, x: Int[np.ndarray, "B T"], y: Int[np.ndarray, "B"], z: Inexact[np.ndarray, "B Z"]
+        self,
+        x: Int[np.ndarray, "B T"],
+        y: Int[np.ndarray, "B"],
+        z: Inexact[np.ndarray, "B Z"],
+        source: Int[np.ndarray, "B S"] | None = None,
     ) -> Inexact[np.ndarray, "B"]:
         """log p(x|y,z) of each row under its own label, without dropout."""
-        return np.array([self.networks.log_probabilities(x[b], int(y[b]), z[b], {}).sum() for b in range(len(x))])
+        sources = [self.source(source, None, b) for b in range(len(x))]
+        of_rows = zip(x, y, z, sources, strict=True)
+        return np.array([self.networks.log_probabilities(row, int(k), z_, {}, s).sum() for row, k, z_, s in of_rows])
 
     def next_log_probabilities(
-        self, prefix: Sequence[int], y: int, z: Inexact[np.ndarray, "Z"]
+        self,
+        prefix: Sequence[int],
+        y: int,
+        z: Inexact[np.ndarray, "Z"],
+        source: Int[np.ndarray, "S"] | None = None,
     ) -> Inexact[np.ndarray, "V"]:
         """log p(x_t|x_<t,y,z) of every symbol behind the prefix x_<t, without dropout."""
-        return self.networks.decoder(y, z, [START, *prefix])[-1]
+        encoded = None if source is None else self.networks.source_encoder(source, {})
+        return self.networks.decoder(y, z, [START, *prefix], source=encoded)[-1]
 
 
 def real_rows(x: Int[np.ndarray, "B T"]) -> int:

@@ -30,6 +30,8 @@ from seqssvae.parameters import parameter_shapes
 from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
 
 VOCABULARY_SIZE = 9
+SOURCE_VOCABULARY_SIZE = 8
+SOURCE_STEPS = 7
 LATENT_SIZE = 2
 ENCODER_SIZES = {"embedding_size": 3, "hidden_size": 4}
 DECODER_SIZES = {"embedding_size": 6, "hidden_size": 5}
@@ -60,6 +62,8 @@ class Options:
         filler: Whether the last row of each batch is a filler row.
         label_gradient: Share of the unlabelled ELBO's gradient that reaches q(y|x).
         shortest: Length, END included, of the first row of each batch; 1: END alone.
+        source: Whether rows have a source.
+        attention: Whether the decoder attends to it.
     """
 
     cell: CellName = "gru"
@@ -78,6 +82,8 @@ class Options:
     filler: bool = True
     shortest: int = 2
     label_gradient: float = 1.0
+    source: bool = False
+    attention: bool = True
 
 
 class Step(NamedTuple):
@@ -94,7 +100,7 @@ class Step(NamedTuple):
     def rows(self, training: bool = True) -> Rows:
         """As the oracle takes them, with or without dropout."""
         labels = None if (self.batch.y == NO_LABEL).all() else self.batch.y
-        return Rows(self.batch.x, labels, self.noise if training else {"z": self.noise["z"]})
+        return Rows(self.batch.x, labels, self.noise if training else {"z": self.noise["z"]}, self.batch.source)
 
 
 @dataclass(frozen=True)
@@ -149,11 +155,12 @@ def make_problem(
     generator = np.random.default_rng([seed, 0xF1])
     label_prior = _label_prior(options, generator)
     config = _config(options, label_prior, alpha=float(generator.uniform(0.5, 5.0)))
-    shapes = parameter_shapes(config.model, VOCABULARY_SIZE, options.label_count)
+    sources = SOURCE_VOCABULARY_SIZE if options.source else 0
+    shapes = parameter_shapes(config.model, VOCABULARY_SIZE, options.label_count, sources)
     weights = {name: generator.normal(0.0, 0.7, shape) for name, shape in shapes.items()}
     labelled = _step(options, config.model, True, generator) if options.kind != "unlabelled" else None
     unlabelled = _step(options, config.model, False, generator) if options.kind != "labelled" else None
-    dimensions = Dimensions(VOCABULARY_SIZE, label_prior)
+    dimensions = Dimensions(VOCABULARY_SIZE, label_prior, sources)
     config = replace(config, optimizer=optimizer or config.optimizer)
     return Problem(name, options, config, dimensions, weights, labelled, unlabelled, options.beta)
 
@@ -173,7 +180,12 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         pooling=options.pooling,
         separate=options.separate,
     )
-    decoder = DecoderConfig(**DECODER_SIZES, layers=options.decoder_layers, conditioning=options.conditioning)
+    decoder = DecoderConfig(
+        **DECODER_SIZES,
+        layers=options.decoder_layers,
+        conditioning=options.conditioning,
+        attention=options.attention,
+    )
     model = ModelConfig(
         cell=options.cell,
         latent_size=LATENT_SIZE,
@@ -193,23 +205,34 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
 
 def _step(options: Options, model: ModelConfig, observed: bool, generator: np.random.Generator) -> Step:
     batch = _batch(options, observed, generator)
-    specs = noise_specs(model, None if observed else options.label_count, *batch.x.shape)
+    labels = None if observed else options.label_count
+    specs = noise_specs(model, labels, *batch.x.shape, source_steps=batch.source_steps)
     return Step(batch, draw_noise(specs, generator))
 
 
 def _batch(options: Options, observed: bool, generator: np.random.Generator) -> Batch:
     """Ragged rows: the first as short as asked for, the second as long as the batch or one less, others between."""
     size, time_steps = LABELLED_SHAPE if observed else UNLABELLED_SHAPE
-    lengths = generator.integers(options.shortest, time_steps + 1, size)
-    lengths[:2] = options.shortest, time_steps - int(generator.integers(2))
     row_mask = np.ones(size, dtype=bool)
     row_mask[-1] = not options.filler
-    symbols = [UNK, *range(len(SPECIALS), VOCABULARY_SIZE)]
-    x = np.full((size, time_steps), PAD, dtype=np.int32)
-    for b in np.flatnonzero(row_mask):
-        x[b, : lengths[b] - 1] = generator.choice(symbols, lengths[b] - 1)
-        x[b, lengths[b] - 1] = END
+    x = _ragged(row_mask, time_steps, options.shortest, VOCABULARY_SIZE, generator)
     y = generator.integers(options.label_count, size=size) if observed else np.full(size, NO_LABEL)
     y = np.where(row_mask, y, NO_LABEL).astype(np.int32)
     rows = np.where(row_mask, np.arange(size), -1).astype(np.int32)
-    return Batch(x, y, row_mask, rows)
+    source = None
+    if options.source:
+        source = _ragged(row_mask, SOURCE_STEPS, options.shortest, SOURCE_VOCABULARY_SIZE, generator)
+    return Batch(x, y, row_mask, rows, source)
+
+
+def _ragged(
+    row_mask: np.ndarray, time_steps: int, shortest: int, vocabulary_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    lengths = generator.integers(shortest, time_steps + 1, len(row_mask))
+    lengths[:2] = shortest, time_steps - int(generator.integers(2))
+    symbols = [UNK, *range(len(SPECIALS), vocabulary_size)]
+    x = np.full((len(row_mask), time_steps), PAD, dtype=np.int32)
+    for b in np.flatnonzero(row_mask):
+        x[b, : lengths[b] - 1] = generator.choice(symbols, lengths[b] - 1)
+        x[b, lengths[b] - 1] = END
+    return x

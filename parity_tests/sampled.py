@@ -9,8 +9,7 @@ import numpy as np
 
 from parity_tests.problems import Arrays, Options, Problem, Step, make_problem
 from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
-from seqssvae.backend import Batch
-from seqssvae.config import Conditioning
+from seqssvae.config import CellName, Conditioning
 from seqssvae.noise import SAMPLED
 from seqssvae.parameters import baseline_shapes
 
@@ -19,11 +18,12 @@ CERTAIN = 1e6
 """Noise that decides which label is drawn, whatever its probability."""
 
 
-def problem_with(estimator: str, conditioning: Conditioning = "every_step", **objective: Any) -> Problem:
+def problem_with(
+    estimator: str, conditioning: Conditioning = "every_step", source: bool = False, **objective: Any
+) -> Problem:
     """A problem of both kinds of rows with this estimator, whose noise y is drawn with it."""
-    options = Options(
-        conditioning=conditioning, label_count=LABELS, cell="lstm" if conditioning == "init" else "gru", filler=True
-    )
+    cell: CellName = "lstm" if conditioning == "init" else "gru"
+    options = Options(conditioning=conditioning, label_count=LABELS, cell=cell, filler=True, source=source)
     problem = make_problem(options, seed=11, name=f"{estimator}-{conditioning}")
     config = replace(problem.config, objective=replace(problem.config.objective, estimator=estimator, **objective))
     assert problem.unlabelled is not None
@@ -44,9 +44,11 @@ def problem_with(estimator: str, conditioning: Conditioning = "every_step", **ob
 
 
 @cache
-def twin_with(name: str, estimator: str, conditioning: Conditioning = "every_step", **objective: Any) -> Any:
+def twin_with(
+    name: str, estimator: str, conditioning: Conditioning = "every_step", source: bool = False, **objective: Any
+) -> Any:
     """A twin of such a problem; where labels are scored, it already expects something of each row."""
-    twin = TWINS[name](problem_with(estimator, conditioning, **objective))
+    twin = TWINS[name](problem_with(estimator, conditioning, source, **objective))
     expect_something(twin)
     return twin
 
@@ -67,8 +69,7 @@ def single_rows(problem: Problem) -> Iterator[Step]:
     step = problem.unlabelled
     assert step is not None
     for b in np.flatnonzero(step.batch.row_mask):
-        batch = Batch(*(getattr(step.batch, field)[b : b + 1] for field in ("x", "y", "row_mask", "rows")))
-        yield Step(batch, {"z": step.noise["z"][:, b : b + 1]})
+        yield Step(step.batch.take(np.array([b])), {"z": step.noise["z"][:, b : b + 1]})
 
 
 def solve(twin: TorchTwin | JaxTwin, row: Step, noise: Arrays) -> Solution:
@@ -82,7 +83,7 @@ def solve(twin: TorchTwin | JaxTwin, row: Step, noise: Arrays) -> Solution:
 
 def expectation(twin: TorchTwin | JaxTwin, row: Step, k: int) -> Solution:
     """The mean over the label drawn of a row: of those that are not among the k most probable."""
-    log_q = twin.backend.classify(row.batch.x)[0]
+    log_q = twin.backend.classify(row.batch.x, row.batch.source)[0]
     order = np.argsort(-log_q, kind="stable")
     rest = order[k:] if k < LABELS - 1 else order[:1]
     shares = np.exp(log_q[rest]) / np.exp(log_q[rest]).sum()

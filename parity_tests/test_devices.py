@@ -13,7 +13,7 @@ from pyro.infer import TraceEnum_ELBO
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqssvae_torch.modules
-from parity_tests.elsewhere import METHODS, Case, problem_of, random_batch
+from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of, random_batch
 from seqssvae.backend import Batch, GivenRows, TrainingStep
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae_torch.backend import TorchBackend
@@ -23,6 +23,7 @@ MOVES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
 WRAPS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.detach.default)
 """What comes from NumPy and what goes there."""
 TORCH_CASES = list(product(("gru", "lstm"), ("init", "every_step", "output"), (2,)))
+TORCH_CASES += [("gru", f"{way}{WITH_SOURCE}", 1) for way in ("every_step", "output")]
 OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
@@ -92,29 +93,35 @@ def torch_backend(case: Case, optimizer: str = "adam") -> TorchBackend:
 def given_rows(backend: TorchBackend, batch: Batch, observed: bool) -> GivenRows:
     """A batch with all noise that training knows."""
     labels = None if observed else backend.ssvae.label_count
-    specs = noise_specs(backend.config.model, labels, *batch.x.shape)
+    specs = noise_specs(backend.config.model, labels, *batch.x.shape, source_steps=batch.source_steps)
     return GivenRows(batch, draw_noise(specs, np.random.default_rng(3)))
 
 
 def use(backend: TorchBackend) -> None:
     """All that the backend can do."""
-    generator = np.random.default_rng(3)
-    labelled, unlabelled = random_batch(3, 2, generator, observed=True), random_batch(4, 3, generator)
+    generator, has_source = np.random.default_rng(3), backend.ssvae.has_source
+    labelled = random_batch(3, 2, generator, observed=True, source=has_source)
+    unlabelled = random_batch(4, 3, generator, source=has_source)
     backend.set_weights(backend.get_weights())
     backend.set_optimizer_state(backend.get_optimizer_state())
     backend.differentiate(given_rows(backend, labelled, True), given_rows(backend, unlabelled, False), 0.3)
     step = TrainingStep(labelled, unlabelled, 0.3, 0.01, 0)
     backend.train([replace(step, labelled=None), replace(step, unlabelled=None)])
     backend.evaluate(unlabelled, seed=3)
-    backend.classify(unlabelled.x)
-    backend.encode(unlabelled.x)
-    labels = np.array([0, 1, 2], np.int32)
+    backend.classify(unlabelled.x, unlabelled.source)
+    backend.encode(unlabelled.x, unlabelled.source)
+    labels, source = np.array([0, 1, 2], np.int32), None
+    if unlabelled.source is not None:
+        source = unlabelled.source[:3]
+        backend.classify_source(source)
     for method in METHODS:
-        backend.generate(labels, 1, 0, method, beam_width=2)
-    backend.generate(labels, 1, 0, "greedy", z=np.ones((3, backend.config.model.latent_size), np.float32))
+        backend.generate(labels, 1, 0, method, beam_width=2, source=source)
+    latent = np.ones((3, backend.config.model.latent_size), np.float32)
+    backend.generate(labels, 1, 0, "greedy", z=latent, source=source)
     x = torch.from_numpy(unlabelled.x).to(backend.device).long()
     elbo = TraceEnum_ELBO(max_plate_nesting=1)  # as in a user's own program: Pyro draws z
-    elbo.differentiable_loss(backend.ssvae.model, backend.ssvae.guide, x)
+    of_source = None if unlabelled.source is None else torch.from_numpy(unlabelled.source).to(backend.device).long()
+    elbo.differentiable_loss(backend.ssvae.model, backend.ssvae.guide, x, source=of_source)
 
 
 def reversed_by_the_cpu(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -161,7 +168,7 @@ DEFECTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
 @pytest.mark.usefixtures("streams")
 @pytest.mark.filterwarnings("ignore:Encountered")  # Pyro looks for NaN, and every answer is yes
 class TestTorchElsewhere:
-    @pytest.mark.parametrize(("case", "optimizer"), zip(TORCH_CASES, OPTIMIZERS * 2, strict=True), ids=str)
+    @pytest.mark.parametrize(("case", "optimizer"), zip(TORCH_CASES, OPTIMIZERS * 3, strict=False), ids=str)
     def test_no_tensor_is_made_anywhere_else(self, case: Case, optimizer: str) -> None:
         backend = torch_backend(case, optimizer)
         with Elsewhere():
@@ -188,9 +195,10 @@ class TestTorchElsewhere:
 
 @pytest.mark.parametrize("case", TORCH_CASES, ids=str)
 def test_training_steps_wait_for_nothing_from_the_device(case: Case, streams: None) -> None:
-    generator = np.random.default_rng(3)
-    labelled, unlabelled = random_batch(3, 2, generator, observed=True), random_batch(4, 3, generator)
-    backend = torch_backend(case)
+    generator, backend = np.random.default_rng(3), torch_backend(case)
+    has_source = backend.ssvae.has_source
+    labelled = random_batch(3, 2, generator, observed=True, source=has_source)
+    unlabelled = random_batch(4, 3, generator, source=has_source)
     with Elsewhere() as device:
         before = device.fetched
         steps = [TrainingStep(labelled, unlabelled, 0.3, 0.01, number) for number in range(2)]

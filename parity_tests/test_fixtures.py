@@ -11,6 +11,8 @@ from safetensors import safe_open
 from parity_tests.cover import cover, groups_to_cover, uncovered
 from parity_tests.fixtures import (
     FACTORS,
+    SOURCE_FACTORS,
+    SOURCE_TOGETHER,
     TOGETHER,
     arrays_of,
     generate_problems,
@@ -71,10 +73,12 @@ def test_a_problem_survives_its_file_and_a_changed_one_is_noticed(tmp_path: Path
 
 
 def test_every_pair_of_options_occurs() -> None:
-    combinations = [vars(problem.options) for problem in PROBLEMS]
+    combinations = [vars(problem.options) for problem in PROBLEMS if not problem.options.source]
+    with_source = [vars(problem.options) for problem in PROBLEMS if problem.options.source]
     assert uncovered(FACTORS, combinations, TOGETHER) == []
+    assert uncovered(SOURCE_FACTORS, with_source, SOURCE_TOGETHER) == []
     assert 15 <= len(combinations) <= 30
-    assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], TOGETHER) for i in range(len(PROBLEMS)))
+    assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], TOGETHER) for i in range(len(combinations)))
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (2, 3, 4), (2,) * 6, (5, 1, 3, 2)])
@@ -117,7 +121,10 @@ def test_batches_are_ragged_and_well_formed(problem: Problem) -> None:
         np.testing.assert_array_equal(batch.y != NO_LABEL, batch.row_mask & observed)
         assert batch.y.max() < options.label_count
         label_count = None if observed else options.label_count
-        specs = noise_specs(problem.config.model, label_count, *batch.x.shape)
+        assert (batch.source is not None) == options.source
+        if batch.source is not None:
+            np.testing.assert_array_equal(batch.row_mask, (batch.source == END).sum(1) == 1)
+        specs = noise_specs(problem.config.model, label_count, *batch.x.shape, source_steps=batch.source_steps)
         assert {name: spec.shape for name, spec in specs.items()} == {n: v.shape for n, v in step.noise.items()}
 
 

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import seqssvae_jax.optimizers
 import seqssvae_jax.recurrence
-from parity_tests.elsewhere import METHODS, Case, problem_of
+from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of
 from parity_tests.problems import Problem
 from seqssvae_jax.backend import JaxBackend, _arrays
 
@@ -23,6 +23,7 @@ JAX_CASES: tuple[Case, ...] = (("lstm", "every_step", 1), ("gru", "output", 1))
 PROGRAMS = [
     *product(JAX_CASES, ("unlabelled", "evaluate", "classify", *METHODS)),
     *product(JAX_CASES[1:], STEPS[:2]),
+    *product([("gru", f"every_step{WITH_SOURCE}", 1)], ("unlabelled", "greedy")),
 ]
 """With either cell, each kind of step with one; `every_step` has all that `init` has."""
 CALL_OF_HOST = re.compile("callback|debug_print|infeed|outfeed")
@@ -48,9 +49,10 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
     if program == "evaluate":
         return backend._evaluate.trace(weights, unlabelled, stream)
     if program == "classify":
-        return backend._classify.trace(weights, problem.unlabelled.batch.x)
-    labels = np.array([0, 1, 2], np.int32)
-    return backend._generate.trace(weights, labels, None, stream, time_steps=7, method=program, beam_width=2)
+        return backend._classify.trace(weights, unlabelled.x, unlabelled.source)
+    labels, source = np.array([0, 1, 2], np.int32), None if unlabelled.source is None else unlabelled.source[:3]
+    options = {"time_steps": 7, "method": program, "beam_width": 2, "typical": False}
+    return backend._generate.trace(weights, labels, None, source, stream, **options)
 
 
 @cache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parity_tests.fixtures import load_problems
+from parity_tests.networks import Source
 from parity_tests.oracle import Oracle, Rows
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
 from seqssvae.vocabulary import END, PAD, UNK
@@ -30,11 +31,12 @@ def _zeros(problem: Problem, **others: np.ndarray) -> dict[str, np.ndarray]:
 def test_unlabelled_elbo_is_the_average_of_the_labelled_ones_plus_the_entropy(problem: Problem) -> None:
     rows, beta, labels = problem.unlabelled.rows(), problem.beta, range(problem.options.label_count)
     oracle = problem.oracle()
-    q_y = np.exp(oracle.log_q_y(rows.x, rows.noise))
+    q_y = np.exp(oracle.log_q_y(rows.x, rows.noise, rows.source))
     labelled = []
     for k in labels:
         y = np.full(len(rows.x), k)
-        labelled.append(oracle.labelled_terms(Rows(rows.x, y, {**rows.noise, "z": rows.noise["z"][k]}), beta).elbo)
+        of_label = rows._replace(y=y, noise={**rows.noise, "z": rows.noise["z"][k]})
+        labelled.append(oracle.labelled_terms(of_label, beta).elbo)
     entropy = -(q_y * np.log(q_y)).sum(1)
     expected = sum(q_y[:, k] * labelled[k] for k in labels) + entropy
     real = problem.unlabelled.batch.row_mask
@@ -47,19 +49,23 @@ def test_terms_are_taken_at_the_drawn_z(problem: Problem) -> None:
     oracle = problem.oracle()
     for step in problem.steps():
         rows = step.rows(training=False)
-        loc, scale = oracle.posterior(rows.x)
+        loc, scale = oracle.posterior(rows.x, source=rows.source)
+        encoded = [oracle.source(rows.source, None, b) for b in range(len(rows.x))]
         for k in range(problem.options.label_count):
             y = np.full(len(rows.x), k)
             epsilon = rows.noise["z"] if step is problem.labelled else rows.noise["z"][k]
             z = loc[k] + scale[k] * epsilon
-            terms = oracle.labelled_terms(Rows(rows.x, y, {"z": epsilon}), 1.0)
-            np.testing.assert_allclose(terms.reconstruction, oracle.log_prob(rows.x, y, z), rtol=1e-12)
-            log_ratio = (0.5 * z**2 - 0.5 * epsilon**2 - np.log(scale[k])).sum(1)
+            terms = oracle.labelled_terms(Rows(rows.x, y, {"z": epsilon}, rows.source), 1.0)
+            np.testing.assert_allclose(terms.reconstruction, oracle.log_prob(rows.x, y, z, rows.source), rtol=1e-12)
+            centre, spread, log_p_y = 0.0, 1.0, math.log(problem.dimensions.label_prior[k])
+            if rows.source is not None:
+                priors = [oracle.networks.latent_predictor(of_row, k) for of_row in encoded]
+                centre, spread = (np.array(part) for part in zip(*priors, strict=True))
+                log_p_y = oracle.log_p_y(rows.source)[:, k]
+            log_ratio = 0.5 * ((z - centre) / spread) ** 2 + np.log(spread) - 0.5 * epsilon**2 - np.log(scale[k])
             real = step.batch.row_mask
-            np.testing.assert_allclose(terms.kl_z, np.where(real, log_ratio, 0.0), rtol=1e-11, atol=1e-13)
-            np.testing.assert_allclose(
-                terms.kl_y, np.where(real, -math.log(problem.dimensions.label_prior[k]), 0.0), rtol=1e-13
-            )
+            np.testing.assert_allclose(terms.kl_z, np.where(real, log_ratio.sum(1), 0.0), rtol=1e-11, atol=1e-13)
+            np.testing.assert_allclose(terms.kl_y, np.where(real, -log_p_y, 0.0), rtol=1e-13)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
@@ -185,10 +191,12 @@ def _with_padding(rows: Rows, columns: int) -> Rows:
     """The same rows, padded further; what is drawn for the new steps is opposite to what does nothing."""
     noise = {}
     for name, value in rows.noise.items():
-        of_steps = name.startswith(("encoder.embedding", "decoder.embedding", "word_dropout"))
+        of_steps = name.startswith(("encoder.embedding", "decoder.embedding", "word_dropout", "source.embedding"))
         more = np.zeros((value.shape[0], columns, *value.shape[2:]), dtype=bool) if of_steps else value[:, :0]
         noise[name] = np.concatenate([value, more], axis=1)
-    return rows._replace(x=np.pad(rows.x, ((0, 0), (0, columns)), constant_values=PAD), noise=noise)
+    further = ((0, 0), (0, columns))
+    source = None if rows.source is None else np.pad(rows.source, further, constant_values=PAD)
+    return rows._replace(x=np.pad(rows.x, further, constant_values=PAD), noise=noise, source=source)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
@@ -209,7 +217,7 @@ def test_rows_and_labels_are_independent(problem: Problem) -> None:
     other_noise["z"][:, 1] += 1.0
     other_x = rows.x.copy()
     other_x[1, 0] = 4 if other_x[1, 0] != 4 else 5
-    after = oracle.unlabelled_terms(Rows(other_x, None, other_noise), 1.0)
+    after = oracle.unlabelled_terms(rows._replace(x=other_x, noise=other_noise), 1.0)
     for old, new in zip(before, after, strict=True):
         changed = old != new
         assert np.all(changed[..., 1])
@@ -223,12 +231,56 @@ def test_rows_and_labels_are_independent(problem: Problem) -> None:
         np.testing.assert_array_equal(old[1:], new[1:])
 
 
+def test_attention_by_hand() -> None:
+    """Two states fit as 1 to 3, so that their mean is (s_0 + 3 s_1) / 4; what is read is added before the tanh."""
+    problem = make_problem(Options(source=True, conditioning="init"), seed=8)
+    networks, hidden = problem.oracle().networks, np.zeros(5)
+    key, states = problem.weights["decoder.attention.key.weight"], [np.full(8, 0.5), np.arange(8.0) / 8]
+    source = Source(np.zeros(8), states)
+    fit = (key @ states[1]) - (key @ states[0])
+    hidden = math.log(3.0) * fit / (fit @ fit)
+    read = problem.weights["decoder.attention.context.weight"] @ (states[0] + 3 * states[1]) / 4
+    combined = np.tanh(networks._affine("decoder.attention.output", hidden) + read)
+    expected = networks._affine("decoder.output", combined)
+    np.testing.assert_allclose(networks._output(hidden, 0, np.zeros(2), source), expected, rtol=1e-12)
+
+
+def test_p_of_y_given_a_source_by_hand() -> None:
+    """The prior (1/3, 2/3), and log 4 in favour of the first from the source: (2/3, 1/3)."""
+    problem = make_problem(Options(source=True, label_count=2), seed=9)
+    weights = _zeros(problem, **{"label_predictor.bias": np.log([4.0, 1.0])})
+    oracle = Oracle(problem.config.model, weights, label_prior=(1 / 3, 2 / 3))
+    np.testing.assert_allclose(np.exp(oracle.log_p_y(problem.labelled.batch.source[:1])), [[2 / 3, 1 / 3]], rtol=1e-13)
+
+
+def test_a_source_that_nothing_listens_to_changes_nothing() -> None:
+    """The model without a source is the special case."""
+    problem = make_problem(Options(source=True, conditioning="output", attention=True), seed=10)
+    weights = dict(problem.weights)
+    for name in weights:
+        if name.startswith(("label_predictor", "latent_predictor", "decoder.source", "decoder.attention")):
+            weights[name] = np.zeros_like(weights[name])
+    weights["latent_predictor.scale.bias"] = np.full(2, math.log(math.expm1(1.0 - 1e-4)))
+    for name in ("classifier.weight", "latent_encoder.hidden.weight"):
+        weights[name] = np.concatenate([weights[name][:, :8], np.zeros_like(weights[name][:, 8:])], 1)
+    cut = {name: value[:, :8] for name, value in weights.items() if name.endswith(("classifier.weight",))}
+    cut["latent_encoder.hidden.weight"] = weights["latent_encoder.hidden.weight"][:, :8]
+    without = dataclasses.replace(problem.oracle(), weights={**weights, **cut})
+    rows = problem.unlabelled.rows()
+    expected = without.unlabelled_terms(rows._replace(source=None), 0.7)
+    for found, term in zip(problem.oracle(weights).unlabelled_terms(rows, 0.7), expected, strict=True):
+        np.testing.assert_allclose(found, term, rtol=1e-12)
+
+
 @pytest.mark.parametrize("problem", LABELLED, ids=_name)
 def test_filler_rows_weigh_nothing(problem: Problem) -> None:
     rows = problem.labelled.rows()
     more = {name: np.concatenate([value, value[:1]]) for name, value in rows.noise.items()}
     x = np.concatenate([rows.x, np.full_like(rows.x[:1], PAD)])
-    longer = Rows(x, np.append(rows.y, -1), more)
+    source = rows.source
+    if source is not None:
+        source = np.concatenate([source, np.full_like(source[:1], PAD)])
+    longer = Rows(x, np.append(rows.y, -1), more, source)
     for old, new in zip(
         problem.oracle().labelled_terms(rows, 0.5), problem.oracle().labelled_terms(longer, 0.5), strict=True
     ):

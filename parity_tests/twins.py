@@ -119,24 +119,29 @@ class TorchTwin(_Twin):
         return super().rows(step, observed)
 
     @torch.no_grad()
-    def outputs(self, x: np.ndarray, z: np.ndarray) -> Outputs:
+    def outputs(self, x: np.ndarray, z: np.ndarray, source: np.ndarray | None = None) -> Outputs:
         """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
         ssvae, device = self.backend.ssvae, self.backend.device
         rows, latent = torch.from_numpy(x).long().to(device), torch.from_numpy(z.astype(self.precision)).to(device)
         y = ssvae.one_hot(torch.arange(ssvae.label_count, device=device)[:, None])
-        features = ssvae.encoder(rows)
+        encoding = ssvae.encode_source(None if source is None else torch.from_numpy(source).long().to(device))
+        features = ssvae.read(rows, encoding)
         posterior = ssvae.latent_encoder(features, y)
-        log_probs = ssvae.decoder(y, latent, x.shape[1]).log_prob_steps(rows)
+        log_probs = ssvae.decoder(y, latent, x.shape[1], source=encoding).log_prob_steps(rows)
         found = (ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs)
         return Outputs(tuple(part.cpu().numpy() for part in features), *(part.cpu().numpy() for part in found))
 
-    def search(self, y: np.ndarray, z: np.ndarray, max_length: int, width: int) -> tuple[Found, Found]:
+    def search(
+        self, y: np.ndarray, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None = None
+    ) -> tuple[Found, Found]:
         """Greedy decoding, one sequence a row, and all sequences of a beam search."""
-        greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=z.astype(self.precision))
+        latents = z.astype(self.precision)
+        greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latents, source=source)
         ssvae, device = self.backend.ssvae, self.backend.device
         one_hot = ssvae.one_hot(torch.from_numpy(y).long().to(device))
-        latent = torch.from_numpy(z.astype(self.precision)).to(device)
-        sequences, scores = ssvae.decoder(one_hot, latent, max_length + 1).beam_search(width)
+        latent = torch.from_numpy(latents).to(device)
+        encoding = ssvae.encode_source(None if source is None else torch.from_numpy(source).long().to(device))
+        sequences, scores = ssvae.decoder(one_hot, latent, max_length + 1, source=encoding).beam_search(width)
         return greedy, (sequences.cpu().numpy(), scores.cpu().numpy())
 
 
@@ -155,18 +160,20 @@ class JaxTwin(_Twin):
         """A batch with its noise, on the device."""
         return super().rows(step, observed)
 
-    def outputs(self, x: np.ndarray, z: np.ndarray) -> Outputs:
+    def outputs(self, x: np.ndarray, z: np.ndarray, source: np.ndarray | None = None) -> Outputs:
         """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
         with self._exact():
-            features, *found = self._outputs(self.backend.state.weights, x, z.astype(self.precision))
+            features, *found = self._outputs(self.backend.state.weights, x, z.astype(self.precision), source)
         return Outputs(tuple(map(np.asarray, features)), *map(np.asarray, found))
 
-    def search(self, y: np.ndarray, z: np.ndarray, max_length: int, width: int) -> tuple[Found, Found]:
+    def search(
+        self, y: np.ndarray, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None = None
+    ) -> tuple[Found, Found]:
         """Greedy decoding, one sequence a row, and all sequences of a beam search."""
         latent = z.astype(self.precision)
         with self._exact():
-            greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latent)
-            beam = self._beam(self.backend.state.weights, y, latent, time_steps=max_length + 1, width=width)
+            greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latent, source=source)
+            beam = self._beam(self.backend.state.weights, y, latent, source, time_steps=max_length + 1, width=width)
         return greedy, (np.asarray(beam[0]), np.asarray(beam[1]))
 
     def _exact(self) -> Any:
@@ -176,19 +183,29 @@ class JaxTwin(_Twin):
         stack.enter_context(self.backend.exact_products())
         return stack
 
-    def _network_outputs(self, weights: dict[str, jax.Array], x: jax.Array, z: jax.Array) -> tuple[Any, ...]:
+    def _network_outputs(
+        self, weights: dict[str, jax.Array], x: jax.Array, z: jax.Array, source: jax.Array | None
+    ) -> tuple[Any, ...]:
         ssvae = self.backend.ssvae.bind(weights)
         y = ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])
-        features = ssvae.encoder(x)
+        encoding = ssvae.encode_source(source)
+        features = ssvae.read(x, encoding)
         posterior = ssvae.latent_encoder(features, y)
-        log_probs = ssvae.decoder(y, z, x.shape[1]).log_prob_steps(x)
+        log_probs = ssvae.decoder(y, z, x.shape[1], source=encoding).log_prob_steps(x)
         return features, ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs
 
     def _beam_search(
-        self, weights: dict[str, jax.Array], y: jax.Array, z: jax.Array, time_steps: int, width: int
+        self,
+        weights: dict[str, jax.Array],
+        y: jax.Array,
+        z: jax.Array,
+        source: jax.Array | None,
+        time_steps: int,
+        width: int,
     ) -> tuple[jax.Array, jax.Array]:
         ssvae = self.backend.ssvae.bind(weights)
-        return ssvae.decoder(ssvae.one_hot(y), z, time_steps).beam_search(width)
+        encoding = ssvae.encode_source(source)
+        return ssvae.decoder(ssvae.one_hot(y), z, time_steps, source=encoding).beam_search(width)
 
 
 TWINS = {"torch": TorchTwin, "jax": JaxTwin}

@@ -96,6 +96,7 @@ def _add_data(parser: ArgumentParser, labelled: bool, required: bool = True) -> 
     else:
         parser.add_argument("--data", type=str | None, metavar="FILE", help=f"{text} Without it, rows are made up.")
     parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
+    parser.add_argument("--source-column", type=int | None, help="Column of the source, of a model that has sources.")
     if labelled:
         parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 for none.")
     parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
@@ -150,8 +151,40 @@ def _build_generate(parser: ArgumentParser) -> None:
         default="sample",
         help="Draw each symbol, take the most probable one, or search for the most probable sequence.",
     )
+    parser.add_argument(
+        "--source", type=str | None, metavar="TEXT", help="What to make it from, if the run has sources."
+    )
+    _add_search(parser)
+
+
+def _add_search(parser: ArgumentParser) -> None:
     parser.add_argument("--beam-width", type=int, default=5, help="Candidates kept by --method beam.")
     parser.add_argument("--max-length", type=int | None, help="Most symbols of a sequence; else data.max_length.")
+
+
+def _build_transduce(parser: ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--data", type=str, required=True, metavar="FILE", help="TSV file (UTF-8), a source a line.")
+    parser.add_argument("--source-column", type=int | None, help="Column of the source, if not as in training.")
+    parser.add_argument(
+        "--label-column",
+        type=int | None,
+        help="Column of the label; where it is empty, or with 0, the label is predicted as well.",
+    )
+    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+    _add_output(parser)
+    parser.add_argument(
+        "--score", action="store_true", help="Say how many are as in the file's column of the sequence."
+    )
+    parser.add_argument("--sequence-column", type=int | None, help="That column, if not as in training.")
+    parser.add_argument(
+        "--method",
+        type=DecodingMethod,
+        default="greedy",
+        help="Take the most probable symbol, search for the most probable sequence, or draw each symbol.",
+    )
+    _add_search(parser)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of what --method sample draws.")
 
 
 def _build_verify(parser: ArgumentParser) -> None:
@@ -227,7 +260,13 @@ _BUILDERS: dict[str, _Builder] = {
     "generate": (
         _build_generate,
         "Print new sequences of one label: sequence, label and log p(x|y,z), a line each.",
-        "RUN --label NAME [--count N] [--seed S] [--method sample|greedy|beam] [--max-length N]",
+        "RUN --label NAME [--source TEXT] [--count N] [--seed S] [--method sample|greedy|beam] [--max-length N]",
+    ),
+    "transduce": (
+        _build_transduce,
+        "Write the sequence that is made of each source of a TSV file, with its label or the most probable one.",
+        "RUN --data FILE --output FILE [--overwrite] [--label-column N] [--score] [--method greedy|beam|sample] "
+        "[--backend B] [--device D]",
     ),
     "estimators": (
         _build_estimators,

@@ -31,12 +31,24 @@ class Batch:
         y: Label ids, `NO_LABEL` where missing and for filler rows.
         row_mask: True for real rows, False for filler rows, which weigh nothing.
         rows: Index of each row in the corpus it comes from, -1 for filler rows.
+        source: Symbol ids of the sources, where the model has them: as x, with END, and PAD alone for filler rows.
     """
 
     x: Int[np.ndarray, "B T"]
     y: Int[np.ndarray, "B"]
     row_mask: Bool[np.ndarray, "B"]
     rows: Int[np.ndarray, "B"]
+    source: Int[np.ndarray, "B S"] | None = None
+
+    def take(self, indices: Int[np.ndarray, "R"]) -> "Batch":
+        """The batch of these of its rows."""
+        source = None if self.source is None else self.source[indices]
+        return Batch(self.x[indices], self.y[indices], self.row_mask[indices], self.rows[indices], source)
+
+    @property
+    def source_steps(self) -> int:
+        """S; 0 without sources."""
+        return 0 if self.source is None else self.source.shape[1]
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,8 @@ class GivenRows(NamedTuple):
 class ELBOTerms(NamedTuple):
     """The parts of the objective, apart: nats a row, 0 for filler rows.
 
-    ELBO = reconstruction - beta * kl_z - kl_y. In a twin the entries are that framework's arrays.
+    ELBO = reconstruction - beta * kl_z - kl_y. In a twin the entries are that framework's arrays. Where there is a
+    source, all of these distributions are given it as well.
 
     Args:
         reconstruction: log p(x|y,z) at the drawn z, for a missing label averaged over q(y|x).
@@ -144,10 +157,12 @@ class Dimensions(NamedTuple):
     Args:
         vocabulary_size: V, special symbols included.
         label_prior: p(y), one probability per label.
+        source_vocabulary_size: V of the sources; 0 where there are none.
     """
 
     vocabulary_size: int
     label_prior: tuple[float, ...]
+    source_vocabulary_size: int = 0
 
 
 class Backend(Protocol):
@@ -203,11 +218,19 @@ class Backend(Protocol):
         """
         ...
 
-    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
-        """log q(y|x)."""
+    def classify(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log q(y|x), or log q(y|source,x) of a model with sources."""
         ...
 
-    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+    def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
+        """log p(y|source), of a model with sources."""
+        ...
+
+    def encode(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B Z"]:
         """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
         ...
 
@@ -219,8 +242,20 @@ class Backend(Protocol):
         method: DecodingMethod = "sample",
         beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
+        source: Int[np.ndarray, "N S"] | None = None,
+        typical: bool = False,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
-        """One sequence per given label, z drawn from its prior unless it is given.
+        """One sequence per given label, and source of a model that has them.
+
+        Args:
+            y: Label ids.
+            max_length: Most symbols, without END.
+            seed: Of what is drawn.
+            method: How symbols are chosen.
+            beam_width: Of `beam`.
+            z: Latents; None: drawn from p(z), or from p(z|source,y).
+            source: Symbol ids, with END.
+            typical: Whether z, where it is not given, is the mean of that distribution instead of drawn from it.
 
         Returns:
             Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the

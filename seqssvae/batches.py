@@ -73,6 +73,8 @@ def pad(
     y: Int[np.ndarray, "N"],
     size: int,
     time_steps: int,
+    sources: Sequence[Int[np.ndarray, "_"]] | None = None,
+    source_steps: int = 0,
 ) -> Batch:
     """A batch of the rows at these indices, with filler rows behind them.
 
@@ -82,23 +84,40 @@ def pad(
         y: Labels of all rows.
         size: B.
         time_steps: T.
+        sources: Sources of all rows, with END; None where there are none.
+        source_steps: S; 0: the length of the longest of these sources.
 
     Raises:
         ValueError: If there are more rows than `size`, or one is longer than `time_steps`.
     """
     if len(indices) > size:
         raise ValueError(f"{len(indices)} rows do not fit into a batch of {size}.")
+    x, source = padded(sequences, indices, size, time_steps), None
+    if sources is not None:
+        source = padded(sources, indices, size, source_steps or _longest(sources, indices))
+    labels = np.full(size, NO_LABEL, dtype=np.int32)
+    labels[: len(indices)] = y[indices]
+    rows = np.full(size, -1, dtype=np.int32)
+    rows[: len(indices)] = indices
+    return Batch(x=x, y=labels, row_mask=np.arange(size) < len(indices), rows=rows, source=source)
+
+
+def padded(
+    sequences: Sequence[Int[np.ndarray, "_"]], indices: Int[np.ndarray, "R"], size: int, time_steps: int
+) -> Int[np.ndarray, "B T"]:
+    """The sequences at these indices, padded to one length, and filler rows behind them; errors are those of `pad`."""
     x = np.full((size, time_steps), PAD, dtype=np.int32)
     for slot, index in enumerate(indices):
         sequence = sequences[index]
         if len(sequence) > time_steps:
             raise ValueError(f"Row {index} has {len(sequence)} symbols, more than the batch's {time_steps}.")
         x[slot, : len(sequence)] = sequence
-    labels = np.full(size, NO_LABEL, dtype=np.int32)
-    labels[: len(indices)] = y[indices]
-    rows = np.full(size, -1, dtype=np.int32)
-    rows[: len(indices)] = indices
-    return Batch(x=x, y=labels, row_mask=np.arange(size) < len(indices), rows=rows)
+    return x
+
+
+def _longest(sources: Sequence[Int[np.ndarray, "_"]] | None, indices: Int[np.ndarray, "R"]) -> int:
+    """S of a batch with these rows; 0 without sources."""
+    return 0 if sources is None else max((len(sources[index]) for index in indices), default=1)
 
 
 @dataclass(frozen=True)
@@ -143,8 +162,10 @@ def evaluation_batches(
     chosen = np.arange(len(corpus)) if indices is None else np.asarray(indices)
     for time_steps, rows in _by_bucket(chosen, corpus.lengths[chosen], buckets):
         size = rows_of_batch(batch_size, batch_symbols, time_steps)
+        source_steps = _longest(corpus.sources, rows)
         for start in range(0, len(rows), size):
-            yield pad(corpus.sequences, rows[start : start + size], corpus.y, size, time_steps)
+            indices = rows[start : start + size]
+            yield pad(corpus.sequences, indices, corpus.y, size, time_steps, corpus.sources, source_steps)
 
 
 class BatchStream:
@@ -187,8 +208,10 @@ class BatchStream:
             raise ValueError("A stream of batches needs at least one row.")
         if time_steps is not None and time_steps < self._lengths.max():
             raise ValueError(f"time_steps must be at least {self._lengths.max()}, not {time_steps}.")
-        of_buckets = _by_bucket(self._indices, self._lengths, self._buckets)
+        of_buckets = list(_by_bucket(self._indices, self._lengths, self._buckets))
         self._count = sum(self._parts(len(rows), time_steps) for time_steps, rows in of_buckets)
+        # of each length one of sources, so that there are as many shapes as buckets
+        self._source_steps = {time_steps: _longest(corpus.sources, rows) for time_steps, rows in of_buckets}
 
     def __len__(self) -> int:
         """Batches of an epoch, the same in every epoch."""
@@ -226,7 +249,8 @@ class BatchStream:
 
     def _pad(self, plan: _Plan) -> Batch:
         size = self._size(plan.time_steps)
-        return pad(self._corpus.sequences, plan.indices, self._corpus.y, size, plan.time_steps)
+        corpus, source_steps = self._corpus, self._source_steps[plan.time_steps]
+        return pad(corpus.sequences, plan.indices, corpus.y, size, plan.time_steps, corpus.sources, source_steps)
 
 
 def training_steps(

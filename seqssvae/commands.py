@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
 from jsonargparse import Namespace
 
 from seqssvae.arguments import config_overrides
 from seqssvae.backend import Weights, get_backend, installed_backends
-from seqssvae.config import Config, DataConfig, weight_type
+from seqssvae.config import Config, DataConfig, TooLong, weight_type
 from seqssvae.corpus import Corpus, encode_rows
 from seqssvae.demo import run_demo
 from seqssvae.errors import ConfigurationError, RunError
@@ -33,13 +35,16 @@ from seqssvae.report import (
     warn,
     warn_of_counts,
 )
-from seqssvae.run import Run, RunWriter, Schema, load_checkpoint, open_run, read_config, refuse_existing
+from seqssvae.run import Run, RunWriter, load_checkpoint, open_run, read_config, refuse_existing
 from seqssvae.run import trained_by as trained_by_twin
 from seqssvae.run_files import WEIGHTS, read_schema, read_weights
+from seqssvae.schema import Schema
 from seqssvae.settings import field_paths, from_dict, merge, read_yaml, to_dict
 from seqssvae.storage import write_files
+from seqssvae.transduce import transduce
 from seqssvae.tsv import Row, read_rows
 from seqssvae.verify import TWINS, Certificate, Comparison, verify
+from seqssvae.vocabulary import UNK, Vocabulary
 
 RESUMABLE = {"data.train", "data.validation", "training.epochs", "training.max_steps", "training.patience"}
 """Fields that may be other when a run is resumed."""
@@ -57,7 +62,7 @@ def fit_command(arguments: Namespace) -> None:
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)
-    schema = Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior)
+    schema = prepared.schema
     checkpoint = load_checkpoint(resume, schema, prepared.training) if resume else None
     writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
     twin = get_backend(backend)(config, schema.dimensions, arguments.get("device"))
@@ -73,7 +78,7 @@ def evaluate_command(arguments: Namespace) -> None:
     _check_at_least("--seed", arguments.seed, 0)
     _check_at_least("--importance-samples", arguments.importance_samples, 0)
     rows, run = _rows_and_run(arguments, labelled=True)
-    corpus = encode_rows(rows, run.vocabulary, run.labels, run.config.data, arguments.data)
+    corpus = _encoded(rows, run.schema, run.config.data, arguments.data)
     warn_of_counts(corpus, run.config.data.max_length)
     found = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
     if arguments.json:
@@ -125,6 +130,10 @@ def generate_command(arguments: Namespace) -> None:
         _check_at_least("--max-length", arguments.max_length, 1)
     run = open_run(arguments.run, arguments.backend, arguments.device)
     max_length = arguments.max_length or run.config.data.max_length
+    sources = run.schema.source_vocabulary
+    if (arguments.source is not None) != (sources is not None):
+        what = "has no sources; leave --source out" if sources is None else "has sources; give one by --source"
+        raise ConfigurationError(f"The run {run.path} {what}.")
     generated = generate(
         run.backend,
         run.vocabulary,
@@ -134,12 +143,47 @@ def generate_command(arguments: Namespace) -> None:
         arguments.seed,
         arguments.method,
         arguments.beam_width,
+        None if sources is None else _source_ids(sources, arguments.source, run.config.data.max_length),
     )
     for sequence in generated:
         print(f"{run.vocabulary.join(sequence.symbols)}\t{arguments.label}\t{sequence.log_p:.8g}")
     unended = sum(not sequence.ended for sequence in generated)
     if unended:
         warn(f"{unended} of {len(generated)} sequences have no END within {max_length} symbols (--max-length).")
+
+
+def transduce_command(arguments: Namespace) -> None:
+    """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
+    for name, least in {"seed": 0, "beam_width": 1}.items():
+        _check_at_least(f"--{name.replace('_', '-')}", arguments[name], least)
+    if arguments.max_length is not None:
+        _check_at_least("--max-length", arguments.max_length, 1)
+    _check_output(arguments.output, arguments.overwrite)
+    config, schema = read_config(arguments.run), read_schema(arguments.run)
+    if schema.source_vocabulary is None:
+        raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")
+    data = _columns(config.data, arguments, targets=arguments.score)
+    rows = read_rows(arguments.data, data, labelled=True, targets=arguments.score)
+    run = open_run(arguments.run, arguments.backend, arguments.device)
+    corpus = _encoded(rows, run.schema, run.config.data, arguments.data, "truncate")
+    warn_of_counts(corpus, run.config.data.max_length)
+    assert corpus.sources is not None
+    search = arguments.method, arguments.beam_width, arguments.max_length, arguments.seed
+    found = transduce(run.backend, run.vocabulary, corpus.sources, corpus.y, run.config, *search)
+    texts = [run.vocabulary.join(one.symbols) for one in found]
+    sources, names = run.schema.source_vocabulary, run.labels.names
+    assert sources is not None
+    lines = (
+        (sources.join(row.source or ()), text, names[one.label], f"{one.log_p:.8g}")
+        for row, text, one in zip(rows, texts, found, strict=True)
+    )
+    _write_table(arguments.output, ("source", "sequence", "label", "log_p"), lines)
+    if arguments.score:
+        hits = sum(text == run.vocabulary.join(row.symbols) for row, text in zip(rows, texts, strict=True))
+        print(f"{hits} of {len(rows)} sequences ({hits / len(rows):.1%}) are as in column {data.sequence_column}.")
+    unended = sum(not one.ended for one in found)
+    if unended:
+        warn(f"{unended} of {len(found)} sequences have no END within the greatest length (--max-length).")
 
 
 def estimators_command(arguments: Namespace) -> None:
@@ -178,13 +222,14 @@ def _model_and_rows(arguments: Namespace) -> tuple[Config, Schema, Weights, Corp
         config = dataclasses.replace(config, data=_columns(config.data, arguments))
         rows = read_rows(arguments.data, config.data, labelled=True)
         prepared = prepare_rows(rows, config, arguments.data)
-        schema = Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior)
+        schema = prepared.schema
         model, precision = config.model, weight_type(config.training.precision)
-        weights = initial_weights(model, len(schema.vocabulary), len(schema.labels), config.training.seed, precision)
+        size, prior, sources = schema.dimensions
+        weights = initial_weights(model, size, len(prior), config.training.seed, precision, sources)
         return config, schema, weights, prepared.training, twin
     config, schema = read_config(run), read_schema(run)
     rows = read_rows(arguments.data, _columns(config.data, arguments), labelled=True)
-    corpus = encode_rows(rows, schema.vocabulary, schema.labels, config.data, arguments.data)
+    corpus = _encoded(rows, schema, config.data, arguments.data)
     weights, _ = read_weights(Path(run) / WEIGHTS, config, schema)
     return config, schema, weights, corpus, arguments.backend or trained_by_twin(run)
 
@@ -197,7 +242,7 @@ def verify_command(arguments: Namespace) -> int:
     if arguments.data is not None:
         rows = read_rows(arguments.data, _columns(config.data, arguments), labelled=True)
         schema = read_schema(arguments.run)
-        corpus = encode_rows(rows, schema.vocabulary, schema.labels, config.data, arguments.data, too_long="truncate")
+        corpus = _encoded(rows, schema, config.data, arguments.data, too_long="truncate")
     certificate = verify(arguments.run, corpus, arguments.device, arguments.seed)
     if arguments.json:
         print(json.dumps(_certificate_json(certificate), ensure_ascii=False))
@@ -247,6 +292,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "predict": predict_command,
     "encode": encode_command,
     "generate": generate_command,
+    "transduce": transduce_command,
     "estimators": estimators_command,
     "import-yoyodyne": import_yoyodyne_command,
     "verify": verify_command,
@@ -289,12 +335,18 @@ def _rows_and_run(arguments: Namespace, labelled: bool) -> tuple[list[Row], Run]
     return rows, open_run(arguments.run, arguments.backend, arguments.device)
 
 
-def _columns(data: DataConfig, arguments: Namespace) -> DataConfig:
-    """The run's data section with what the arguments say of this file; groups play no part once trained."""
-    names = ("sequence_column", "label_column", "header")
+def _columns(data: DataConfig, arguments: Namespace, targets: bool = True) -> DataConfig:
+    """The run's data section with what the arguments say of this file; groups play no part once trained.
+
+    Without targets the column of the sequences, which is not read, is another one than those that are.
+    """
+    names = ("sequence_column", "label_column", "source_column", "header")
     given = {name: arguments.get(name) for name in names if arguments.get(name) is not None}
-    if "label_column" not in given and given.get("sequence_column") == data.label_column:
+    if "label_column" not in given and data.label_column in (given.get("sequence_column"), given.get("source_column")):
         given["label_column"] = 0
+    if not targets:
+        named = {**vars(data), **given}
+        given["sequence_column"] = 1 + max(named["source_column"], named["label_column"])
     return dataclasses.replace(data, **{"group_column": 0, **given})
 
 
@@ -302,9 +354,26 @@ def _rows_to_write(arguments: Namespace) -> tuple[list[Row], Run, Corpus]:
     """As `_rows_and_run`, for a command that writes a line for each row: too long ones are cut, labels play no part."""
     _check_output(arguments.output, arguments.overwrite)
     rows, run = _rows_and_run(arguments, labelled=False)
-    corpus = encode_rows(rows, run.vocabulary, run.labels, run.config.data, arguments.data, too_long="truncate")
+    corpus = _encoded(rows, run.schema, run.config.data, arguments.data, too_long="truncate")
     warn_of_counts(corpus, run.config.data.max_length)
     return rows, run, corpus
+
+
+def _encoded(rows: list[Row], schema: Schema, data: DataConfig, origin: str, too_long: TooLong | None = None) -> Corpus:
+    """Rows as the model takes them."""
+    vocabularies = schema.vocabulary, schema.labels
+    return encode_rows(rows, *vocabularies, data, origin, too_long, schema.source_vocabulary)
+
+
+def _source_ids(vocabulary: Vocabulary, text: str, max_length: int) -> Int[np.ndarray, "S"]:
+    """Ids of the source that `--source` gives."""
+    symbols = vocabulary.split(text)
+    if not 0 < len(symbols) <= max_length:
+        raise ConfigurationError(f"--source must have 1 to {max_length} symbols, not {len(symbols)}.")
+    ids = vocabulary.encode(symbols)
+    if unknown := int((ids == UNK).sum()):
+        warn(f"{unknown} of the symbols of --source are not in the vocabulary and were read as UNK.")
+    return ids
 
 
 def _check_output(output: str, overwrite: bool) -> None:

@@ -77,12 +77,15 @@ class DataConfig:
         validation_fraction: Share of the training rows held out for validation, stratified by label.
         sequence_column: Column of the sequence, counted from 1.
         label_column: Column of the label, counted from 1; 0 where there is none. An empty label is a missing one.
+        source_column: Column of a source, another sequence that the sequence is made from (a lemma, of its inflected
+            form), counted from 1; 0 for none.
         group_column: Column of a group whose rows never straddle a split, counted from 1; 0 for none.
         separator: What separates the symbols of a sequence; empty: each character is a symbol.
+        source_separator: The same for sources.
         header: Whether the first line of each file names the columns and is passed over.
         labels: The classes, in order; without it, the labels found in the training file, sorted.
-        max_length: Longest sequence taken, in symbols without END.
-        too_long: What to do with a longer sequence: leave its row out, or cut the sequence.
+        max_length: Longest sequence, and longest source, taken, in symbols without END.
+        too_long: What to do with a longer one: leave its row out, or cut it.
         minimum_count: Symbols seen less often in training become UNK.
         labels_per_class: For experiments: keep this many labels of each class, chosen by the seed, and hide the others.
         validation_labels_per_class: For experiments: the same for the validation rows; the others are not used.
@@ -93,8 +96,10 @@ class DataConfig:
     validation_fraction: float = 0.1
     sequence_column: int = 1
     label_column: int = 2
+    source_column: int = 0
     group_column: int = 0
     separator: str = ""
+    source_separator: str = ""
     header: bool = False
     labels: Sequence[str] | None = None
     max_length: int = 256
@@ -107,6 +112,7 @@ class DataConfig:
         _check_number("data.validation_fraction", self.validation_fraction, 0.0, 0.9)
         _check_integer("data.sequence_column", self.sequence_column, 1)
         _check_integer("data.label_column", self.label_column, 0)
+        _check_integer("data.source_column", self.source_column, 0)
         _check_integer("data.group_column", self.group_column, 0)
         _check(
             self.label_column != self.sequence_column,
@@ -115,12 +121,20 @@ class DataConfig:
             self.label_column,
         )
         _check(
+            not self.source_column or self.source_column not in (self.label_column, self.sequence_column),
+            "data.source_column",
+            "another column than data.sequence_column and data.label_column",
+            self.source_column,
+        )
+        _check(
             not self.group_column or self.group_column not in (self.label_column, self.sequence_column),
             "data.group_column",
             "another column than data.sequence_column and data.label_column",
             self.group_column,
         )
-        _check("\t" not in self.separator, "data.separator", "something else than a tab, which ends a column", "\t")
+        for name in ("separator", "source_separator"):
+            tab = "\t" in getattr(self, name)
+            _check(not tab, f"data.{name}", "something else than a tab, which ends a column", "\t")
         _check_flag("data.header", self.header)
         _check_integer("data.max_length", self.max_length, 1)
         _check_choice("data.too_long", self.too_long, TooLong)
@@ -138,7 +152,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The recurrent network that reads x for q(y|x) and q(z|x,y).
+    """The recurrent network that reads x for q(y|x) and q(z|x,y); another of these sizes reads the source, if any.
 
     Args:
         embedding_size: E, size of a symbol's embedding.
@@ -174,17 +188,21 @@ class DecoderConfig:
         layers: Number of recurrent layers.
         conditioning: How y and z enter: `init` (the initial state), `every_step` (that, and every step's input), or
             `output` (added to the output of a recurrence that runs on x alone, once per row).
+        attention: Whether each step attends to the source, where there is one (Luong et al. 2015, the global attention
+            of section 3.1 with the bilinear score; what was attended to is not fed back).
     """
 
     embedding_size: int = 32
     hidden_size: int = 64
     layers: int = 1
     conditioning: Conditioning = "output"
+    attention: bool = True
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "layers"):
             _check_integer(f"model.decoder.{name}", getattr(self, name), 1)
         _check_choice("model.decoder.conditioning", self.conditioning, Conditioning)
+        _check_flag("model.decoder.attention", self.attention)
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,8 @@ class ModelConfig:
         decoder: The network that generates x.
         dropout: Share of embedding and feature entries set to 0 in training.
         word_dropout: Share of the decoder's input symbols turned to UNK in training (Bowman et al. 2016, section 3.1).
-        label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`.
+        label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`. Where
+            there is a source, this is what p(y|source) starts from.
         label_prior_probabilities: p(y) in the order of the labels, where `label_prior` is `given`.
     """
 
@@ -381,8 +400,8 @@ class TrainingConfig:
         max_steps: Most training steps; 0: as `epochs` says.
         batch_size: B, rows of an unlabelled batch.
         labelled_batch_size: B, rows of a labelled batch.
-        batch_symbols: Most symbols of an unlabelled batch, padding included, so that batches of long rows have fewer
-            rows; 0: `batch_size` rows whatever their length.
+        batch_symbols: Most symbols of an unlabelled batch, padding included but not sources, so that batches of long
+            rows have fewer rows; 0: `batch_size` rows whatever their length.
         buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
         steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
         evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.
@@ -391,7 +410,7 @@ class TrainingConfig:
         patience: Evaluations without a better metric after which training stops; 0: never.
         seed: Of everything drawn: split, weights, order, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
-            sums and the log-likelihood stay in float32.
+            sums, shares of attention and the log-likelihood stay in float32.
     """
 
     epochs: int = 50

@@ -25,7 +25,7 @@ class CorpusCounts(NamedTuple):
         rows: Rows read.
         skipped: Rows left out because they are too long.
         truncated: Rows cut because they are too long.
-        unknown_symbols: Symbols that became UNK.
+        unknown_symbols: Symbols that became UNK, those of sources included.
     """
 
     rows: int
@@ -44,6 +44,7 @@ class Corpus:
         groups: Group of each row, None where it has none.
         origin: Where the rows are from: a path, or `memory`.
         counts: What happened to the rows of the origin.
+        sources: Ids of the source of each row, with END; None where there are no sources.
     """
 
     sequences: tuple[Int[np.ndarray, "_"], ...]
@@ -51,6 +52,7 @@ class Corpus:
     groups: tuple[str | None, ...]
     origin: str
     counts: CorpusCounts
+    sources: tuple[Int[np.ndarray, "_"], ...] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -69,6 +71,7 @@ class Corpus:
             sequences=tuple(self.sequences[index] for index in chosen),
             y=self.y[chosen],
             groups=tuple(self.groups[index] for index in chosen),
+            sources=self.sources and tuple(self.sources[index] for index in chosen),
         )
 
     def with_labels(self, y: Int[np.ndarray, "N"]) -> "Corpus":
@@ -95,7 +98,7 @@ def build_schema(rows: Sequence[Row], data: DataConfig, origin: str) -> tuple[Vo
     Warns:
         UserWarning: If no row has a label, or none has a certain label, of those listed.
     """
-    kept = [row for row in (_shorten(row, data.max_length, data.too_long) for row in rows) if row is not None]
+    kept = _kept(rows, data)
     _check_any_left(kept, data, origin)
     vocabulary = Vocabulary.from_sequences((row.symbols for row in kept), data.separator, data.minimum_count)
     if not vocabulary.symbols:
@@ -105,6 +108,26 @@ def build_schema(rows: Sequence[Row], data: DataConfig, origin: str) -> tuple[Vo
         return vocabulary, _labels_found(observed, data, origin)
     _warn_of_unobserved(data.labels, observed, origin)
     return vocabulary, Labels(tuple(data.labels))
+
+
+def build_source_vocabulary(rows: Sequence[Row], data: DataConfig, origin: str) -> Vocabulary | None:
+    """Learn from training rows which symbols their sources have; None where there are no sources.
+
+    Raises:
+        DataError: If all of them are too rare.
+    """
+    if not data.source_column:
+        return None
+    sources = (row.source or () for row in _kept(rows, data))
+    vocabulary = Vocabulary.from_sequences(sources, data.source_separator, data.minimum_count)
+    if not vocabulary.symbols:
+        raise DataError(f"{origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count.")
+    return vocabulary
+
+
+def _kept(rows: Sequence[Row], data: DataConfig) -> list[Row]:
+    """The rows that are not too long, or what is left of them."""
+    return [row for row in (_shorten(row, data.max_length, data.too_long) for row in rows) if row is not None]
 
 
 def _labels_found(observed: Counter[str], data: DataConfig, origin: str) -> Labels:
@@ -135,6 +158,7 @@ def encode_rows(
     data: DataConfig,
     origin: str,
     too_long: TooLong | None = None,
+    source_vocabulary: Vocabulary | None = None,
 ) -> Corpus:
     """Encode rows with the symbols and labels of the training rows.
 
@@ -145,9 +169,10 @@ def encode_rows(
         data: The longest sequence taken, and what to do with longer ones.
         origin: Where the rows are from, for messages.
         too_long: What to do with longer ones, in place of `data.too_long`.
+        source_vocabulary: The symbols of sources, of a model that has them.
 
     Raises:
-        DataError: If a label was never seen in training, or all rows are too long.
+        DataError: If a label was never seen in training, all rows are too long, or one has no source and needs it.
     """
     kept: list[Row] = []
     truncated = 0
@@ -158,6 +183,11 @@ def encode_rows(
             truncated += shortened is not row
     _check_any_left(kept, data, origin)
     sequences = tuple(vocabulary.encode(row.symbols) for row in kept)
+    sources = None
+    if source_vocabulary is not None:
+        if any(row.source is None for row in kept):
+            raise DataError(f"{origin}: the model has sources; set data.source_column to their column.")
+        sources = tuple(source_vocabulary.encode(row.source or ()) for row in kept)
     return Corpus(
         sequences=sequences,
         y=np.array([_label_id(row, labels, origin) for row in kept], dtype=np.int32),
@@ -167,15 +197,18 @@ def encode_rows(
             rows=len(rows),
             skipped=len(rows) - len(kept),
             truncated=truncated,
-            unknown_symbols=int(np.count_nonzero(np.concatenate(sequences) == UNK)),
+            unknown_symbols=int(np.count_nonzero(np.concatenate([*sequences, *(sources or ())]) == UNK)),
         ),
+        sources=sources,
     )
 
 
 def _shorten(row: Row, max_length: int, too_long: TooLong) -> Row | None:
-    if len(row.symbols) <= max_length:
+    if max(len(row.symbols), len(row.source or ())) <= max_length:
         return row
-    return row._replace(symbols=row.symbols[:max_length]) if too_long == "truncate" else None
+    if too_long == "skip":
+        return None
+    return row._replace(symbols=row.symbols[:max_length], source=row.source and row.source[:max_length])
 
 
 def _check_any_left(kept: Sequence[Row], data: DataConfig, origin: str) -> None:

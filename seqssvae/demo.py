@@ -13,7 +13,7 @@ from seqssvae.evaluate import generate
 from seqssvae.experiment import Experiment, Side, classifier_config, prepare, run_side, seeded
 from seqssvae.presets import PRESETS
 from seqssvae.report import ProgressBar, comparison_table, console
-from seqssvae.run import RunWriter, Schema, refuse_existing
+from seqssvae.run import RunWriter, refuse_existing
 from seqssvae.tsv import Row, read_rows
 
 GENERATED = 5
@@ -105,7 +105,7 @@ def _introduce(experiment: Experiment, config: Config, dataset: str) -> None:
     labelled = int((experiment.training.y >= 0).sum())
     print(
         f"{dataset}: {len(experiment.training)} training rows, of which {labelled} are labelled "
-        f"({config.data.labels_per_class} of each of {len(experiment.labels)} classes); "
+        f"({config.data.labels_per_class} of each of {len(experiment.schema.labels)} classes); "
         f"{len(experiment.validation)} labelled rows for early stopping, {len(experiment.test)} for the test."
     )
 
@@ -113,19 +113,18 @@ def _introduce(experiment: Experiment, config: Config, dataset: str) -> None:
 def _train(
     experiment: Experiment, config: Config, twin: type[Backend], twin_name: str, name: str, directory: Path
 ) -> Side:
-    schema = Schema(experiment.vocabulary, experiment.labels, experiment.dimensions.label_prior)
     path = directory / _slug(twin_name, name)
-    writer = RunWriter(path, seeded(config, experiment.seed), schema, twin_name, experiment.training)
+    writer = RunWriter(path, seeded(config, experiment.seed), experiment.schema, twin_name, experiment.training)
     return run_side(experiment, config, twin, [writer, ProgressBar(f"{twin_name}, {name}")])
 
 
 def _show_generated(experiment: Experiment, twin: str, side: Side, seed: int) -> None:
-    for label, name in enumerate(experiment.labels.names):
+    for label, name in enumerate(experiment.schema.labels.names):
         max_length = int(experiment.training.lengths.max())
-        found = generate(side.backend, experiment.vocabulary, label, GENERATED, max_length, seed)
+        found = generate(side.backend, experiment.schema.vocabulary, label, GENERATED, max_length, seed)
         print(f"{twin}, generated for {name}:")
         for sequence in found:
-            print(f"  {experiment.vocabulary.join(sequence.symbols)}")
+            print(f"  {experiment.schema.vocabulary.join(sequence.symbols)}")
 
 
 def _slug(twin: str, name: str) -> str:

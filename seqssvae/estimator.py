@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from seqssvae.backend import Backend, DecodingMethod, get_backend
+from seqssvae.backend import NO_LABEL, Backend, DecodingMethod, get_backend
 from seqssvae.config import Config
 from seqssvae.conventions import Parameters
 from seqssvae.corpus import Corpus, encode_rows
@@ -19,9 +19,11 @@ from seqssvae.fit import fit
 from seqssvae.memory import as_array, check_sequences, label_names, make_rows, read_labels, sort_classes
 from seqssvae.prepare import prepare_rows
 from seqssvae.report import describe_counts
-from seqssvae.run import Checkpoint, RunWriter, Schema, corpus_digest, open_run, read_checkpoint
+from seqssvae.run import Checkpoint, RunWriter, corpus_digest, open_run, read_checkpoint
+from seqssvae.schema import Schema
 from seqssvae.settings import from_dict, merge, to_dict
 from seqssvae.storage import read_json, to_json, write_files
+from seqssvae.transduce import transduce
 
 ESTIMATOR = "estimator.json"
 """The file that `SequenceSSVAE.save` adds to a run directory."""
@@ -53,6 +55,8 @@ FIELDS = {
 """Fields of the configuration that each flat parameter stands for."""
 
 Sequences = Sequence[str] | Sequence[Sequence[str]]
+
+SOURCE_OR_NOT = "source must be given where, and only where, it was given to fit."
 
 
 class Fitted(NamedTuple):
@@ -177,45 +181,61 @@ class SequenceSSVAE(Parameters):
 
     # Training
 
-    def fit(self, X: Sequences, y: Iterable[Any] | None = None, groups: Iterable[Any] | None = None) -> "SequenceSSVAE":
+    def fit(
+        self,
+        X: Sequences,
+        y: Iterable[Any] | None = None,
+        groups: Iterable[Any] | None = None,
+        source: Sequences | None = None,
+    ) -> "SequenceSSVAE":
         """Train on sequences, some of which have a label.
 
         Args:
             X: Sequences: texts, or lists of symbols.
             y: Label of each, or the marker of a missing one.
             groups: Group of each; no group is both trained on and held out.
+            source: The sequence that each is made from, if there is one; then it is given to the other methods, too.
 
         Raises:
             DataError: If there are no sequences, or labels that cannot be learned.
             ConfigurationError: If a parameter is wrong.
         """
         texts = check_sequences(X)
+        if source is not None:
+            check_sequences(source, "source")
         values = read_labels(y, len(X), self.missing)
         config = self._build_config()
         classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
         names = label_names(classes)
-        config = from_dict(merge(to_dict(config), {"data": {"labels": list(names.values())}}))
+        column = 0 if source is None else config.data.source_column or 1 + max(_columns(config))
+        settings = {"labels": list(names.values()), "source_column": column}
+        config = from_dict(merge(to_dict(config), {"data": settings}))
         labels = [None if value is None else names.get(value, str(value)) for value in values]
-        prepared = prepare_rows(make_rows(X, labels, groups, config.data.separator), config, "X")
+        separators = config.data.separator, config.data.source_separator
+        prepared = prepare_rows(make_rows(X, labels, groups, separators[0], source, separators[1]), config, "X")
         _warn_of_counts(prepared.training, config)
-        twin = get_backend(self.backend)(config, prepared.dimensions, self.device)
+        twin = get_backend(self.backend)(config, prepared.schema.dimensions, self.device)
         result = fit(config, prepared.training, prepared.validation, twin)
         history = [record.to_dict() for record in result.records]
         self.classes_ = as_array(classes)
         self.fitted_ = Fitted(
             twin,
             config,
-            Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior),
+            prepared.schema,
             texts,
             Checkpoint(result.state, history, corpus_digest(prepared.training)),
         )
         return self
 
     def fit_transform(
-        self, X: Sequences, y: Iterable[Any] | None = None, groups: Iterable[Any] | None = None
+        self,
+        X: Sequences,
+        y: Iterable[Any] | None = None,
+        groups: Iterable[Any] | None = None,
+        source: Sequences | None = None,
     ) -> Float[np.ndarray, "N Z"]:
         """`fit`, then `transform` of the same sequences."""
-        return self.fit(X, y, groups).transform(X)
+        return self.fit(X, y, groups, source).transform(X, source)
 
     def _build_config(self) -> Config:
         """The configuration that the flat parameters and `config` make together."""
@@ -233,23 +253,53 @@ class SequenceSSVAE(Parameters):
 
     # Use
 
-    def predict_proba(self, X: Sequences) -> Float[np.ndarray, "N K"]:
+    def predict_proba(self, X: Sequences, source: Sequences | None = None) -> Float[np.ndarray, "N K"]:
         """q(y|x) of each sequence, a column per entry of `classes_`."""
-        return predict_proba(self._get_fitted().backend, self._encode(X), self._get_fitted().config)
+        return predict_proba(self._get_fitted().backend, self._encode(X, source), self._get_fitted().config)
 
-    def predict(self, X: Sequences) -> np.ndarray:
+    def predict(self, X: Sequences, source: Sequences | None = None) -> np.ndarray:
         """The most probable label of each sequence."""
-        indices = self.predict_proba(X).argmax(axis=1)
+        indices = self.predict_proba(X, source).argmax(axis=1)
         return self.classes_[indices]
 
-    def transform(self, X: Sequences) -> Float[np.ndarray, "N Z"]:
+    def transform(self, X: Sequences, source: Sequences | None = None) -> Float[np.ndarray, "N Z"]:
         """The embedding of each sequence: sum over y of q(y|x) loc(x, y)."""
-        return encode(self._get_fitted().backend, self._encode(X), self._get_fitted().config)
+        return encode(self._get_fitted().backend, self._encode(X, source), self._get_fitted().config)
 
-    def score(self, X: Sequences, y: Iterable[Any]) -> float:
+    def transduce(
+        self,
+        source: Sequences,
+        y: Iterable[Any] | None = None,
+        method: DecodingMethod = "greedy",
+        beam_width: int = 5,
+        max_length: int | None = None,
+        seed: int = 0,
+    ) -> list[Any]:
+        """The sequence that is made of each source, in the form in which X was given to `fit`.
+
+        Args:
+            source: Sources: texts, or lists of symbols.
+            y: Label of each, or the marker of a missing one, for which the most probable label is taken.
+            method: Take the best symbol at each step (`greedy`), search (`beam`), or draw each symbol (`sample`).
+            beam_width: Candidates kept by `beam`.
+            max_length: Most symbols; None: the greatest length of training.
+            seed: Seed of what `sample` draws.
+        """
+        fitted, classes, sources = self._get_fitted(), self.classes_.tolist(), self._encode_sources(source)
+        values = read_labels(y, len(source), self.missing)
+        for value in values:
+            if value is not None and value not in classes:
+                raise DataError(f"There is no label {value!r}; known are {', '.join(map(repr, classes))}.")
+        indices = np.array([NO_LABEL if value is None else classes.index(value) for value in values], np.int32)
+        search = method, beam_width, max_length, seed
+        vocabulary = fitted.schema.vocabulary
+        found = transduce(fitted.backend, vocabulary, sources, indices, fitted.config, *search)
+        return [vocabulary.join(one.symbols) if fitted.texts else one.symbols for one in found]
+
+    def score(self, X: Sequences, y: Iterable[Any], source: Sequences | None = None) -> float:
         """Share of the sequences with a label whose predicted label is theirs."""
-        values = read_labels(y, len(X), self.missing)
-        hits = [found == value for found, value in zip(self.predict(X), values, strict=True) if value is not None]
+        values, predicted = read_labels(y, len(X), self.missing), self.predict(X, source)
+        hits = [found == value for found, value in zip(predicted, values, strict=True) if value is not None]
         if not hits:
             raise DataError("y has no label to score the predictions by.")
         return float(np.mean(hits))
@@ -262,6 +312,7 @@ class SequenceSSVAE(Parameters):
         method: DecodingMethod = "sample",
         beam_width: int = 5,
         max_length: int | None = None,
+        source: str | Sequence[str] | None = None,
     ) -> list[Any]:
         """New sequences of a label, in the form (texts, or lists of symbols) in which X was given to `fit`.
 
@@ -272,14 +323,17 @@ class SequenceSSVAE(Parameters):
             method: Draw each symbol (`sample`), take the best one (`greedy`), or search for the best sequence (`beam`).
             beam_width: Candidates kept by `beam`.
             max_length: Most symbols; None: the greatest length of training.
+            source: What they are made from, of a model fitted with sources.
         """
         fitted, classes = self._get_fitted(), self.classes_.tolist()
         if label not in classes:
             raise DataError(f"There is no label {label!r}; known are {', '.join(map(repr, classes))}.")
         vocabulary, max_length = fitted.schema.vocabulary, max_length or fitted.config.data.max_length
-        found = generate(
-            fitted.backend, vocabulary, classes.index(label), n, max_length, seed, method=method, beam_width=beam_width
-        )
+        if (source is None) != (fitted.schema.source_vocabulary is None):
+            raise DataError(SOURCE_OR_NOT)
+        made_from = None if source is None else self._encode_sources([source])[0]
+        search = n, max_length, seed, method, beam_width
+        found = generate(fitted.backend, vocabulary, classes.index(label), *search, source=made_from)
         return [vocabulary.join(sequence.symbols) if fitted.texts else sequence.symbols for sequence in found]
 
     def _get_fitted(self) -> Fitted:
@@ -287,15 +341,30 @@ class SequenceSSVAE(Parameters):
             raise RunError("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
         return self.fitted_
 
-    def _encode(self, X: Sequences) -> Corpus:
-        """The sequences, encoded; too long ones are cut."""
+    def _encode(self, X: Sequences, source: Sequences | None) -> Corpus:
+        """The sequences, and their sources, encoded; too long ones are cut."""
         fitted = self._get_fitted()
+        schema, data = fitted.schema, fitted.config.data
+        if (source is None) != (schema.source_vocabulary is None):
+            raise DataError(SOURCE_OR_NOT)
         check_sequences(X)
-        rows = make_rows(X, None, None, fitted.config.data.separator)
-        schema = fitted.schema
-        corpus = encode_rows(rows, schema.vocabulary, schema.labels, fitted.config.data, "X", too_long="truncate")
+        if source is not None:
+            check_sequences(source, "source")
+        rows = make_rows(X, None, None, data.separator, source, data.source_separator)
+        sources = schema.source_vocabulary
+        corpus = encode_rows(rows, schema.vocabulary, schema.labels, data, "X", "truncate", sources)
         _warn_of_counts(corpus, fitted.config)
         return corpus
+
+    def _encode_sources(self, source: Sequences) -> tuple[Int[np.ndarray, "_"], ...]:
+        """Ids of sources; too long ones are cut."""
+        fitted = self._get_fitted()
+        vocabulary, data = fitted.schema.source_vocabulary, fitted.config.data
+        if vocabulary is None:
+            raise DataError("This SequenceSSVAE was fitted without sources.")
+        check_sequences(source, "source")
+        rows = make_rows(source, None, None, data.source_separator)
+        return tuple(vocabulary.encode(row.symbols[: data.max_length]) for row in rows)
 
     # Storage
 
@@ -335,6 +404,10 @@ class SequenceSSVAE(Parameters):
         estimator.classes_ = as_array(classes)
         estimator.fitted_ = Fitted(run.backend, run.config, run.schema, texts, checkpoint)
         return estimator
+
+
+def _columns(config: Config) -> tuple[int, int, int]:
+    return config.data.sequence_column, config.data.label_column, config.data.group_column
 
 
 def _read_estimator(path: Path, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:

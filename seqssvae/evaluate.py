@@ -104,8 +104,9 @@ def generate(
     seed: int = 0,
     method: DecodingMethod = "sample",
     beam_width: int = 5,
+    source: Int[np.ndarray, "S"] | None = None,
 ) -> list[Generated]:
-    """New sequences of one label, each from a z of its own drawn from p(z).
+    """New sequences of one label, each from a z of its own drawn from p(z), or p(z|source,y).
 
     Args:
         backend: The model.
@@ -116,13 +117,15 @@ def generate(
         seed: Of z, and of the symbols where they are sampled.
         method: Draw each symbol, take the most probable one, or search the most probable sequence.
         beam_width: Number of candidates kept by `beam`.
+        source: What they are made from, with END, of a model that has sources.
     """
     size = min(count, GENERATION_BATCH)
     y = np.full(size, label, np.int32)
+    sources = None if source is None else np.tile(source, (size, 1))
     generated: list[Generated] = []
     for index in range(-(-count // size) if count else 0):
         batch_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0] >> 1)
-        x, log_p = backend.generate(y, max_length, batch_seed, method=method, beam_width=beam_width)
+        x, log_p = backend.generate(y, max_length, batch_seed, method=method, beam_width=beam_width, source=sources)
         for ids, score in zip(np.asarray(x), np.asarray(log_p), strict=True):
             ended = bool(np.any(ids == END))
             generated.append(Generated(vocabulary.decode(ids)[:max_length], float(score), ended))

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import NO_LABEL, Backend, Dimensions, get_backend
+from seqssvae.backend import NO_LABEL, Backend, get_backend
 from seqssvae.config import Config
 from seqssvae.corpus import Corpus, encode_rows
 from seqssvae.course import total_steps
 from seqssvae.evaluate import CorpusEvaluation, evaluate
 from seqssvae.fit import FitResult, Observer, fit
 from seqssvae.prepare import prepare_rows
+from seqssvae.schema import Schema
 from seqssvae.splits import split
 from seqssvae.tsv import Row
-from seqssvae.vocabulary import Labels, Vocabulary
 
 TEST_FRACTION = 0.2
 """Share of the rows on which nothing is chosen."""
@@ -30,18 +30,14 @@ class Experiment(NamedTuple):
         training: Rows to learn from, `data.labels_per_class` of each class with their label, all others without.
         validation: Labelled rows for early stopping, at most `data.validation_labels_per_class` of each class.
         test: Labelled rows for the result.
-        vocabulary: Symbols of the rows that are not for the test.
-        labels: The classes.
-        dimensions: What the model must know of the data.
+        schema: Symbols of the rows that are not for the test, the classes, and p(y).
         seed: Of the splits, of the choice of labels, and of training.
     """
 
     training: Corpus
     validation: Corpus
     test: Corpus
-    vocabulary: Vocabulary
-    labels: Labels
-    dimensions: Dimensions
+    schema: Schema
     seed: int
 
 
@@ -96,8 +92,16 @@ def prepare(rows: Sequence[Row], config: Config, seed: int, development: bool = 
         held_out = others[split(y[others], tuple(groups[others]), fraction, seed)[1]]
     kept = np.setdiff1d(np.arange(len(rows)), held_out)
     rest = prepare_rows([rows[index] for index in kept], config, "the rows not held out for the test")
-    test = encode_rows([rows[index] for index in held_out], rest.vocabulary, rest.labels, config.data, "the test rows")
-    return Experiment(rest.training, rest.validation, test, rest.vocabulary, rest.labels, rest.dimensions, seed)
+    schema = rest.schema
+    test = encode_rows(
+        [rows[index] for index in held_out],
+        schema.vocabulary,
+        schema.labels,
+        config.data,
+        "the test rows",
+        source_vocabulary=schema.source_vocabulary,
+    )
+    return Experiment(rest.training, rest.validation, test, schema, seed)
 
 
 def run_side(
@@ -117,7 +121,7 @@ def run_side(
         device: The twin's device.
     """
     config = seeded(config, experiment.seed)
-    twin = (get_backend(backend) if isinstance(backend, str) else backend)(config, experiment.dimensions, device)
+    twin = (get_backend(backend) if isinstance(backend, str) else backend)(config, experiment.schema.dimensions, device)
     result = fit(config, experiment.training, experiment.validation, twin, observers)
     return Side(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
 

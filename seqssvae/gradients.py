@@ -118,7 +118,7 @@ def random_batch(corpus: Corpus, size: int, seed: int) -> Batch:
         raise DataError(f"{corpus.origin} has no row that can be used.")
     chosen = np.sort(np.random.default_rng([seed, 0x20E5]).permutation(len(corpus))[:size])
     length = int(corpus.lengths[chosen].max())
-    return pad(corpus.sequences, chosen, np.full(len(corpus), NO_LABEL), len(chosen), length)
+    return pad(corpus.sequences, chosen, np.full(len(corpus), NO_LABEL), len(chosen), length, corpus.sources)
 
 
 def choices(label_count: int, ks: Sequence[int]) -> list[Choice]:
@@ -208,7 +208,8 @@ class Measured:
         """The gradient with the labels of one draw."""
         setting, (rows, steps) = self.setting, self.setting.batch.x.shape
         labels = len(setting.dimensions.label_prior)
-        specs = noise_specs(setting.config.model, labels, rows, steps, objective=self.objective)
+        sources = setting.batch.source_steps
+        specs = noise_specs(setting.config.model, labels, rows, steps, objective=self.objective, source_steps=sources)
         sampled = {"y": specs.pop("y")} if "y" in specs else {}
         noise = draw_noise(specs, np.random.default_rng([setting.seed, 0xE57]))
         noise |= draw_noise(sampled, np.random.default_rng([setting.seed, 0xD8A, draw]))

@@ -14,47 +14,59 @@ MISSING_INTEGER = -1
 """Marks a missing label unless another marker is given, as in scikit-learn's semi-supervised estimators."""
 
 
-def check_sequences(X: Sequence[Any]) -> bool:
-    """Whether the sequences are texts (or else lists of symbols).
+def check_sequences(X: Sequence[Any], name: str = "X") -> bool:
+    """Whether the sequences of that name are texts (or else lists of symbols).
 
     Raises:
         DataError: If they are neither, or a mixture, or if there are none, or an empty one.
     """
     if isinstance(X, (str, bytes)) or not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-        raise DataError("X must be a list of sequences, each a text or a list of symbols.")
+        raise DataError(f"{name} must be a list of sequences, each a text or a list of symbols.")
     if not len(X):
-        raise DataError("X is empty; it must hold at least one sequence.")
+        raise DataError(f"{name} is empty; it must hold at least one sequence.")
     texts = isinstance(X[0], str)
     for index, sequence in enumerate(X):
         if isinstance(sequence, str) != texts or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
             kind = "a text" if texts else "a list of symbols"
-            raise DataError(f"X[{index}] must be {kind}, as X[0] is, not {type(sequence).__name__}.")
+            raise DataError(f"{name}[{index}] must be {kind}, as {name}[0] is, not {type(sequence).__name__}.")
         if not len(sequence):
-            raise DataError(f"X[{index}] is an empty sequence; leave it out.")
+            raise DataError(f"{name}[{index}] is an empty sequence; leave it out.")
         if not texts and not all(isinstance(symbol, str) and symbol for symbol in sequence):
-            raise DataError(f"X[{index}] must hold symbols that are texts and not empty.")
+            raise DataError(f"{name}[{index}] must hold symbols that are texts and not empty.")
     return texts
 
 
 def make_rows(
-    X: Sequence[Any], labels: Sequence[str | None] | None, groups: Iterable[Any] | None, separator: str
+    X: Sequence[Any],
+    labels: Sequence[str | None] | None,
+    groups: Iterable[Any] | None,
+    separator: str,
+    source: Sequence[Any] | None = None,
+    source_separator: str = "",
 ) -> list[Row]:
     """Rows of checked sequences; the line of a row is its index.
 
     Raises:
-        DataError: If there are not as many groups as sequences, or a text has no symbol but separators.
+        DataError: If there are not as many groups or sources as sequences, or a text has no symbol but separators.
     """
+    if source is not None and len(source) != len(X):
+        raise DataError(f"source must have an entry for each of the {len(X)} sequences, not {len(source)}.")
     names = [None] * len(X) if groups is None else [None if group is None else str(group) for group in groups]
     if len(names) != len(X):
         raise DataError(f"groups must have an entry for each of the {len(X)} sequences, not {len(names)}.")
     rows = []
     for index, sequence in enumerate(X):
-        symbols = split_symbols(sequence, separator) if isinstance(sequence, str) else map(str, sequence)
-        row = Row(tuple(symbols), None if labels is None else labels[index], names[index], index)
-        if not row.symbols:
-            raise DataError(f"X[{index}] has no symbol.")
-        rows.append(row)
+        symbols = _symbols(sequence, separator, f"X[{index}]")
+        made_from = None if source is None else _symbols(source[index], source_separator, f"source[{index}]")
+        rows.append(Row(symbols, None if labels is None else labels[index], names[index], index, made_from))
     return rows
+
+
+def _symbols(sequence: Any, separator: str, name: str) -> tuple[str, ...]:
+    symbols = tuple(split_symbols(sequence, separator) if isinstance(sequence, str) else map(str, sequence))
+    if not symbols:
+        raise DataError(f"{name} has no symbol.")
+    return symbols
 
 
 def read_labels(y: Iterable[Any] | None, count: int, missing: Hashable) -> list[Any]:

@@ -101,7 +101,7 @@ def classify_rows(backend: Backend, batches: Iterable[Batch], row_count: int) ->
     """log q(y|x) of every row, in the order of the corpus; arguments as for `evaluate_rows`."""
     log_q_y: np.ndarray | None = None
     for batch in batches:
-        log_q_y = _scatter(log_q_y, backend.classify(batch.x), batch, row_count)
+        log_q_y = _scatter(log_q_y, backend.classify(batch.x, batch.source), batch, row_count)
     return _filled(log_q_y, row_count)
 
 
@@ -109,7 +109,7 @@ def encode_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> F
     """The embedding of every row, in the order of the corpus; arguments as for `evaluate_rows`."""
     embedding: np.ndarray | None = None
     for batch in batches:
-        embedding = _scatter(embedding, backend.encode(batch.x), batch, row_count)
+        embedding = _scatter(embedding, backend.encode(batch.x, batch.source), batch, row_count)
     return _filled(embedding, row_count)
 
 

@@ -38,6 +38,7 @@ def noise_specs(
     time_steps: int,
     training: bool = True,
     objective: ObjectiveConfig | None = None,
+    source_steps: int = 0,
 ) -> dict[str, NoiseSpec]:
     """Name, shape and distribution of all that is drawn for one batch.
 
@@ -48,13 +49,15 @@ def noise_specs(
         time_steps: T.
         training: Whether dropout and word dropout are on.
         objective: Says whether labels are drawn, and how many draws there are of each row; None: none, and one.
+        source_steps: S, time steps of the sources; 0 where there are none.
 
     Returns:
         `z`, of shape `(K, B, Z)` or `(B, Z)`; where missing labels are drawn `y`, of shape `(B, K)`: with this noise
         added to log q(y|x), the greatest is the label drawn (Gumbel 1954); `P` draws (`num_particles`) of these two
         have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
-        shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)` and `decoder.embedding` of shape `(B, T, E)`; with
-        word dropout `word_dropout` of shape `(B, T)`. An entry whose rate is 0 is left out.
+        shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
+        sources `source.embedding` of shape `(B, S, E)` and `source.features` of shape `(B, F)`; with word dropout
+        `word_dropout` of shape `(B, T)`. An entry whose rate is 0 is left out.
     """
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
@@ -68,6 +71,10 @@ def noise_specs(
             specs[f"encoder.embedding.{tower}"] = NoiseSpec("keep", shape, keep)
             specs[f"features.{tower}"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
         specs["decoder.embedding"] = NoiseSpec("keep", (rows, time_steps, model.decoder.embedding_size), keep)
+        if source_steps:
+            shape = (rows, source_steps, model.encoder.embedding_size)
+            specs["source.embedding"] = NoiseSpec("keep", shape, keep)
+            specs["source.features"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
     if training and model.word_dropout > 0:
         specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
     return specs

@@ -32,16 +32,19 @@ def _recurrent(prefix: str, model: ModelConfig, inputs: int, hidden: int) -> Ite
         yield f"{prefix}.bias_n", (hidden,)
 
 
-def _encoder(model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
+def _tower(prefix: str, model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
     encoder = model.encoder
     directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
-    for tower in range(2 if encoder.separate else 1):
-        prefix = f"encoder.towers.{tower}"
-        yield f"{prefix}.embedding", (vocabulary_size, encoder.embedding_size)
-        for layer in range(encoder.layers):
-            inputs = encoder.embedding_size if layer == 0 else feature_size(model)
-            for direction in directions:
-                yield from _recurrent(f"{prefix}.layers.{layer}.{direction}", model, inputs, encoder.hidden_size)
+    yield f"{prefix}.embedding", (vocabulary_size, encoder.embedding_size)
+    for layer in range(encoder.layers):
+        inputs = encoder.embedding_size if layer == 0 else feature_size(model)
+        for direction in directions:
+            yield from _recurrent(f"{prefix}.layers.{layer}.{direction}", model, inputs, encoder.hidden_size)
+
+
+def _encoder(model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
+    for tower in range(2 if model.encoder.separate else 1):
+        yield from _tower(f"encoder.towers.{tower}", model, vocabulary_size)
 
 
 def _joint(prefix: str, inputs: int, label_count: int, outputs: int) -> Iterator[tuple[str, Shape]]:
@@ -53,6 +56,13 @@ def _joint(prefix: str, inputs: int, label_count: int, outputs: int) -> Iterator
 def _linear(prefix: str, inputs: int, outputs: int) -> Iterator[tuple[str, Shape]]:
     yield f"{prefix}.weight", (outputs, inputs)
     yield f"{prefix}.bias", (outputs,)
+
+
+def _latent_encoder(prefix: str, model: ModelConfig, features: int, label_count: int) -> Iterator[tuple[str, Shape]]:
+    hidden = model.encoder.hidden_size
+    yield from _joint(f"{prefix}.hidden", features, label_count, hidden)
+    yield from _linear(f"{prefix}.loc", hidden, model.latent_size)
+    yield from _linear(f"{prefix}.scale", hidden, model.latent_size)
 
 
 def _decoder(model: ModelConfig, vocabulary_size: int, label_count: int) -> Iterator[tuple[str, Shape]]:
@@ -77,26 +87,46 @@ def _decoder(model: ModelConfig, vocabulary_size: int, label_count: int) -> Iter
     yield from _linear("decoder.output", hidden, vocabulary_size)
 
 
-def parameter_shapes(model: ModelConfig, vocabulary_size: int, label_count: int) -> dict[str, Shape]:
+def _from_source(model: ModelConfig, label_count: int, source_vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
+    """What a model has in addition where there is a source."""
+    features, decoder, hidden = feature_size(model), model.decoder, model.decoder.hidden_size
+    yield from _tower("source_encoder.tower", model, source_vocabulary_size)
+    yield from _linear("label_predictor", features, label_count)
+    yield from _latent_encoder("latent_predictor", model, features, label_count)
+    states = hidden if decoder.conditioning != "output" else STATES[model.cell] * decoder.layers * hidden
+    yield "decoder.source_state.weight", (states, features)
+    if decoder.conditioning == "every_step":
+        yield "decoder.source_condition.weight", (GATES[model.cell] * hidden, features)
+    if decoder.attention:
+        yield "decoder.attention.key.weight", (hidden, features)
+        yield "decoder.attention.context.weight", (hidden, features)
+        if decoder.conditioning != "output":  # which has a layer of its own there
+            yield from _linear("decoder.attention.output", hidden, hidden)
+
+
+def parameter_shapes(
+    model: ModelConfig, vocabulary_size: int, label_count: int, source_vocabulary_size: int = 0
+) -> dict[str, Shape]:
     """Name and shape of every weight, in the order in which `initial_weights` draws them.
 
     Args:
         model: The networks.
         vocabulary_size: V, special symbols included.
         label_count: K.
+        source_vocabulary_size: V of the sources; 0 where there are none.
 
     Example:
         >>> shapes = parameter_shapes(ModelConfig(), vocabulary_size=24, label_count=2)
         >>> shapes["classifier.weight"]
         (2, 256)
     """
-    features = feature_size(model)
+    features = feature_size(model) * (2 if source_vocabulary_size else 1)
     shapes = dict(_encoder(model, vocabulary_size))
     shapes.update(_linear("classifier", features, label_count))
-    shapes.update(_joint("latent_encoder.hidden", features, label_count, model.encoder.hidden_size))
-    shapes.update(_linear("latent_encoder.loc", model.encoder.hidden_size, model.latent_size))
-    shapes.update(_linear("latent_encoder.scale", model.encoder.hidden_size, model.latent_size))
+    shapes.update(_latent_encoder("latent_encoder", model, features, label_count))
     shapes.update(_decoder(model, vocabulary_size, label_count))
+    if source_vocabulary_size:
+        shapes.update(_from_source(model, label_count, source_vocabulary_size))
     return shapes
 
 
@@ -113,7 +143,12 @@ def _first_value(name: str, shape: Shape, generator: np.random.Generator) -> np.
 
 
 def initial_weights(
-    model: ModelConfig, vocabulary_size: int, label_count: int, seed: int, precision: str = "float32"
+    model: ModelConfig,
+    vocabulary_size: int,
+    label_count: int,
+    seed: int,
+    precision: str = "float32",
+    source_vocabulary_size: int = 0,
 ) -> dict[str, np.ndarray]:
     """The weights training starts from: a function of the seed alone, the same for both twins.
 
@@ -123,9 +158,10 @@ def initial_weights(
         label_count: K.
         seed: Seed of the draw.
         precision: Floating-point type of the arrays.
+        source_vocabulary_size: V of the sources; 0 where there are none.
     """
     generator = np.random.default_rng([seed, 0x5EED])
-    shapes = parameter_shapes(model, vocabulary_size, label_count)
+    shapes = parameter_shapes(model, vocabulary_size, label_count, source_vocabulary_size)
     return {name: _first_value(name, shape, generator).astype(precision) for name, shape in shapes.items()}
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from seqssvae.backend import NO_LABEL, Dimensions
+from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config
-from seqssvae.corpus import Corpus, build_schema, encode_rows, label_prior
+from seqssvae.corpus import Corpus, build_schema, build_source_vocabulary, encode_rows, label_prior
 from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.schema import Schema
 from seqssvae.splits import keep_labels_per_class, split
 from seqssvae.tsv import Row, read_rows
-from seqssvae.vocabulary import Labels, Vocabulary
 
 
 class Prepared(NamedTuple):
@@ -21,16 +21,12 @@ class Prepared(NamedTuple):
     Args:
         training: Rows to learn from.
         validation: Rows that decide what is best and when to stop; it may be empty.
-        vocabulary: Symbols of the rows given for training.
-        labels: The classes.
-        dimensions: What the model must know of the data.
+        schema: Symbols of the rows given for training, the classes, and p(y).
     """
 
     training: Corpus
     validation: Corpus
-    vocabulary: Vocabulary
-    labels: Labels
-    dimensions: Dimensions
+    schema: Schema
 
 
 def prepare_files(config: Config) -> Prepared:
@@ -66,20 +62,23 @@ def prepare_rows(
     """
     data, seed = config.data, config.training.seed
     vocabulary, labels = build_schema(rows, data, origin)
-    training = encode_rows(rows, vocabulary, labels, data, origin)
+    sources = build_source_vocabulary(rows, data, origin)
+    training = encode_rows(rows, vocabulary, labels, data, origin, source_vocabulary=sources)
     if not len(training):
         raise DataError(f"{origin}: no row is left to learn from; raise data.max_length (now {data.max_length}).")
     if validation_rows is None:
         first, second = split(training.y, training.groups, data.validation_fraction, seed)
         training, validation = training.take(first), training.take(second)
     else:
-        validation = encode_rows(validation_rows, vocabulary, labels, data, validation_origin)
+        validation = encode_rows(
+            validation_rows, vocabulary, labels, data, validation_origin, source_vocabulary=sources
+        )
     if data.labels_per_class is not None:
         training = training.with_labels(keep_labels_per_class(training.y, data.labels_per_class, len(labels), seed))
     if data.validation_labels_per_class is not None:
         validation = validation.take(at_most_per_class(validation.y, data.validation_labels_per_class, seed))
     prior = label_prior(config.model, labels, training.y)
-    return Prepared(training, validation, vocabulary, labels, Dimensions(len(vocabulary), prior))
+    return Prepared(training, validation, Schema(vocabulary, labels, prior, sources))
 
 
 def at_most_per_class(y: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.ndarray, "M"]:

@@ -1,7 +1,7 @@
 """The run directory: what training leaves behind, the same for both twins, and safe to open from strangers (no pickle).
 
 config.yaml            the whole configuration
-vocabulary.json        symbols, labels, and p(y)
+vocabulary.json        symbols (of sequences, and of sources), labels, and p(y)
 weights.safetensors    the best weights
 last.safetensors       the weights of the last evaluation
 optimizer.safetensors  the optimiser's state then
@@ -24,7 +24,6 @@ from seqssvae.errors import RunError
 from seqssvae.fit import Observer, Record, TrainingState
 from seqssvae.run_files import (
     CONFIG,
-    FORMAT,
     LAST,
     METRICS,
     OPTIMIZER,
@@ -32,7 +31,6 @@ from seqssvae.run_files import (
     VOCABULARY,
     WEIGHTS,
     Checkpoint,
-    Schema,
     corpus_digest,
     read_checkpoint,
     read_config,
@@ -40,6 +38,7 @@ from seqssvae.run_files import (
     read_weights,
     trained_by,
 )
+from seqssvae.schema import FORMAT, Schema
 from seqssvae.settings import to_yaml
 from seqssvae.storage import to_json, to_safetensors, write_files
 from seqssvae.vocabulary import Labels, Vocabulary

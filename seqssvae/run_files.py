@@ -3,56 +3,24 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqssvae.backend import Dimensions, Weights
+from seqssvae.backend import Weights
 from seqssvae.config import Config, weight_type
 from seqssvae.corpus import Corpus
 from seqssvae.errors import ConfigurationError, DataError, RunError
 from seqssvae.fit import Score, TrainingState
-from seqssvae.parameters import Shape, parameter_shapes
+from seqssvae.parameters import Shape
+from seqssvae.schema import FORMAT, Schema
 from seqssvae.settings import from_dict, parse_yaml
 from seqssvae.storage import read_bytes, read_json, read_safetensors
 from seqssvae.vocabulary import Labels, Vocabulary
-
-FORMAT = 1
-"""Version of the directory's layout."""
 
 CONFIG, VOCABULARY, STATE, METRICS = "config.yaml", "vocabulary.json", "state.json", "metrics.jsonl"
 WEIGHTS, LAST, OPTIMIZER = "weights.safetensors", "last.safetensors", "optimizer.safetensors"
 
 _UNFINISHED = " (training may have stopped before its first evaluation)"
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What a run knows of its data.
-
-    Args:
-        vocabulary: The symbols.
-        labels: The classes.
-        label_prior: p(y), one probability per label.
-    """
-
-    vocabulary: Vocabulary
-    labels: Labels
-    label_prior: tuple[float, ...]
-
-    @property
-    def dimensions(self) -> Dimensions:
-        """What the model must know of it."""
-        return Dimensions(len(self.vocabulary), self.label_prior)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `vocabulary.json` holds."""
-        return {
-            "format": FORMAT,
-            "vocabulary": self.vocabulary.to_dict(),
-            "labels": self.labels.to_dict(),
-            "label_prior": list(self.label_prior),
-        }
 
 
 class Checkpoint(NamedTuple):
@@ -101,9 +69,11 @@ def read_schema(path: str | Path) -> Schema:
     try:
         vocabulary = Vocabulary.from_dict(stored.get("vocabulary", {}))
         labels = Labels.from_dict(stored.get("labels", {}))
+        source = stored.get("source_vocabulary")
+        source_vocabulary = None if source is None else Vocabulary.from_dict(source)
     except DataError as error:
         raise RunError(f"{file}: {error}") from error
-    return Schema(vocabulary, labels, _label_prior(file, stored.get("label_prior"), len(labels)))
+    return Schema(vocabulary, labels, _label_prior(file, stored.get("label_prior"), len(labels)), source_vocabulary)
 
 
 def trained_by(path: str | Path) -> str:
@@ -118,6 +88,10 @@ def read_weights(path: Path, config: Config, schema: Schema) -> tuple[Weights, i
     Raises:
         RunError: If they are not those of this configuration.
     """
+    if (schema.source_vocabulary is None) != (config.data.source_column == 0):
+        which = "no source_vocabulary" if schema.source_vocabulary is None else "a source_vocabulary"
+        column = config.data.source_column
+        raise RunError(f"{path.parent}: {VOCABULARY} has {which}, but {CONFIG} has data.source_column: {column}.")
     shapes = _weight_shapes(path.parent, config, schema)
     weights, step = read_safetensors(path, shapes)
     return _as_floats(path, weights, config), step
@@ -163,7 +137,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def corpus_digest(corpus: Corpus) -> str:
     """A digest of rows and labels, to know them again."""
     digest = hashlib.sha256(corpus.y.astype("<i4").tobytes())
-    for sequence in corpus.sequences:
+    for sequence in (*corpus.sequences, *(corpus.sources or ())):
         digest.update(sequence.astype("<i4").tobytes())
     return digest.hexdigest()
 
@@ -207,7 +181,7 @@ def _weight_shapes(path: Path, config: Config, schema: Schema) -> dict[str, Shap
     layers = model.encoder.layers + model.decoder.layers
     if layers > 1000:  # their names alone would fill the memory
         raise RunError(f"{path / CONFIG}: {layers} recurrent layers are more than a run can have (1000).")
-    return parameter_shapes(model, len(schema.vocabulary), len(schema.labels))
+    return schema.parameter_shapes(model)
 
 
 def _as_floats(path: Path, weights: Weights, config: Config) -> Weights:

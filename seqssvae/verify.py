@@ -22,7 +22,7 @@ from seqssvae.corpus import Corpus, CorpusCounts
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parity import BOUNDS, relative_difference
 from seqssvae.run_files import WEIGHTS, Schema, read_config, read_schema, read_weights
-from seqssvae.vocabulary import END, SPECIALS
+from seqssvae.vocabulary import END, SPECIALS, Vocabulary
 
 TWINS = ("torch", "jax")
 PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
@@ -225,8 +225,11 @@ def _results(
     assert rows is not None
     with backend.exact_products():
         found = backend.differentiate(labelled, unlabelled, beta)
-        q_y, embedding = np.exp(backend.classify(rows.batch.x)), backend.encode(rows.batch.x)
-    return {**_named_terms(found), "q(y|x)": q_y, "embedding": embedding}, found.gradients
+        x, source = rows.batch.x, rows.batch.source
+        predictions = {"q(y|x)": np.exp(backend.classify(x, source)), "embedding": backend.encode(x, source)}
+        if source is not None:
+            predictions["p(y|source)"] = np.exp(backend.classify_source(source))
+    return {**_named_terms(found), **predictions}, found.gradients
 
 
 def given_rows(config: Config, corpus: Corpus, label_count: int, seed: int) -> tuple[GivenRows | None, GivenRows]:
@@ -242,13 +245,18 @@ def made_up_rows(config: Config, schema: Schema, seed: int) -> Corpus:
     """Random symbols of the vocabulary, with every label in turn."""
     generator = np.random.default_rng([seed, 0x3075])
     longest = min(config.data.max_length, GENERATED_LENGTH)
-    sequences = tuple(
-        np.array([*generator.integers(len(SPECIALS), len(schema.vocabulary), length), END], np.int32)
-        for length in generator.integers(1, longest + 1, GENERATED_ROWS)
-    )
+
+    def of(vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
+        return tuple(
+            np.array([*generator.integers(len(SPECIALS), len(vocabulary), length), END], np.int32)
+            for length in generator.integers(1, longest + 1, GENERATED_ROWS)
+        )
+
+    sequences = of(schema.vocabulary)
+    sources = None if schema.source_vocabulary is None else of(schema.source_vocabulary)
     y = np.arange(GENERATED_ROWS, dtype=np.int32) % len(schema.labels)
     counts = CorpusCounts(rows=GENERATED_ROWS, skipped=0, truncated=0, unknown_symbols=0)
-    return Corpus(sequences, y, (None,) * GENERATED_ROWS, "rows made up of the run's symbols", counts)
+    return Corpus(sequences, y, (None,) * GENERATED_ROWS, "rows made up of the run's symbols", counts, sources)
 
 
 def _spread(indices: np.ndarray) -> np.ndarray:
@@ -260,8 +268,15 @@ def _with_noise(
     config: Config, corpus: Corpus, indices: np.ndarray, label_count: int | None, generator: np.random.Generator
 ) -> GivenRows:
     time_steps = int(corpus.lengths[indices].max())
-    batch = pad(corpus.sequences, indices, corpus.y, len(indices), time_steps)
-    specs = noise_specs(config.model, label_count, len(indices), time_steps, objective=config.objective)
+    batch = pad(corpus.sequences, indices, corpus.y, len(indices), time_steps, corpus.sources)
+    specs = noise_specs(
+        config.model,
+        label_count,
+        len(indices),
+        time_steps,
+        objective=config.objective,
+        source_steps=batch.source_steps,
+    )
     return GivenRows(batch, draw_noise(specs, generator))
 
 

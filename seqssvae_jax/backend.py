@@ -62,6 +62,7 @@ class _Arrays(NamedTuple):
     x: Any
     y: Any
     row_mask: Any
+    source: Any = None
 
 
 class _StepInputs(NamedTuple):
@@ -114,6 +115,7 @@ class JaxBackend:
                 dimensions.label_prior,
                 config.training.seed,
                 precision=config.training.precision,
+                source_vocabulary_size=dimensions.source_vocabulary_size,
             )
             self.optimizer = Optimizer(config.optimizer)
             weights = jax.tree.map(jnp.copy, self.ssvae.parameters())  # a step gives its buffers away
@@ -128,9 +130,10 @@ class JaxBackend:
         self._drawn_rest_masses = jax.jit(self._drawn_rest)
         self._bound = jax.jit(self._drawn_bound, static_argnames="particles")
         self._evaluate = jax.jit(self._drawn_evaluation)
-        self._classify = jax.jit(lambda weights, x: self._features_and_classifier(weights, x)[1].logits)
+        self._classify = jax.jit(lambda *given: self._features_and_classifier(*given)[1].logits)
+        self._classify_source = jax.jit(self._label_prior)
         self._encode = jax.jit(self._embedding)
-        self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width"))
+        self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "typical"))
 
     @_in_precision
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
@@ -274,14 +277,23 @@ class JaxBackend:
         return np.asarray(self._bound(self.state.weights, _arrays(batch), self._stream(seed), particles=particles))
 
     @_in_precision
-    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
-        """log q(y|x)."""
-        return np.asarray(self._classify(self.state.weights, x))
+    def classify(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log q(y|x), or log q(y|source,x)."""
+        return np.asarray(self._classify(self.state.weights, x, source))
 
     @_in_precision
-    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+    def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
+        """log p(y|source)."""
+        return np.asarray(self._classify_source(self.state.weights, source))
+
+    @_in_precision
+    def encode(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B Z"]:
         """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
-        return np.asarray(self._encode(self.state.weights, x))
+        return np.asarray(self._encode(self.state.weights, x, source))
 
     @_in_precision
     def generate(
@@ -292,16 +304,20 @@ class JaxBackend:
         method: DecodingMethod = "sample",
         beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
+        source: Int[np.ndarray, "N S"] | None = None,
+        typical: bool = False,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
-        """One sequence per given label, z drawn from its prior unless it is given."""
+        """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
         x, log_prob = self._generate(
             self.state.weights,
             y,
             z,
+            source,
             self._stream(seed),
             time_steps=max_length + 1,
             method=method,
             beam_width=beam_width,
+            typical=typical,
         )
         return np.asarray(x, np.int32), np.asarray(log_prob)
 
@@ -396,13 +412,21 @@ class JaxBackend:
         rows = self._rows(batch, _key(stream, _EVALUATION), observed=False, training=False)
         return objectives.evaluate(self.ssvae.bind(weights), rows)
 
-    def _features_and_classifier(self, weights: dict[str, Array], x: Int[Array, "B T"]) -> tuple[Any, Any]:
+    def _features_and_classifier(
+        self, weights: dict[str, Array], x: Int[Array, "B T"], source: Int[Array, "B S"] | None
+    ) -> tuple[Any, Any]:
         ssvae = self.ssvae.bind(weights)
-        features = ssvae.encoder(x)
+        features = ssvae.read(x, source)
         return features, ssvae.classifier(features)
 
-    def _embedding(self, weights: dict[str, Array], x: Int[Array, "B T"]) -> Float[Array, "B Z"]:
-        features, classifier = self._features_and_classifier(weights, x)
+    def _label_prior(self, weights: dict[str, Array], source: Int[Array, "B S"]) -> Float[Array, "B K"]:
+        ssvae = self.ssvae.bind(weights)
+        return ssvae.label_prior(ssvae.encode_source(source)).logits
+
+    def _embedding(
+        self, weights: dict[str, Array], x: Int[Array, "B T"], source: Int[Array, "B S"] | None
+    ) -> Float[Array, "B Z"]:
+        features, classifier = self._features_and_classifier(weights, x, source)
         ssvae = self.ssvae.bind(weights)
         loc = ssvae.latent_encoder(features, ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])).loc
         return jnp.einsum("bk,kbz->bz", classifier.probs, loc)
@@ -412,16 +436,23 @@ class JaxBackend:
         weights: dict[str, Array],
         y: Int[Array, "N"],
         z: Float[Array, "N Z"] | None,
+        source: Int[Array, "N S"] | None,
         stream: Int[Array, "2"],
         time_steps: int,
         method: DecodingMethod,
         beam_width: int,
+        typical: bool,
     ) -> tuple[Int[Array, "N T"], Float[Array, "N"]]:
-        ssvae = self.ssvae.bind(weights)
+        ssvae, one_hot = self.ssvae.bind(weights), self.ssvae.one_hot(y)
         latent_key, key = jax.random.split(_key(stream, _GENERATION))
-        shape = len(y), self.config.model.latent_size
-        latent = self._draw(NoiseSpec("normal", shape), latent_key) if z is None else z.astype(ssvae.precision)
-        decoder = ssvae.decoder(ssvae.one_hot(y), latent, time_steps)
+        encoding = ssvae.encode_source(source)
+        if z is None:
+            prior, shape = ssvae.latent_prior(encoding, one_hot), (len(y), self.config.model.latent_size)
+            drawn = self._draw(NoiseSpec("normal", shape), latent_key)
+            latent = prior.loc + prior.scale * (jnp.zeros_like(drawn) if typical else drawn)
+        else:
+            latent = z.astype(ssvae.precision)
+        decoder = ssvae.decoder(one_hot, latent, time_steps, source=encoding)
         if method == "beam":
             sequences, scores = decoder.beam_search(beam_width)
             return sequences[:, 0], scores[:, 0]
@@ -438,7 +469,8 @@ class JaxBackend:
     ) -> Rows:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
-        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective)
+        source_steps = 0 if batch.source is None else batch.source.shape[1]
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, source_steps)
         keys = jax.random.split(key, len(specs))
         noise = {name: self._draw(spec, keys[index]) for index, (name, spec) in enumerate(specs.items())}
         return _with_noise(batch, observed, noise)
@@ -480,11 +512,12 @@ def step_totals(
 
 def _with_noise(batch: _Arrays, observed: bool, noise: Noise) -> Rows:
     y = jnp.maximum(batch.y, 0) if observed else None  # filler rows: any label will do
-    return Rows(batch.x, y, batch.row_mask, noise)
+    return Rows(batch.x, y, batch.row_mask, noise, batch.source)
 
 
 def _arrays(batch: Batch) -> _Arrays:
-    return _Arrays(np.asarray(batch.x, np.int32), np.asarray(batch.y, np.int32), np.asarray(batch.row_mask))
+    source = None if batch.source is None else np.asarray(batch.source, np.int32)
+    return _Arrays(np.asarray(batch.x, np.int32), np.asarray(batch.y, np.int32), np.asarray(batch.row_mask), source)
 
 
 def _device(name: str | None) -> Any:

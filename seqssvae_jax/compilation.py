@@ -16,8 +16,7 @@ def use_cache() -> None:
 
     `SEQSSVAE_CACHE` in the environment names another directory, or nothing for none.
     """
-    # JAX defines this flag when it is imported and refuses `config.read` for it, so mypy cannot know the attribute
-    known = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    known = jax.config.values["jax_compilation_cache_dir"]
     if known is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -36,8 +35,9 @@ class Announcer:
 
     def __call__(self, name: str, *batches: Any) -> None:
         """Called before a program is; `batches` are those it gets, None for those it does not."""
-        shapes = tuple(None if batch is None else batch.x.shape for batch in batches)
+        shapes = tuple(None if batch is None else (*batch.x.shape, batch.source_steps) for batch in batches)
         if (name, shapes) not in self._known:
             self._known.add((name, shapes))
-            sizes = " and ".join(" x ".join(map(str, shape)) for shape in shapes if shape is not None)
+            given = (shape for shape in shapes if shape is not None)
+            sizes = " and ".join(f"{rows} x {f'({steps} + {of})' if of else steps}" for rows, steps, of in given)
             self.listener(f"compiling {name} for {sizes} symbols")

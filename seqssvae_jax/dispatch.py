@@ -15,7 +15,8 @@ Inputs = TypeVar("Inputs")
 def of_one_shape(steps: Sequence[TrainingStep], most: int) -> Iterator[list[TrainingStep]]:
     """The steps in order, cut where the shape of their batches changes, and after every `most`."""
     for _, run in groupby(
-        steps, key=lambda step: [batch and batch.x.shape for batch in (step.labelled, step.unlabelled)]
+        steps,
+        key=lambda step: [batch and (batch.x.shape, batch.source_steps) for batch in (step.labelled, step.unlabelled)],
     ):
         of_run = list(run)
         yield from (of_run[start : start + most] for start in range(0, len(of_run), most))

@@ -15,7 +15,8 @@ from numpyro.distributions import constraints
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, START
 
 if TYPE_CHECKING:
-    from seqssvae_jax.modules import ConditionedDecoder, Decoder, Noise
+    from seqssvae_jax.decoder import ConditionedDecoder, Decoder, Memory
+    from seqssvae_jax.modules import Noise
 
 
 def with_gradient_share(categorical: dist.CategoricalLogits, share: float) -> dist.CategoricalLogits:
@@ -78,6 +79,7 @@ class AutoregressiveCategorical(dist.Distribution):
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
         noise: What is drawn at random for `log_prob`, as in `seqssvae.noise`.
         weights: By what an objective will multiply `log_prob`, if it is known: of the batch shape.
+        memory: What the decoder knows of the source, if there is one.
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
@@ -91,8 +93,10 @@ class AutoregressiveCategorical(dist.Distribution):
         time_steps: int,
         noise: Noise,
         weights: Float[Array, "*B"] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.decoder = decoder
+        self.memory = memory
         self.noise = noise
         self.weights = weights
         self.conditioned = conditioned
@@ -113,7 +117,7 @@ class AutoregressiveCategorical(dist.Distribution):
         conditions, weights = self._each_label(lambda decoder: decoder.conditions()), self.weights
         if len(self.batch_shape) == 1:
             conditions, weights = jax.tree.map(lambda part: part[None], (conditions, weights))
-        found = self.decoder.log_prob_steps(value, conditions, self.noise, weights)
+        found = self.decoder.log_prob_steps(value, conditions, self.noise, weights, self.memory)
         return found.reshape(*self.batch_shape, -1)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*B T"]:

@@ -15,17 +15,16 @@ from jaxtyping import Bool, Float, Int
 from numpyro import distributions as dist
 
 from seqssvae.config import ModelConfig
-from seqssvae.parameters import GATES, STATES, feature_size
-from seqssvae.vocabulary import PAD, START, UNK
-from seqssvae_jax.distributions import AutoregressiveCategorical, DiagonalNormal
-from seqssvae_jax.likelihood import symbol_log_probs
+from seqssvae.parameters import feature_size
+from seqssvae.vocabulary import PAD
+from seqssvae_jax.distributions import DiagonalNormal
 from seqssvae_jax.products import Multiplies, linear
-from seqssvae_jax.recurrence import RecurrentLayer, State
+from seqssvae_jax.recurrence import RecurrentLayer
 
 Noise = Mapping[str, Array]
 
 SCALE_FLOOR = 1e-4
-"""Least standard deviation of q(z|x,y)."""
+"""Least standard deviation of q(z|x,y), and of p(z|source,y)."""
 
 
 def dropped(values: Array, noise: Noise, name: str, rate: float) -> Array:
@@ -85,6 +84,20 @@ def reverse_rows(values: Float[Array, "B T F"], lengths: Int[Array, "B"]) -> Flo
     return jnp.take_along_axis(values, index[:, :, None], 1)
 
 
+class Encoding(NamedTuple):
+    """What an encoder makes of sequences.
+
+    Args:
+        features: Of each row; zeros for filler rows.
+        states: Of each symbol.
+        mask: True for real symbols.
+    """
+
+    features: Float[Array, "B F"]
+    states: Float[Array, "B S F"]
+    mask: Bool[Array, "B S"]
+
+
 class EncoderTower(nnx.Module):
     """Embedding and recurrent layers that turn a row into its features."""
 
@@ -100,10 +113,8 @@ class EncoderTower(nnx.Module):
             for size in sizes
         )
 
-    def __call__(
-        self, x: Int[Array, "B T"], keep_embedding: Bool[Array, "B T E"] | None, rate: float
-    ) -> Float[Array, "B F"]:
-        """Features of each row; zeros for filler rows."""
+    def __call__(self, x: Int[Array, "B T"], keep_embedding: Bool[Array, "B T E"] | None, rate: float) -> Encoding:
+        """Features of each row, and what they are made of."""
         mask = x != PAD
         lengths = mask.sum(1)
         states = self.embedding[...][x]
@@ -111,7 +122,7 @@ class EncoderTower(nnx.Module):
             states = states * keep_embedding / (1.0 - rate)
         for layer in self.layers:
             states = jnp.concatenate([self._read(cell, name, states, lengths) for name, cell in layer.items()], -1)
-        return self._pool(states, mask, lengths)
+        return Encoding(self._pool(states, mask, lengths), states, mask)
 
     @staticmethod
     def _read(
@@ -155,7 +166,7 @@ class Encoder(nnx.Module):
         noise = noise or {}
         return tuple(
             dropped(
-                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout),
+                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout).features,
                 noise,
                 f"features.{index}",
                 self.dropout,
@@ -164,11 +175,25 @@ class Encoder(nnx.Module):
         )
 
 
+class SourceEncoder(nnx.Module):
+    """Reads the source once per row, for model and guide."""
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+        self.dropout = model.dropout
+        self.tower = EncoderTower(model, vocabulary_size)
+
+    def __call__(self, source: Int[Array, "B S"], noise: Noise | None = None) -> Encoding:
+        """Features of each row, and the states that a decoder may attend to."""
+        noise = noise or {}
+        found = self.tower(source, noise.get("source.embedding"), self.dropout)
+        return found._replace(features=dropped(found.features, noise, "source.features", self.dropout))
+
+
 class Classifier(Multiplies):
     """q(y|x)."""
 
-    def __init__(self, model: ModelConfig, label_count: int) -> None:
-        self.weight = nnx.Param(jnp.zeros((label_count, feature_size(model))))
+    def __init__(self, features: int, label_count: int) -> None:
+        self.weight = nnx.Param(jnp.zeros((label_count, features)))
         self.bias = nnx.Param(jnp.zeros(label_count))
 
     def __call__(self, features: tuple[Float[Array, "B F"], ...]) -> dist.CategoricalLogits:
@@ -178,11 +203,11 @@ class Classifier(Multiplies):
 
 
 class LatentEncoder(nnx.Module):
-    """q(z|x,y)."""
+    """q(z|x,y); and, of the features of a source, p(z|source,y)."""
 
-    def __init__(self, model: ModelConfig, label_count: int) -> None:
+    def __init__(self, model: ModelConfig, features: int, label_count: int) -> None:
         hidden = model.encoder.hidden_size
-        self.hidden = JointLinear(feature_size(model), label_count, hidden)
+        self.hidden = JointLinear(features, label_count, hidden)
         self.loc = Linear(hidden, model.latent_size)
         self.scale = Linear(hidden, model.latent_size)
 
@@ -193,187 +218,3 @@ class LatentEncoder(nnx.Module):
         hidden = jnp.tanh(self.hidden(features[-1], y))
         scale = jax.nn.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))
-
-
-class InitialState(nnx.Module):
-    """The first state of the decoder as a function of y and z: a perceptron with one hidden layer."""
-
-    def __init__(self, latent_size: int, label_count: int, hidden: int, states: int) -> None:
-        self.hidden = JointLinear(latent_size, label_count, hidden)
-        self.output = Linear(hidden, states)
-
-    def __call__(self, z: Float[Array, "*#B Z"], y: Float[Array, "*#B L"]) -> Float[Array, "*#B S"]:
-        """All states, one behind the other, before their last non-linearity."""
-        return self.output(jnp.tanh(self.hidden(z, y)))
-
-
-class Projection(Multiplies):
-    """`W a`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
-
-    def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
-        """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...], None, self.rounding)
-
-
-class Decoder(nnx.Module):
-    """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`)."""
-
-    def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int) -> None:
-        decoder, hidden = model.decoder, model.decoder.hidden_size
-        self.conditioning = decoder.conditioning
-        self.dropout = model.dropout
-        self.state_kinds = STATES[model.cell]
-        self.embedding = nnx.Param(jnp.zeros((vocabulary_size, decoder.embedding_size)))
-        sizes = [decoder.embedding_size] + [hidden] * (decoder.layers - 1)
-        self.layers = nnx.List(RecurrentLayer(model.cell, size, hidden) for size in sizes)
-        states = self.state_kinds * decoder.layers * hidden
-        if decoder.conditioning == "output":
-            self.initial_state = nnx.Param(jnp.zeros(states))
-            self.condition = JointLinear(model.latent_size, label_count, hidden)
-            self.projection = Projection(hidden, hidden)
-            self.label_bias = nnx.Param(jnp.zeros((vocabulary_size, label_count)))
-        else:
-            self.initial = InitialState(model.latent_size, label_count, hidden, states)
-        if decoder.conditioning == "every_step":
-            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
-        self.output = Linear(hidden, vocabulary_size)
-
-    def __call__(
-        self,
-        y: Float[Array, "*#B L"],
-        z: Float[Array, "*B Z"],
-        time_steps: int,
-        noise: Noise | None = None,
-        weights: Float[Array, "..."] | None = None,
-    ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
-
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
-        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
-        """
-        if weights is not None and z.ndim == 2 == weights.ndim:  # of every label, but this is one
-            weights = (jax.lax.stop_gradient(y).T * weights).sum(0)
-        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
-
-        def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:
-            return ConditionedDecoder(self, y, z)
-
-        return AutoregressiveCategorical(self, conditioned, y, z, time_steps, noise or {}, weights)
-
-    def log_prob_steps(
-        self, x: Int[Array, "B T"], conditions: "Conditions", noise: Noise, weights: Float[Array, "K B"] | None
-    ) -> Float[Array, "K B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing.
-
-        Args:
-            x: Symbol ids.
-            conditions: What y and z contribute, with a dimension of labels in front.
-            noise: As in `seqssvae.noise`.
-            weights: As in `symbol_log_probs`.
-        """
-        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
-        if "word_dropout" in noise:
-            inputs = jnp.where(noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = dropped(self.embedding[...][inputs], noise, "decoder.embedding", self.dropout)
-        hidden = self._recurrence(embedded, conditions)
-        if conditions.output is not None:
-            hidden = jnp.tanh(self.projection(hidden) + conditions.output[:, :, None])
-        weight, bias = self.output.weight[...], self.output.bias[...]
-        return symbol_log_probs(hidden, weight, bias, conditions.label_bias, x, weights, self.output.rounding)
-
-    def _recurrence(self, embedded: Float[Array, "B T E"], conditions: "Conditions") -> Float[Array, "#K B T H"]:
-        """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
-        states = conditions.states
-        if states is None:
-            flat = jnp.broadcast_to(self.initial_state[...], (1, len(embedded), self.initial_state[...].size))
-            states = self.split_states(flat)
-        first, *higher = zip(self.layers, states, strict=True)
-        layer, state = first
-        outputs = layer(layer.project(embedded), conditions.constant, state)
-        for layer, state in higher:  # a higher layer reads what depends on the label: fold labels into rows
-            labels, rows = outputs.shape[:2]
-            gates = layer.project(outputs).reshape(labels * rows, embedded.shape[1], -1)
-            folded = tuple(part.reshape(1, labels * rows, -1) for part in state)
-            outputs = layer(gates, None, folded)[0].reshape(labels, rows, embedded.shape[1], -1)
-        return outputs
-
-    def split_states(self, flat: Float[Array, "*B S"]) -> list[State]:
-        """First states, a tuple per layer, from all of them one behind the other."""
-        parts = jnp.split(jnp.tanh(flat), self.state_kinds * len(self.layers), -1)
-        return [tuple(parts[layer :: len(self.layers)]) for layer in range(len(self.layers))]
-
-
-class Conditions(NamedTuple):
-    """What label and z contribute to a sequence's probability: for one label, or under `vmap` for each.
-
-    Args:
-        states: First states of each layer, `(B, H)`; None where they do not depend on label and z.
-        constant: Added to the gates of every step, if anything is.
-        output: Added to the projected output of every step, if anything is.
-        label_bias: Added to the logits of every step, if anything is.
-    """
-
-    states: list[State] | None
-    constant: Float[Array, "*B G"] | None
-    output: Float[Array, "*B H"] | None
-    label_bias: Float[Array, "*#B V"] | None
-
-
-class ConditionedDecoder:
-    """The decoder for one label per row and given z, `vmap`ped over labels where they are enumerated.
-
-    It is written for `(B, ...)`: what y and z contribute to whole sequences, and one step after the other.
-    """
-
-    def __init__(self, decoder: Decoder, y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> None:
-        self.decoder = decoder
-        self.y = y
-        self.z = z
-
-    def conditions(self) -> Conditions:
-        """What y and z contribute to whole sequences."""
-        decoder = self.decoder
-        if decoder.conditioning == "output":
-            return Conditions(None, None, decoder.condition(self.z, self.y), linear(self.y, decoder.label_bias[...]))
-        return Conditions(self.initial_states(), self._constant(), None, None)
-
-    def initial_states(self) -> list[State]:
-        """First states, a tuple per layer, each of shape `(B, H)`."""
-        decoder = self.decoder
-        if decoder.conditioning == "output":
-            flat = jnp.broadcast_to(decoder.initial_state[...], (len(self.z), decoder.initial_state[...].size))
-        else:
-            flat = decoder.initial(self.z, self.y)
-        return decoder.split_states(flat)
-
-    def _constant(self) -> Float[Array, "B G"] | None:
-        every_step = self.decoder.conditioning == "every_step"
-        return self.decoder.condition(self.z, self.y) if every_step else None
-
-    def _logits(self, outputs: Float[Array, "B H"]) -> Float[Array, "B V"]:
-        decoder = self.decoder
-        if decoder.conditioning != "output":
-            return decoder.output(outputs)
-        hidden = jnp.tanh(decoder.projection(outputs) + decoder.condition(self.z, self.y))
-        return decoder.output(hidden) + linear(self.y, decoder.label_bias[...])
-
-    def step(self, symbols: Int[Array, "B"], states: list[State]) -> tuple[Float[Array, "B V"], list[State]]:
-        """Logits of the next symbol after `symbols`, and the states after reading them."""
-        inputs = self.decoder.embedding[...][symbols]
-        constant = self._constant()
-        new_states: list[State] = []
-        for layer, state in zip(self.decoder.layers, states, strict=True):
-            gates = layer.project(inputs)
-            if constant is not None and not new_states:
-                gates = gates + constant
-            new_states.append(layer.step(gates, state))
-            inputs = new_states[-1][0]
-        return self._logits(inputs), new_states
-
-    def repeat_rows(self, times: int) -> "ConditionedDecoder":
-        """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
-        y = jnp.broadcast_to(self.y, (len(self.z), self.y.shape[-1]))
-        return ConditionedDecoder(self.decoder, jnp.repeat(y, times, 0), jnp.repeat(self.z, times, 0))

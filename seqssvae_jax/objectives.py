@@ -22,7 +22,7 @@ from seqssvae.backend import ELBOTerms
 from seqssvae.config import EstimatorName
 from seqssvae_jax.estimators import GumbelSoftmaxELBO, LabelELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_jax.model import SSVAE
-from seqssvae_jax.modules import Noise
+from seqssvae_jax.modules import Encoding, Noise
 
 
 class Rows(NamedTuple):
@@ -33,12 +33,14 @@ class Rows(NamedTuple):
         y: Label ids, or None where they are missing.
         row_mask: True for real rows.
         noise: As in `seqssvae.noise`.
+        source: Symbol ids of the sources, or what is made of them; None where there are none.
     """
 
     x: Int[Array, "B T"]
     y: Int[Array, "B"] | None
     row_mask: Bool[Array, "B"]
     noise: Noise
+    source: Int[Array, "B S"] | Encoding | None = None
 
 
 class Estimator(NamedTuple):
@@ -133,7 +135,7 @@ def negative_elbo(
         return _estimated(ssvae, rows, beta, features, label_gradient, estimator)
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     weights = _weights(ssvae, rows, features)
-    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     return elbo.loss_and_terms(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)  # noise is given
 
 
@@ -160,7 +162,7 @@ def _estimated(
             elbo = GumbelSoftmaxELBO(estimator.temperature, noise=noise)
         case _:
             elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
-    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     found = elbo.estimate(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
     terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, jnp.zeros_like(found.kl)
     return found.loss, ELBOTerms(*(jnp.where(rows.row_mask, term, 0.0) for term in terms))
@@ -175,9 +177,15 @@ def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Array, ...]) -> Float[Arr
 
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, "C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
-    q = -jnp.sort(-ssvae.classifier(ssvae.encoder(rows.x, rows.noise)).probs)
+    q = -jnp.sort(-ssvae.classifier(ssvae.read(rows.x, rows.source, rows.noise)).probs)
     of_rows = jnp.stack([q[:, k:].sum(-1) for k in candidates])
     return jnp.where(rows.row_mask, of_rows, 0.0).sum(-1) / jnp.maximum(rows.row_mask.sum(), 1)
+
+
+def encoded(ssvae: SSVAE, rows: Rows) -> tuple[Rows, tuple[Array, ...]]:
+    """The rows with what is made of their sources, if they have any, and their features."""
+    rows = rows._replace(source=ssvae.encode_source(rows.source, rows.noise))
+    return rows, ssvae.read(rows.x, rows.source, rows.noise)
 
 
 def each_particle(function: Any, rows: Rows, count: int) -> Any:
@@ -193,7 +201,7 @@ def each_particle(function: Any, rows: Rows, count: int) -> Any:
 
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     """Terms of each row at beta 1, y summed out, and log q(y|x)."""
-    features = ssvae.encoder(rows.x, rows.noise)
+    rows, features = encoded(ssvae, rows)
     _, terms = negative_elbo(ssvae, rows._replace(y=None), 1.0, features)
     return terms, ssvae.classifier(features).logits
 
@@ -206,10 +214,10 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:
     References:
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
-    features = ssvae.encoder(rows.x, rows.noise)
+    rows, features = encoded(ssvae, rows)
 
     def log_weights(drawn: Rows) -> Float[Array, "B"]:
-        arguments = rows.x, None, rows.row_mask, 1.0, drawn.noise, features
+        arguments = rows.x, None, rows.row_mask, 1.0, drawn.noise, features, 1.0, None, rows.source
         found = UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
         return jax.nn.logsumexp(found, 0)
 
@@ -243,8 +251,8 @@ def objective(
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
     real_rows = sum(rows.row_mask.sum() for rows in batches)
     terms = []
-    for rows in batches:
-        features = ssvae.encoder(rows.x, rows.noise)
+    for batch in batches:
+        rows, features = encoded(ssvae, batch)
         if generative:
 
             def of_draw(drawn: Rows, features: tuple[Array, ...] = features) -> tuple[Array, ELBOTerms]:

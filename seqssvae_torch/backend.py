@@ -62,6 +62,7 @@ class TorchModel:
             config.training.seed,
             name=None,
             precision=config.training.precision,
+            source_vocabulary_size=dimensions.source_vocabulary_size,
         ).to(self.device)
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
@@ -165,17 +166,29 @@ class TorchModel:
         return _numpy(objectives.importance_bound(self.ssvae, rows, particles))
 
     @torch.no_grad()
-    def classify(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B K"]:
-        """log q(y|x)."""
-        return _numpy(self.ssvae.classifier(self.ssvae.encoder(self._tensor(x))).logits)
+    def classify(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log q(y|x), or log q(y|source,x)."""
+        return _numpy(self.ssvae.classifier(self._features(x, source)).logits)
 
     @torch.no_grad()
-    def encode(self, x: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B Z"]:
+    def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
+        """log p(y|source)."""
+        return _numpy(self.ssvae.label_prior(self.ssvae.encode_source(self._tensor(source))).logits)
+
+    @torch.no_grad()
+    def encode(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B Z"]:
         """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
-        features = self.ssvae.encoder(self._tensor(x))
+        features = self._features(x, source)
         labels = torch.arange(self.ssvae.label_count, device=self.device)[:, None]
         loc = self.ssvae.latent_encoder(features, self.ssvae.one_hot(labels)).loc
         return _numpy(torch.einsum("bk,kbz->bz", self.ssvae.classifier(features).probs, loc))
+
+    def _features(self, x: np.ndarray, source: np.ndarray | None) -> tuple[Float[Tensor, "B F"], ...]:
+        return self.ssvae.read(self._tensor(x), None if source is None else self._tensor(source))
 
     @torch.no_grad()
     def generate(
@@ -186,13 +199,19 @@ class TorchModel:
         method: DecodingMethod = "sample",
         beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
+        source: Int[np.ndarray, "N S"] | None = None,
+        typical: bool = False,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
-        """One sequence per given label, z drawn from its prior unless it is given."""
-        generator = self._generator(_GENERATION, seed)
-        shape = len(y), self.config.model.latent_size
-        latent = self._draw(NoiseSpec("normal", shape), generator) if z is None else self._tensor(z)
-        one_hot = self.ssvae.one_hot(self._tensor(y))
-        decoder = self.ssvae.decoder(one_hot, latent.to(one_hot.dtype), max_length + 1)
+        """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
+        generator, one_hot = self._generator(_GENERATION, seed), self.ssvae.one_hot(self._tensor(y))
+        encoding = self.ssvae.encode_source(None if source is None else self._tensor(source))
+        if z is None:
+            prior, shape = self.ssvae.latent_prior(encoding, one_hot), (len(y), self.config.model.latent_size)
+            drawn = self._draw(NoiseSpec("normal", shape), generator)
+            latent = prior.loc + prior.scale * (torch.zeros_like(drawn) if typical else drawn)
+        else:
+            latent = self._tensor(z).to(one_hot.dtype)
+        decoder = self.ssvae.decoder(one_hot, latent, max_length + 1, source=encoding)
         if method == "beam":
             sequences, scores = decoder.beam_search(beam_width)
             return _numpy(sequences[:, 0]).astype(np.int32), _numpy(scores[:, 0])
@@ -224,12 +243,13 @@ class TorchModel:
     ) -> Rows:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
-        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective)
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, batch.source_steps)
         return self._with_noise(batch, observed, {name: self._draw(spec, generator) for name, spec in specs.items()})
 
     def _with_noise(self, batch: Batch, observed: bool, noise: Noise) -> Rows:
         y = self._tensor(np.maximum(batch.y, 0)) if observed else None  # filler rows: any label will do
-        return Rows(self._tensor(batch.x), y, self._tensor(batch.row_mask), noise)
+        source = None if batch.source is None else self._tensor(batch.source)
+        return Rows(self._tensor(batch.x), y, self._tensor(batch.row_mask), noise, source)
 
     def _draw(self, spec: NoiseSpec, generator: torch.Generator) -> Tensor:
         dtype = self.ssvae.log_prior.dtype

@@ -14,7 +14,7 @@ from torch import Tensor
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, START
 
 if TYPE_CHECKING:
-    from seqssvae_torch.modules import ConditionedDecoder
+    from seqssvae_torch.decoder import ConditionedDecoder
 
 
 _ONE = torch.Size()

@@ -11,9 +11,10 @@ import torch
 from seqssvae.config import Config
 from seqssvae.errors import RunError, UserError
 from seqssvae.fit import TrainingState
-from seqssvae.parameters import baseline_shapes, check_weights, optimizer_shapes, parameter_shapes
+from seqssvae.parameters import baseline_shapes, check_weights, optimizer_shapes
 from seqssvae.run import RunWriter
-from seqssvae.run_files import Checkpoint, Schema
+from seqssvae.run_files import Checkpoint
+from seqssvae.schema import Schema
 from seqssvae.settings import from_dict
 from seqssvae.vocabulary import Labels, Vocabulary
 
@@ -38,14 +39,16 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
     try:
         config = from_dict(
             {
-                "data": {"separator": state["separator"]},
+                "data": state["data"],
                 "model": state["networks"],
                 "objective": state["objective"],
                 "training": {"seed": state["seed"]},
             }
         )
-        vocabulary = Vocabulary(tuple(state["symbols"]), state["separator"])
-        schema = Schema(vocabulary, Labels(tuple(state["labels"])), tuple(state["label_prior"]))
+        vocabulary = Vocabulary(tuple(state["symbols"]), config.data.separator)
+        sources = state["source_symbols"]
+        source_vocabulary = None if sources is None else Vocabulary(tuple(sources), config.data.source_separator)
+        schema = Schema(vocabulary, Labels(tuple(state["labels"])), tuple(state["label_prior"]), source_vocabulary)
         weights = _weights(stored["state_dict"], config, schema)
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise RunError(f"{checkpoint} is not a whole checkpoint of seqssvae_torch.yoyodyne: {error}") from error
@@ -73,6 +76,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _weights(tensors: Mapping[str, Any], config: Config, schema: Schema) -> dict[str, np.ndarray]:
     ours = {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
     weights = {name.removeprefix(PREFIX): value.float().numpy() for name, value in ours.items()}
-    shapes = parameter_shapes(config.model, len(schema.vocabulary), len(schema.labels))
+    shapes = schema.parameter_shapes(config.model)
     check_weights(weights, shapes)
     return {name: weights[name] for name in shapes}

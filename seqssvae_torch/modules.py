@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,17 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqssvae.config import ModelConfig
-from seqssvae.parameters import GATES, STATES, feature_size
-from seqssvae.vocabulary import PAD, START, UNK
-from seqssvae_torch.distributions import AutoregressiveCategorical, DiagonalNormal
-from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
+from seqssvae.parameters import feature_size
+from seqssvae.vocabulary import PAD
+from seqssvae_torch.distributions import DiagonalNormal
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State
+from seqssvae_torch.recurrence import RecurrentLayer
 
 Noise = Mapping[str, Tensor]
 
 SCALE_FLOOR = 1e-4
-"""Least standard deviation of q(z|x,y)."""
+"""Least standard deviation of q(z|x,y), and of p(z|source,y)."""
 
 
 def dropped(values: Tensor, noise: Noise, name: str, rate: float) -> Tensor:
@@ -85,6 +85,20 @@ def reverse_rows(values: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"]) -> F
     return values.gather(1, index[:, :, None].expand_as(values))
 
 
+class Encoding(NamedTuple):
+    """What an encoder makes of sequences.
+
+    Args:
+        features: Of each row; zeros for filler rows.
+        states: Of each symbol.
+        mask: True for real symbols.
+    """
+
+    features: Float[Tensor, "B F"]
+    states: Float[Tensor, "B S F"]
+    mask: Bool[Tensor, "B S"]
+
+
 class EncoderTower(nn.Module):
     """Embedding and recurrent layers that turn a row into its features."""
 
@@ -101,10 +115,8 @@ class EncoderTower(nn.Module):
             for size in sizes
         )
 
-    def forward(
-        self, x: Int[Tensor, "B T"], keep_embedding: Bool[Tensor, "B T E"] | None, rate: float
-    ) -> Float[Tensor, "B F"]:
-        """Features of each row; zeros for filler rows."""
+    def forward(self, x: Int[Tensor, "B T"], keep_embedding: Bool[Tensor, "B T E"] | None, rate: float) -> Encoding:
+        """Features of each row, and what they are made of."""
         mask = x != PAD
         lengths = mask.sum(1)
         states = functional.embedding(x, self.embedding)
@@ -113,7 +125,7 @@ class EncoderTower(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleDict)
             states = torch.cat([self._read(cell, name, states, lengths) for name, cell in layer.items()], -1)
-        return self._pool(states, mask, lengths)
+        return Encoding(self._pool(states, mask, lengths), states, mask)
 
     @staticmethod
     def _read(
@@ -159,7 +171,7 @@ class Encoder(nn.Module):
         noise = noise or {}
         return tuple(
             dropped(
-                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout),
+                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout).features,
                 noise,
                 f"features.{index}",
                 self.dropout,
@@ -168,12 +180,27 @@ class Encoder(nn.Module):
         )
 
 
+class SourceEncoder(nn.Module):
+    """Reads the source once per row, for model and guide."""
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.dropout = model.dropout
+        self.tower = EncoderTower(model, vocabulary_size)
+
+    def forward(self, source: Int[Tensor, "B S"], noise: Noise | None = None) -> Encoding:
+        """Features of each row, and the states that a decoder may attend to."""
+        noise = noise or {}
+        found = self.tower(source, noise.get("source.embedding"), self.dropout)
+        return found._replace(features=dropped(found.features, noise, "source.features", self.dropout))
+
+
 class Classifier(Multiplies):
     """q(y|x)."""
 
-    def __init__(self, model: ModelConfig, label_count: int) -> None:
+    def __init__(self, features: int, label_count: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(label_count, feature_size(model)))
+        self.weight = nn.Parameter(torch.zeros(label_count, features))
         self.bias = nn.Parameter(torch.zeros(label_count))
 
     def forward(self, features: tuple[Float[Tensor, "B F"], ...]) -> dist.Categorical:
@@ -182,12 +209,12 @@ class Classifier(Multiplies):
 
 
 class LatentEncoder(nn.Module):
-    """q(z|x,y)."""
+    """q(z|x,y); and, of the features of a source, p(z|source,y)."""
 
-    def __init__(self, model: ModelConfig, label_count: int) -> None:
+    def __init__(self, model: ModelConfig, features: int, label_count: int) -> None:
         super().__init__()
         hidden = model.encoder.hidden_size
-        self.hidden = JointLinear(feature_size(model), label_count, hidden)
+        self.hidden = JointLinear(features, label_count, hidden)
         self.loc = Linear(hidden, model.latent_size)
         self.scale = Linear(hidden, model.latent_size)
 
@@ -198,170 +225,3 @@ class LatentEncoder(nn.Module):
         hidden = torch.tanh(self.hidden(features[-1], y))
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))
-
-
-class InitialState(nn.Module):
-    """The first state of the decoder as a function of y and z: a perceptron with one hidden layer."""
-
-    def __init__(self, latent_size: int, label_count: int, hidden: int, states: int) -> None:
-        super().__init__()
-        self.hidden = JointLinear(latent_size, label_count, hidden)
-        self.output = Linear(hidden, states)
-
-    def forward(self, z: Float[Tensor, "*#B Z"], y: Float[Tensor, "*#B L"]) -> Float[Tensor, "*#B S"]:
-        """All states, one behind the other, before their last non-linearity."""
-        return self.output(torch.tanh(self.hidden(z, y)))
-
-
-class Projection(Multiplies):
-    """`W a`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-
-    def forward(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
-        """Apply it to the last dimension."""
-        return linear(inputs, self.weight, None, self.rounding)
-
-
-class Decoder(nn.Module):
-    """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`)."""
-
-    def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int) -> None:
-        super().__init__()
-        decoder, hidden = model.decoder, model.decoder.hidden_size
-        self.conditioning = decoder.conditioning
-        self.dropout = model.dropout
-        self.state_kinds = STATES[model.cell]
-        self.embedding = nn.Parameter(torch.zeros(vocabulary_size, decoder.embedding_size))
-        sizes = [decoder.embedding_size] + [hidden] * (decoder.layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(model.cell, size, hidden) for size in sizes)
-        states = self.state_kinds * decoder.layers * hidden
-        if decoder.conditioning == "output":
-            self.initial_state = nn.Parameter(torch.zeros(states))
-            self.condition = JointLinear(model.latent_size, label_count, hidden)
-            self.projection = Projection(hidden, hidden)
-            self.label_bias = nn.Parameter(torch.zeros(vocabulary_size, label_count))
-        else:
-            self.initial = InitialState(model.latent_size, label_count, hidden, states)
-        if decoder.conditioning == "every_step":
-            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
-        self.output = Linear(hidden, vocabulary_size)
-
-    def forward(
-        self,
-        y: Float[Tensor, "*#B L"],
-        z: Float[Tensor, "*B Z"],
-        time_steps: int,
-        noise: Noise | None = None,
-        weights: Float[Tensor, "..."] | None = None,
-    ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
-
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
-        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
-        """
-        if weights is not None and z.dim() == 2 == weights.dim():  # of every label, but this is one
-            weights = (y.detach().t() * weights).sum(0)
-        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
-        conditioned = ConditionedDecoder(self, y, z, noise or {}, weights)
-        return AutoregressiveCategorical(conditioned, z.shape[:-1], time_steps)
-
-
-class ConditionedDecoder:
-    """The decoder for given y and z: all symbols at once (teacher forcing), or one at a time.
-
-    Inside, an observed y is an enumeration of one label, so that shapes are always `(K, B, ...)`.
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        y: Float[Tensor, "*#B L"],
-        z: Float[Tensor, "*B Z"],
-        noise: Noise,
-        weights: Float[Tensor, "*B"] | None = None,
-    ) -> None:
-        self.decoder = decoder
-        self.noise = noise
-        self.weights = weights if weights is None or weights.dim() == 2 else weights[None]
-        self.batch_shape = z.shape[:-1]
-        self.z = z if z.dim() == 3 else z[None]
-        self.y = y if y.dim() == 3 else y[None]
-
-    def log_prob_steps(self, x: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing."""
-        decoder = self.decoder
-        inputs = functional.pad(x[:, :-1], (1, 0), value=START)
-        if "word_dropout" in self.noise:
-            inputs = torch.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = functional.embedding(inputs, decoder.embedding)
-        embedded = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)
-        hidden, label_bias = self._recurrence(embedded), None
-        if decoder.conditioning == "output":
-            hidden = tanh_of_sum(decoder.projection(hidden)[0], decoder.condition(self.z, self.y))
-            label_bias = self._label_bias()
-        output, weights = decoder.output, self.weights
-        found = symbol_log_probs(hidden, output.weight, output.bias, label_bias, x, weights, output.rounding)
-        return found.reshape(*self.batch_shape, -1)
-
-    def _recurrence(self, embedded: Float[Tensor, "B T E"]) -> Float[Tensor, "#K B T H"]:
-        """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
-        states = self.initial_states()
-        constant = self._constant()
-        outputs = None
-        for layer, state in zip(self.decoder.layers, states, strict=True):
-            assert isinstance(layer, RecurrentLayer)
-            if outputs is None:
-                outputs = layer(layer.project(embedded), constant, state)
-            else:  # a higher layer reads what depends on the label: fold labels into rows
-                labels, rows = outputs.shape[:2]
-                gates = layer.project(outputs).flatten(0, 1)
-                folded = tuple(part.flatten(0, 1)[None] for part in state)
-                outputs = layer(gates, None, folded)[0].unflatten(0, (labels, rows))
-        assert outputs is not None
-        return outputs
-
-    def initial_states(self) -> list[State]:
-        """First states, a tuple per layer, each of shape `(K, B, H)`, or `(1, B, H)` with `output` conditioning."""
-        decoder = self.decoder
-        if decoder.conditioning == "output":
-            flat = decoder.initial_state.expand(1, self.z.shape[1], -1)
-        else:
-            flat = decoder.initial(self.z, self.y)
-        parts = torch.tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
-        return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
-
-    def _constant(self) -> Float[Tensor, "K B G"] | None:
-        every_step = self.decoder.conditioning == "every_step"
-        return self.decoder.condition(self.z, self.y) if every_step else None
-
-    def _label_bias(self) -> Float[Tensor, "K #B V"]:
-        return functional.linear(self.y, self.decoder.label_bias)
-
-    def _logits(self, outputs: Float[Tensor, "#K B H"]) -> Float[Tensor, "K B V"]:
-        decoder = self.decoder
-        if decoder.conditioning != "output":
-            return decoder.output(outputs)
-        hidden = torch.tanh(decoder.projection(outputs) + decoder.condition(self.z, self.y))
-        return decoder.output(hidden) + self._label_bias()
-
-    def step(self, symbols: Int[Tensor, "K B"], states: list[State]) -> tuple[Float[Tensor, "K B V"], list[State]]:
-        """Logits of the next symbol after `symbols`, and the states after reading them."""
-        inputs = functional.embedding(symbols, self.decoder.embedding)
-        constant = self._constant()
-        new_states: list[State] = []
-        for layer, state in zip(self.decoder.layers, states, strict=True):
-            assert isinstance(layer, RecurrentLayer)
-            gates = layer.project(inputs)
-            if constant is not None and not new_states:
-                gates = gates + constant
-            new_states.append(layer.step(gates, state))
-            inputs = new_states[-1][0]
-        return self._logits(inputs), new_states
-
-    def repeat_rows(self, times: int) -> "ConditionedDecoder":
-        """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
-        y = self.y.expand(*self.z.shape[:2], -1).repeat_interleave(times, 1)
-        return ConditionedDecoder(self.decoder, y, self.z.repeat_interleave(times, 1), {})

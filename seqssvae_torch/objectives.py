@@ -23,7 +23,7 @@ from seqssvae.backend import ELBOTerms
 from seqssvae.config import EstimatorName
 from seqssvae_torch.estimators import GumbelSoftmaxELBO, LabelELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_torch.model import SSVAE
-from seqssvae_torch.modules import Noise
+from seqssvae_torch.modules import Encoding, Noise
 
 
 class Rows(NamedTuple):
@@ -34,12 +34,14 @@ class Rows(NamedTuple):
         y: Label ids, or None where they are missing.
         row_mask: True for real rows.
         noise: As in `seqssvae.noise`.
+        source: Symbol ids of the sources, or what is made of them; None where there are none.
     """
 
     x: Int[Tensor, "B T"]
     y: Int[Tensor, "B"] | None
     row_mask: Bool[Tensor, "B"]
     noise: Noise
+    source: Int[Tensor, "B S"] | Encoding | None = None
 
 
 class Estimator(NamedTuple):
@@ -160,7 +162,7 @@ def negative_elbo(
         return _estimated(ssvae, rows, beta, features, label_gradient, estimator)
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     weights = _weights(ssvae, rows, features)
-    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
 
@@ -177,8 +179,9 @@ def _estimated(
     elbo: LabelELBO
     match estimator.name:
         case "sequential":
-            encoder = {id(parameter) for parameter in ssvae.encoder.parameters()}  # which is behind the features
-            elbo = SequentialELBO(weight for weight in ssvae.parameters() if id(weight) not in encoder)
+            encoders = ("encoder.", "source_encoder.")  # which are behind features and encoding
+            named = ssvae.named_parameters()
+            elbo = SequentialELBO(weight for name, weight in named if not name.startswith(encoders))
             weights = _weights(ssvae, rows, features)
         case "top_k":
             assert noise is not None, "labels are drawn by the noise y"
@@ -190,7 +193,7 @@ def _estimated(
             elbo = GumbelSoftmaxELBO(estimator.temperature, noise=noise)
         case _:
             elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
-    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights
+    arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     found = elbo.estimate(ssvae.model, ssvae.guide, *arguments)
     terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, torch.zeros_like(found.kl)
     return found.loss, _masked(ELBOTerms(*terms), rows.row_mask)
@@ -207,9 +210,15 @@ def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...]) -> Float[Te
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, "C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
     with torch.no_grad():
-        q = ssvae.classifier(ssvae.encoder(rows.x, rows.noise)).probs.sort(-1, descending=True).values
+        q = ssvae.classifier(ssvae.read(rows.x, rows.source, rows.noise)).probs.sort(-1, descending=True).values
         of_rows = torch.stack([q[:, k:].sum(-1) for k in candidates])
         return torch.where(rows.row_mask, of_rows, 0.0).sum(-1) / rows.row_mask.sum().clamp(min=1)
+
+
+def encoded(ssvae: SSVAE, rows: Rows) -> tuple[Rows, tuple[Tensor, ...]]:
+    """The rows with what is made of their sources, if they have any, and their features."""
+    rows = rows._replace(source=ssvae.encode_source(rows.source, rows.noise))
+    return rows, ssvae.read(rows.x, rows.source, rows.noise)
 
 
 def particles(rows: Rows, count: int) -> Iterator[Rows]:
@@ -222,9 +231,10 @@ def particles(rows: Rows, count: int) -> Iterator[Rows]:
 def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]:
     """Terms of each row at beta 1, y summed out, and log q(y|x)."""
     with torch.no_grad():
-        features = ssvae.encoder(rows.x, rows.noise)
+        rows, features = encoded(ssvae, rows)
         elbo = UnlabelledELBO()
-        elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, 1.0, rows.noise, features)
+        arguments = rows.x, None, rows.row_mask, 1.0, rows.noise, features
+        elbo.loss(ssvae.model, ssvae.guide, *arguments, source=rows.source)
         return elbo.terms(rows.row_mask), ssvae.classifier(features).logits
 
 
@@ -237,10 +247,11 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B"]
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
     with torch.no_grad():
-        features, total = ssvae.encoder(rows.x, rows.noise), None
+        (rows, features), total = encoded(ssvae, rows), None
         for drawn in particles(rows, count):
             elbo = UnlabelledELBO()
-            elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, 1.0, drawn.noise, features)
+            arguments = rows.x, None, rows.row_mask, 1.0, drawn.noise, features
+            elbo.loss(ssvae.model, ssvae.guide, *arguments, source=rows.source)
             weights = elbo.log_weights().logsumexp(0)
             total = weights if total is None else torch.logaddexp(total, weights)
         assert total is not None
@@ -273,8 +284,8 @@ def objective(
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
     real_rows = sum(rows.row_mask.sum() for rows in batches)
     terms = []
-    for rows in batches:
-        features = ssvae.encoder(rows.x, rows.noise)
+    for batch in batches:
+        rows, features = encoded(ssvae, batch)
         if generative:
             found = [
                 negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator)

@@ -2,7 +2,9 @@
 
 yoyodyne reads and batches the data, trains, checkpoints and writes predictions. A sequence is a row's target; its label
 is the whole features field, an ordered tuple of features being one class, and an empty field (or a marker) a missing
-label. The core knows nothing of the host: here the host's batches become the core's.
+label. Where source and target are different columns, the target is modelled given the source (inflection, say); where
+they are the same one, it is modelled by itself. The core knows nothing of the host: here the host's batches become the
+core's.
 """
 
 import csv
@@ -12,37 +14,31 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from yoyodyne import data, models
 from yoyodyne.models.base import ConfigurationError
-from yoyodyne.models.beam_search import BatchedBeam
 
 from seqssvae.backend import NO_LABEL, Batch, Dimensions, ELBOTerms
 from seqssvae.config import Config, ModelConfig, ObjectiveConfig, TrainingConfig
-from seqssvae.corpus import label_prior
 from seqssvae.schedules import beta_at, temperature_at
 from seqssvae.settings import from_dict, to_dict
-from seqssvae.vocabulary import END, PAD, Labels
+from seqssvae.vocabulary import END, PAD, SPECIALS
 from seqssvae_torch.backend import TorchModel
-from seqssvae_torch.distributions import AutoregressiveCategorical
-from seqssvae_torch.modules import ConditionedDecoder
-from seqssvae_torch.yoyodyne_data import Alphabet, Label, Read, labels_of, read_labels
+from seqssvae_torch.yoyodyne_data import Alphabet, Label, first_state, labels_of
+from seqssvae_torch.yoyodyne_search import Latents, beam_search
 
-LOOKS_MISSING = {"_", "-", "?", "*", "NA", "N/A", "nan", "NaN", "None", "none", "NULL", "null", "UNK"}
-"""Fields that are hardly a label's name."""
 STATE = "seqssvae"
 """Under which a checkpoint has what the networks are built from."""
 
 NETWORKS, OBJECTIVE = ModelConfig(), ObjectiveConfig()
 """What they are unless they are given."""
 
-Predicted = Literal["reconstruction", "label", "generation"]
+Predicted = Literal["reconstruction", "transduction", "label", "generation"]
 Decoding = Literal["greedy", "sample"]
 
 
 class SequenceSSVAE(models.BaseModel):
-    """A semi-supervised variational autoencoder of the target sequences.
+    """A semi-supervised variational autoencoder of the target sequences, given the source where that is another column.
 
     Args:
         *args: Passed to the host's model.
@@ -50,7 +46,9 @@ class SequenceSSVAE(models.BaseModel):
         objective: As there: every estimator and option.
         labels: The classes as the features column has them; None: those of the training file.
         missing: What the features column has where the label is missing.
-        predicts: What `predict` writes: each row's reconstruction, its label, or a new sequence of its label.
+        predicts: What `predict` writes: each row's reconstruction; what is made of its source, with its label or the
+            most probable one; its label; or a new sequence of its label (and source). None: the second where there are
+            sources, else the first.
         decoding: How a sequence is decoded where `beam_width` is 1.
         index: The host's symbols.
         **kwargs: Passed to the host's model.
@@ -63,7 +61,7 @@ class SequenceSSVAE(models.BaseModel):
         objective: ObjectiveConfig = OBJECTIVE,
         labels: list[str] | None = None,
         missing: str = "",
-        predicts: Predicted = "reconstruction",
+        predicts: Predicted | None = None,
         decoding: Decoding = "greedy",
         index: data.indexes.Index | None = None,
         **kwargs: Any,
@@ -103,7 +101,8 @@ class SequenceSSVAE(models.BaseModel):
     def setup(self, stage: str) -> None:
         """Build the networks, whose size the training file decides; without one, a checkpoint does."""
         if self.core is None and self._datamodule.train:
-            self._build(self._first_state())
+            given = self.given_labels, self.missing
+            self._build(first_state(self._datamodule, self.index, self.config, *given))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the networks are built from."""
@@ -117,11 +116,14 @@ class SequenceSSVAE(models.BaseModel):
             ConfigurationError: If they are not.
         """
         state = checkpoint.get(STATE)
-        if state is None:
-            raise ConfigurationError("The checkpoint is not one of this model.")
+        if state is None or "source_symbols" not in state:
+            raise ConfigurationError("The checkpoint is not one of this version of the model.")
         if self.core is None:
             self._build(state)
-        for name, what in (("labels", "labels"), ("symbols", "symbols"), ("networks", "model.init_args.networks")):
+        if self.transduces != (state["source_symbols"] is not None):
+            raise ConfigurationError("The checkpoint and data.source_col, data.target_col differ in having a source.")
+        compared = {"labels": "labels", "symbols": "symbols", "source_symbols": "symbols of sources"}
+        for name, what in {**compared, "networks": "model.init_args.networks"}.items():
             if self._state[name] != state[name]:
                 raise ConfigurationError(f"The checkpoint was trained with other {what} than those given now.")
         self._built.baseline = {name: value.to(self.device) for name, value in state["baseline"].items()}
@@ -147,14 +149,7 @@ class SequenceSSVAE(models.BaseModel):
         """What `predict` writes: ids of the host's, and with a beam the score of each hypothesis."""
         if self.predicts == "label":
             return self._label_ids(self.posterior(batch).argmax(-1))
-        y = self._labels(batch)
-        if self.predicts == "generation":
-            if (y == NO_LABEL).any():
-                raise ConfigurationError("A row without a label cannot say what to generate: fill its features column.")
-            z = torch.randn(len(y), self.config.model.latent_size, device=self.device)
-        else:
-            y, z = self._encoded(batch, y)
-        return self._decoded(torch.as_tensor(y, device=self.device).long(), z)
+        return self._decoded(self._latents(batch, self.predicts or self._usual))
 
     def predict_step(self, batch: data.Batch, batch_idx: int) -> Any:
         """The same."""
@@ -215,7 +210,7 @@ class SequenceSSVAE(models.BaseModel):
         terms = [term.sum() for term in found.terms[:3]]
         self._sums += torch.tensor([*terms, len(y), surprise, correct, known.sum()], dtype=torch.float64)
         if self.has_accuracy or self.has_ser:
-            decoded = self._decoded(*self._moved(*self._encoded(batch, y)), greedy=True)
+            decoded = self._decoded(self._latents(batch, self._usual), greedy=True)
             self._update_metrics(*self._align(decoded, batch.target.tensor))
 
     test_step = validation_step
@@ -233,20 +228,32 @@ class SequenceSSVAE(models.BaseModel):
 
     @torch.no_grad()
     def posterior(self, batch: data.Batch) -> Float[np.ndarray, "B K"]:
-        """q(y|x) of every row."""
-        found = np.exp(self._built.classify(self._core_batch(batch, None).x).astype(float))
-        return found / found.sum(-1, keepdims=True)
+        """q(y|x) of every row, or q(y|source,x); p(y|source) where there is no target."""
+        rows = self._core_batch(batch, None)
+        if self.transduces and not batch.has_target:
+            assert rows.source is not None
+            found = self._built.classify_source(rows.source)
+        else:
+            found = self._built.classify(rows.x, rows.source)
+        probabilities = np.exp(found.astype(float))
+        return probabilities / probabilities.sum(-1, keepdims=True)
 
     def batches(self, batch: data.Batch) -> tuple[Batch | None, Batch | None]:
         """The rows with a label, and those without."""
         y = self._labels(batch)
         whole = self._core_batch(batch, y)
         chosen = (np.flatnonzero(y != NO_LABEL), np.flatnonzero(y == NO_LABEL))
-        labelled, unlabelled = (
-            Batch(*(getattr(whole, field)[rows] for field in ("x", "y", "row_mask", "rows"))) if len(rows) else None
-            for rows in chosen
-        )
+        labelled, unlabelled = (whole.take(rows) if len(rows) else None for rows in chosen)
         return labelled, unlabelled
+
+    @property
+    def transduces(self) -> bool:
+        """Whether sequences are made from a source."""
+        return self._state["source_symbols"] is not None
+
+    @property
+    def _usual(self) -> Predicted:
+        return "transduction" if self.transduces else "reconstruction"
 
     @property
     def label_names(self) -> list[str]:
@@ -264,58 +271,17 @@ class SequenceSSVAE(models.BaseModel):
     def _datamodule(self) -> Any:
         return self.trainer.datamodule
 
-    def _first_state(self) -> dict[str, Any]:
-        """What the networks are built from, as the training file has it."""
-        parser, path = self._datamodule.parser, self._datamodule.train
-        if not parser.has_target:
-            raise ConfigurationError(
-                "data.target_col is 0: to model the sequences of one column, name it as target_col."
-            )
-        names = self.given_labels
-        read = read_labels(path, parser, self._missing_label) if parser.has_features else Read({}, 0)
-        found = {parser.features_string(label): count for label, count in read.counts.items()}
-        if self.missing and not read.missing:
-            raise ConfigurationError(
-                f"No row of {path} has {self.missing!r} in its features column, which missing= says marks a missing "
-                f"label; the column has {', '.join(found) or 'nothing'}."
-            )
-        if names is not None and (others := [name for name in found if name not in names]):
-            raise ConfigurationError(
-                f"{path} has the label {others[0]!r}, which is not one of labels= ({', '.join(names)})."
-            )
-        names = list(names or sorted(found))
-        if len(names) < 2:
-            has = f"only the label {names[0]!r}" if names else "no label"
-            raise ConfigurationError(f"{path} has {has}: name at least two classes by labels=, and their features_col.")
-        for name in names:
-            if name in LOOKS_MISSING:
-                rank_zero_warn(f"{name!r} is taken as a class; if it marks a missing label, say missing: {name!r}.")
-        rank_zero_info(f"{len(names)} classes: {', '.join(names)}; {read.missing} rows without a label.")
-        y = np.repeat(np.arange(len(names)), [found.get(name, 0) for name in names]).astype(np.int32)
-        prior = label_prior(self.config.model, Labels(tuple(names)), y)
-        alphabet = Alphabet(self.index, [], self._missing_label)
-        networks = to_dict(self.config)["model"]
-        separator = parser.target_sep
-        return {
-            "labels": names,
-            "symbols": alphabet.symbols,
-            "separator": separator,
-            "label_prior": list(prior),
-            "networks": networks,
-            "objective": to_dict(self.config)["objective"],
-            "seed": self.config.training.seed,
-            "baseline": {},
-        }
-
     def _build(self, state: dict[str, Any]) -> None:
         parser = self._datamodule.parser
         labels = [tuple(parser.features_symbols(name)) for name in state["labels"]]
         self.alphabet = Alphabet(self.index, labels, self._missing_label)
-        self._state = {**state, "symbols": self.alphabet.symbols}
+        sources = None if state["source_symbols"] is None else self.alphabet.source_symbols
+        self._state = {**state, "symbols": self.alphabet.symbols, "source_symbols": sources}
         settings = to_dict(self.config)
         self.config = from_dict({**settings, "model": state["networks"]})
         self._state["networks"] = to_dict(self.config)["model"]
-        dimensions = Dimensions(len(self.alphabet.to_host), tuple(state["label_prior"]))
+        sizes = [0 if symbols is None else len(SPECIALS) + len(symbols) for symbols in (self.alphabet.symbols, sources)]
+        dimensions = Dimensions(sizes[0], tuple(state["label_prior"]), sizes[1])
         self.core = TorchModel(self.config, dimensions, str(self.device))
         self.ssvae = self.core.ssvae
 
@@ -351,56 +317,54 @@ class SequenceSSVAE(models.BaseModel):
     def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None) -> Batch:
         """All rows as the core takes them."""
         _ = self._built
-        sequences = batch.target.tensor if batch.has_target else batch.source.tensor[:, 1:]  # without the first symbol
-        rows = len(sequences)
-        labels = np.full(rows, NO_LABEL, np.int32) if y is None else y
-        return Batch(self.alphabet.x(sequences), labels, np.ones(rows, bool), np.arange(rows, dtype=np.int32))
+        source, labels = None, np.full(len(batch), NO_LABEL, np.int32) if y is None else y
+        if self.transduces:
+            source = self.alphabet.source(batch.source.tensor[:, 1:])  # without the first symbol
+        if batch.has_target:
+            x = self.alphabet.x(batch.target.tensor)
+        elif self.transduces:
+            x = np.full((len(batch), 1), END, np.int32)
+        else:
+            x = self.alphabet.x(batch.source.tensor[:, 1:])
+        return Batch(x, labels, np.ones(len(batch), bool), np.arange(len(batch), dtype=np.int32), source)
 
     @torch.no_grad()
-    def _encoded(self, batch: data.Batch, y: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "B"], Tensor]:
-        """The label of each row, the most probable one where it is missing, and the mean of z for it."""
-        core, x = self._built, self._core_batch(batch, y).x
-        features = self.ssvae.encoder(torch.as_tensor(x, device=self.device).long())
-        likely = self.ssvae.classifier(features).logits.argmax(-1).cpu().numpy()
-        y = np.where(y == NO_LABEL, likely, y)
-        one_hot = core.ssvae.one_hot(torch.as_tensor(y, device=self.device))
-        return y, self.ssvae.latent_encoder(features, one_hot).loc
+    def _latents(self, batch: data.Batch, predicts: Predicted) -> Latents:
+        """Label, z and source of each row, for a decoder; the most probable label where it is missing."""
+        if predicts == "transduction" and not self.transduces:
+            raise ConfigurationError(
+                "predicts: transduction needs a source: set source_col to another than target_col."
+            )
+        if predicts == "reconstruction" and self.transduces and not batch.has_target:
+            raise ConfigurationError("predicts: reconstruction needs what is to be reconstructed: set target_col.")
+        y, core = self._labels(batch), self._built
+        rows, ssvae = self._core_batch(batch, y), core.ssvae
+        encoding = ssvae.encode_source(None if rows.source is None else self._moved(rows.source))
+        if predicts == "generation" and (y == NO_LABEL).any():
+            raise ConfigurationError("A row without a label cannot say what to generate: fill its features column.")
+        features = ssvae.read(self._moved(rows.x), encoding) if predicts == "reconstruction" else ()
+        likely = (ssvae.classifier(features) if features else ssvae.label_prior(encoding)).logits.argmax(-1)
+        labels = self._moved(y)
+        labels = torch.where(labels == NO_LABEL, likely, labels)
+        vectors = ssvae.one_hot(labels)
+        z = ssvae.latent_encoder(features, vectors) if features else ssvae.latent_prior(encoding, vectors)
+        drawn = torch.randn_like(vectors[:, :1].expand(-1, self.config.model.latent_size))
+        latent = z.loc + z.scale * (drawn if predicts == "generation" else torch.zeros_like(drawn))
+        return Latents(vectors, latent, encoding)
 
-    def _moved(self, y: Int[np.ndarray, "B"], z: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.as_tensor(y, device=self.device).long(), z
+    def _moved(self, ids: Int[np.ndarray, "..."]) -> Int[Tensor, "..."]:
+        return torch.as_tensor(ids, device=self.device).long()
 
     @torch.no_grad()
-    def _decoded(self, y: Int[Tensor, "B"], z: Float[Tensor, "B Z"], greedy: bool = False) -> Any:
+    def _decoded(self, latents: Latents, greedy: bool = False) -> Any:
         """Sequences of these labels and z: ids of the host's, and with a beam the score of each hypothesis."""
-        to_host, steps = self.alphabet.to_host.to(self.device), self.max_target_length + 1
+        to_host, steps = self.alphabet.to_host.to(self.device), self.max_target_length
         if self.beam_width > 1 and not greedy:
-            sequences, scores = self._beam(y, z, steps)
+            sequences, scores = beam_search(self.ssvae.decoder, latents, self.beam_width, steps)
             return to_host[sequences], scores
-        decoder = self.ssvae.decoder(self.ssvae.one_hot(y), z, steps)
+        decoder = self.ssvae.decoder(latents.y, latents.z, steps, source=latents.source)
         found = decoder.greedy() if greedy or self.decoding == "greedy" else decoder.sample()
         return to_host[found]
-
-    def _beam(self, y: Int[Tensor, "B"], z: Float[Tensor, "B Z"], steps: int) -> tuple[Tensor, Tensor]:
-        """The host's beam search, with the core's decoder."""
-        vectors = self.ssvae.one_hot(y)
-        first = ConditionedDecoder(self.ssvae.decoder, vectors, z, {}).initial_states()
-        rows = [[tuple(part[:, row : row + 1] for part in layer) for layer in first] for row in range(len(y))]
-        beams = BatchedBeam(self.beam_width, len(y), rows)
-        for _ in range(steps):
-            symbols, items, states, places = beams.collect_active(self.device)
-            if not places:
-                break
-            layers = [
-                tuple(torch.cat(parts, 1) for parts in zip(*of_layer, strict=True))
-                for of_layer in zip(*states, strict=True)
-            ]
-            decoder = ConditionedDecoder(self.ssvae.decoder, vectors[items], z[items], {})
-            logits, layers = decoder.step(symbols.t(), layers)
-            new = [[tuple(part[:, n : n + 1] for part in layer) for layer in layers] for n in range(len(places))]
-            beams.push_final_cells()
-            beams.fan_out_stateful(AutoregressiveCategorical._log_softmax(logits)[0], new, places)
-            beams.update()
-        return beams.predictions(self.device), beams.scores(self.device)
 
     def _label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
         """Labels as the host's features, with END behind them."""
@@ -436,6 +400,8 @@ class SequenceSSVAE(models.BaseModel):
 class PosteriorWriter(BasePredictionWriter):
     """Writes q(y|x) of every row that is predicted: its most probable label, and the probability of each.
 
+    With sources it is q(y|source,x), and p(y|source) where there is no target.
+
     Args:
         path: TSV file to write, with a line that names the columns.
     """
@@ -445,7 +411,13 @@ class PosteriorWriter(BasePredictionWriter):
         self.path = path
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        """Write the names of the columns."""
+        """Write the names of the columns.
+
+        Raises:
+            ConfigurationError: If there are several processes, which would write over each other.
+        """
+        if trainer.world_size > 1:
+            raise ConfigurationError("PosteriorWriter writes one file in order: predict with --trainer.devices 1.")
         self._write("w", [["label", *pl_module.label_names]])
 
     def write_on_batch_end(

@@ -138,10 +138,13 @@ class FakeBackend:
         found = self.evaluate(batch, seed).terms
         return found.reconstruction - found.kl_z / particles - found.kl_y
 
-    def classify(self, x: np.ndarray) -> np.ndarray:
+    def classify(self, x: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
         return self._log_q_y(self._counts(x))
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
+    def classify_source(self, source: np.ndarray) -> np.ndarray:
+        raise ValueError("this model has no sources")
+
+    def encode(self, x: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
         counts = self._counts(x)
         embedding = counts @ self.weights["encoder.towers.0.embedding"] / np.maximum(counts.sum(axis=1), 1)[:, None]
         return embedding[:, : self.config.model.latent_size]
@@ -154,6 +157,8 @@ class FakeBackend:
         method: DecodingMethod = "sample",
         beam_width: int = 5,
         z: np.ndarray | None = None,
+        source: np.ndarray | None = None,
+        typical: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(seed)
         logits = self.weights[UNIGRAM] + 4 * self.weights[BAG].T[y]

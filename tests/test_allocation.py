@@ -66,7 +66,7 @@ print(min(faults[8:]) if keep_freed_memory() else 0)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told, which is on Linux")
 @pytest.mark.parametrize("twin", ["torch", "jax"])
 def test_a_step_takes_no_new_pages_from_the_kernel(twin):
     program = STEPS.format(twin=twin, Twin=twin.capitalize())

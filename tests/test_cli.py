@@ -314,7 +314,7 @@ BAD_USES = {
     "no command": (["fti"], "There is no command 'fti'; did you mean fit?"),
     "unknown command": (
         ["zzz"],
-        "There is no command 'zzz'; known are demo, fit, evaluate, predict, encode, generate, estimators, "
+        "There is no command 'zzz'; known are demo, fit, evaluate, predict, encode, generate, transduce, estimators, "
         "import-yoyodyne, verify.",
     ),
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),

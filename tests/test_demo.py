@@ -59,7 +59,7 @@ def test_an_experiment_s_parts_do_not_share_rows():
         experiment = prepare(distinct, config, seed=1, development=development)
         parts = [set(), set(), set()]
         for part, corpus in zip(parts, (experiment.training, experiment.validation, experiment.test), strict=True):
-            part.update(tuple(experiment.vocabulary.decode(sequence)) for sequence in corpus.sequences)
+            part.update(tuple(experiment.schema.vocabulary.decode(sequence)) for sequence in corpus.sequences)
             assert len(part) == len(corpus)
         assert len(set.union(*parts)) == sum(map(len, parts))
 
@@ -69,7 +69,7 @@ def test_development_rows_are_never_test_rows():
 
     def test_rows(seed, development=False):
         experiment = prepare(distinct, few_labels(), seed, development)
-        return {tuple(experiment.vocabulary.decode(sequence)) for sequence in experiment.test.sequences}
+        return {tuple(experiment.schema.vocabulary.decode(sequence)) for sequence in experiment.test.sequences}
 
     development = test_rows(0, development=True)
     assert development == test_rows(1, development=True)

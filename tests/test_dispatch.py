@@ -73,7 +73,8 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
 @pytest.mark.parametrize("told", [{}, {"JAX_COMPILATION_CACHE_DIR": "elsewhere"}, {"SEQSSVAE_CACHE": ""}])
 def test_compiled_programs_are_kept_unless_the_user_said_where(told, monkeypatch, tmp_path):
     changed = {}
-    config = SimpleNamespace(jax_compilation_cache_dir=None, update=lambda name, value: changed.update({name: value}))
+    values = {"jax_compilation_cache_dir": None}
+    config = SimpleNamespace(values=values, update=lambda name, value: changed.update({name: value}))
     monkeypatch.setattr(compilation, "jax", SimpleNamespace(config=config))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

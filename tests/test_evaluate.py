@@ -20,7 +20,7 @@ def model() -> tuple[FakeBackend, Prepared, Config]:
     """A model with weights that tell labels and symbols apart."""
     config = toy_config()
     prepared = prepare_rows(toy_rows(), config, "memory")
-    backend = FakeBackend(config, prepared.dimensions)
+    backend = FakeBackend(config, prepared.schema.dimensions)
     generator = np.random.default_rng(3)
     for name in ("classifier.bias", "decoder.label_bias", "decoder.output.bias"):
         backend.weights[name] = generator.normal(size=backend.shapes[name]).astype(np.float32)
@@ -113,7 +113,7 @@ def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
     favour[4, 0] = favour[5, 1] = 5.0
     backend.weights["decoder.label_bias"] = favour
     for label, symbol in ((0, "a"), (1, "b")):
-        found = generate(backend, prepared.vocabulary, label, count=7, max_length=6, seed=2)
+        found = generate(backend, prepared.schema.vocabulary, label, count=7, max_length=6, seed=2)
         assert len(found) == 7
         symbols = [one for sequence in found for one in sequence.symbols]
         assert np.mean([one == symbol for one in symbols]) > 0.9
@@ -122,21 +122,25 @@ def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
 
 def test_generation_goes_by_batches_that_do_not_repeat_each_other(model):
     backend, prepared, _ = model
-    found = generate(backend, prepared.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
+    found = generate(backend, prepared.schema.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
     assert len(found) == GENERATION_BATCH + 5
     texts = ["".join(sequence.symbols) for sequence in found]
     assert texts[:5] != texts[GENERATION_BATCH:]
-    assert texts == ["".join(s.symbols) for s in generate(backend, prepared.vocabulary, 0, len(found), 4, seed=0)]
-    assert texts != ["".join(s.symbols) for s in generate(backend, prepared.vocabulary, 0, len(found), 4, seed=1)]
+    assert texts == [
+        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(found), 4, seed=0)
+    ]
+    assert texts != [
+        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(found), 4, seed=1)
+    ]
 
 
 def test_a_sequence_that_comes_to_no_end_is_marked(model):
     backend, prepared, _ = model
     bias = backend.weights["decoder.output.bias"]
     bias[3] = -50.0
-    assert not any(one.ended for one in generate(backend, prepared.vocabulary, 0, 3, max_length=4))
+    assert not any(one.ended for one in generate(backend, prepared.schema.vocabulary, 0, 3, max_length=4))
     bias[3] = 50.0
-    (ended,) = generate(backend, prepared.vocabulary, 0, 1, max_length=4)
+    (ended,) = generate(backend, prepared.schema.vocabulary, 0, 1, max_length=4)
     assert (ended.symbols, ended.ended) == ([], True)
     assert ended.log_p == pytest.approx(0, abs=1e-6)
 
@@ -146,5 +150,5 @@ def test_method_and_beam_width_reach_the_backend(model):
     asked = []
     original = backend.generate
     backend.generate = lambda *args, **kwargs: asked.append(kwargs) or original(*args, **kwargs)
-    generate(backend, prepared.vocabulary, 0, 1, 4, method="beam", beam_width=3)
-    assert asked == [{"method": "beam", "beam_width": 3}]
+    generate(backend, prepared.schema.vocabulary, 0, 1, 4, method="beam", beam_width=3)
+    assert asked == [{"method": "beam", "beam_width": 3, "source": None}]

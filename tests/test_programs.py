@@ -23,6 +23,7 @@ CONFIG = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=Decoder
 X = np.array([[4, 5, 4, 3], [6, 3, 0, 0], [5, 5, 3, 0]])
 Y = np.array([0, 1, 1])
 PRIOR = (0.5, 0.5)
+NETWORKS = ("encoder", "classifier", "latent_encoder", "decoder")
 
 
 def test_plain_svi_in_pyro() -> None:
@@ -45,7 +46,35 @@ def test_plain_svi_in_numpyro() -> None:
     svi = NumPyroSVI(ssvae.model, ssvae.guide, numpyro.optim.Adam(0.02), NumPyroTraceEnum(max_plate_nesting=1))
     result = svi.run(jax.random.key(0), 80, jnp.array(X), progress_bar=False)
     assert np.mean(result.losses[-10:]) < 0.6 * np.mean(result.losses[:10])
-    assert set(result.params) == {f"{name}$params" for name in ("encoder", "classifier", "latent_encoder", "decoder")}
+    assert set(result.params) == {f"{name}$params" for name in NETWORKS}
+
+
+SOURCE = np.array([[4, 5, 3], [5, 3, 0], [4, 4, 3]])
+
+
+def test_plain_svi_with_a_source_in_pyro() -> None:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    ssvae = TorchSSVAE(CONFIG, 7, PRIOR, source_vocabulary_size=6)
+    elbo = PyroTraceEnum(max_plate_nesting=1)
+    unlabelled = PyroSVI(ssvae.model, ssvae.guide, pyro.optim.Adam({"lr": 0.02}), elbo)
+    losses = [unlabelled.step(torch.tensor(X), source=torch.tensor(SOURCE)) for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    pyro.clear_param_store()
+
+
+def test_plain_svi_with_a_source_in_numpyro() -> None:
+    """Every network's weights are known to the program, and are learned."""
+    ssvae = JaxSSVAE(CONFIG, 7, PRIOR, source_vocabulary_size=6)
+    svi = NumPyroSVI(ssvae.model, ssvae.guide, numpyro.optim.Adam(0.02), NumPyroTraceEnum(max_plate_nesting=1))
+    given = {"source": jnp.array(SOURCE)}
+    first = svi.init(jax.random.key(0), jnp.array(X), **given)
+    result = svi.run(jax.random.key(0), 60, jnp.array(X), **given, progress_bar=False, init_state=first)
+    assert np.mean(result.losses[-10:]) < 0.7 * np.mean(result.losses[:10])
+    names = {*NETWORKS, "source_encoder", "label_predictor", "latent_predictor"}
+    assert set(result.params) == {f"{name}$params" for name in names}
+    moved = jax.tree.map(lambda old, new: bool((old != new).any()), svi.get_params(first), result.params)
+    assert all(jax.tree.leaves(moved[f"{name}$params"])[0] for name in names)
 
 
 def test_pyro_draws_z_when_no_noise_is_given() -> None:

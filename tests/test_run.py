@@ -36,7 +36,7 @@ FILES = {
 
 
 def schema_of(prepared: Prepared) -> Schema:
-    return Schema(prepared.vocabulary, prepared.labels, prepared.dimensions.label_prior)
+    return prepared.schema
 
 
 def with_training(config: Config, **fields: object) -> Config:
@@ -45,7 +45,7 @@ def with_training(config: Config, **fields: object) -> Config:
 
 def train(path: Path, config: Config, twin: type = FakeBackend, resume: Path | None = None) -> tuple:
     prepared = prepare_rows(toy_rows(), config, "memory")
-    backend = twin(config, prepared.dimensions)
+    backend = twin(config, prepared.schema.dimensions)
     checkpoint = load_checkpoint(resume, schema_of(prepared), prepared.training) if resume else None
     writer = RunWriter(path, config, schema_of(prepared), backend.name, checkpoint or prepared.training)
     state = checkpoint.state if checkpoint else None
@@ -164,7 +164,7 @@ def test_a_directory_that_appears_while_training_is_prepared_is_not_taken(tmp_pa
     path.mkdir()
     (path / "precious").write_text("x")
     with pytest.raises(RunError, match="exists already"):
-        fit(config, prepared.training, prepared.validation, FakeBackend(config, prepared.dimensions), [writer])
+        fit(config, prepared.training, prepared.validation, FakeBackend(config, prepared.schema.dimensions), [writer])
     assert content(path) == {"precious": b"x"}
 
 

@@ -1,10 +1,12 @@
-"""The plug-in through the host's own command: real peptides, a third of whose labels are kept."""
+"""The plug-in through the host's own command: real peptides and English forms, a third of whose labels are kept."""
 
 import csv
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ SMALL = {
     "decoder": {"embedding_size": 8, "hidden_size": 8},
 }
 
+ENGLISH = Path(__file__).parent / "data/english.tsv"
 DRIVER = Path(__file__).parent / "yoyodyne_driver.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
@@ -54,8 +57,17 @@ def config(place: Path, **init: Any) -> dict[str, Any]:
     }
 
 
-def write(place: Path, name: str, rows: list[tuple[str, str]]) -> None:
-    (place / f"{name}.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
+def write(place: Path, name: str, rows: Sequence[Sequence[str]]) -> None:
+    (place / f"{name}.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+
+
+def transducing(place: Path, **init: Any) -> dict[str, Any]:
+    """The same for forms of lemmas."""
+    settings = config(place, **init)
+    settings["data"] |= {"train": str(place / "forms.tsv"), "val": str(place / "more forms.tsv")}
+    settings["data"] |= {"source_col": 1, "target_col": 2, "features_col": 3, "model_dir": str(place / "forms-logs")}
+    settings["checkpoint"]["dirpath"] = str(place / "forms")
+    return settings
 
 
 def call(place: Path, command: str, settings: dict[str, Any]) -> None:
@@ -79,6 +91,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(place, "unlabelled", [(text, "") for text, _ in test])
     write(place, "wanted", [("", "AMP")] * 5 + [("", "UniProt")] * 5)
     write(place, "strange", [("AAK", "AMP"), ("GGG", "Protein")])
+    forms = [line.split("\t") for line in ENGLISH.read_text().splitlines()]
+    some = [row if index % 3 == 0 else [*row[:2], ""] for index, row in enumerate(forms[:160])]
+    write(place, "forms", some)
+    write(place, "more forms", forms[160:])
+    write(place, "lemmas", [[lemma] for lemma, *_ in forms[160:]])
     call(place, "fit", config(place))
     return place
 
@@ -94,7 +111,7 @@ def predicting(place: Path, name: str, data: str, **init: Any) -> dict[str, Any]
 
 
 def commands(place: Path) -> dict[str, tuple[str, dict[str, Any], bool]]:
-    """By name: a command, its settings, and whether it is given the checkpoint."""
+    """By name: a command, its settings, and whether it is given a checkpoint, which is where its settings say."""
 
     def with_data(**data: Any) -> dict[str, Any]:
         settings = config(place)
@@ -109,6 +126,14 @@ def commands(place: Path) -> dict[str, tuple[str, dict[str, Any], bool]]:
         settings["trainer"]["max_epochs"] = epochs
         return settings
 
+    def made_of(name: str, data: str, settings: dict[str, Any], **columns: Any) -> dict[str, Any]:
+        predicted = predicting(place, name, data)
+        settings["data"] |= {"predict": predicted["data"]["predict"], **columns}
+        return settings | {"prediction": predicted["prediction"], "trainer": predicted["trainer"]}
+
+    alone = {"train": None, "val": None, "target_col": 0, "features_col": 0}
+    tagging = transducing(place, predicts="label")
+    generating = transducing(place, predicts="generation", decoding="sample")
     unlabelled = config(place, labels=["AMP", "UniProt"], objective={"estimator": "score_function"})
     unlabelled["data"]["features_col"] = 0
     nameless = with_data(features_col=0)
@@ -133,6 +158,20 @@ def commands(place: Path) -> dict[str, tuple[str, dict[str, Any], bool]]:
         "wrong": ("fit", with_directory("d", config(place, objective={"k": -1}), 1), False),
         "other networks": ("validate", config(place, networks={**SMALL, "latent_size": 4}), True),
         "all unlabelled": ("fit", with_directory("none", unlabelled, 1), False),
+        "forms": ("fit", transducing(place), False),
+        "validate forms": ("validate", transducing(place), True),
+        "inflect": ("predict", made_of("inflect", "more forms.tsv", transducing(place)), True),
+        "inflect without": ("predict", made_of("alone", "lemmas.tsv", transducing(place), **alone), True),
+        "tag": ("predict", made_of("tag", "more forms.tsv", deepcopy(tagging)), True),
+        "tag alone": (
+            "predict",
+            made_of("tag alone", "lemmas.tsv", transducing(place, predicts="label"), **alone),
+            True,
+        ),
+        "inflect by beam": ("predict", made_of("beams", "more forms.tsv", transducing(place, beam_width=3)), True),
+        "draw": ("predict", made_of("draw", "more forms.tsv", generating), True),
+        "encode": ("predict", made_of("back", "more forms.tsv", transducing(place, predicts="reconstruction")), True),
+        "no source": ("predict", predicting(place, "no", "test.tsv", predicts="transduction"), True),
     }
 
 
@@ -143,7 +182,8 @@ def results(place: Path) -> dict[str, dict[str, str]]:
     for name, (command, settings, trained) in commands(place).items():
         path = place / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings))
-        checkpoint = ["--ckpt_path", str(place / "checkpoints/last.ckpt")] if trained else []
+        first = "forms" if settings["checkpoint"]["dirpath"].endswith("forms") else "checkpoints"
+        checkpoint = ["--ckpt_path", str(place / first / "last.ckpt")] if trained else []
         calls[name] = [command, "--config", str(path), *checkpoint]
     (place / "commands.json").write_text(json.dumps(calls))
     program = [sys.executable, str(DRIVER), "commands.json", "results.json"]
@@ -240,6 +280,24 @@ def test_all_rows_may_be_without_a_label(place: Path, results: dict[str, dict[st
     assert not any(line.get("val_label_accuracy") for line in logged)
 
 
+def test_makes_forms_of_lemmas(place: Path, results: dict[str, dict[str, str]]) -> None:
+    done = ("forms", "inflect", "inflect without", "tag", "tag alone", "inflect by beam", "draw", "encode")
+    assert {name: results[name]["error"] for name in done} == dict.fromkeys(done, "")
+    for name in ("val_loss", "val_label_accuracy", "val_accuracy"):
+        assert name in results["validate forms"]["output"]
+    for name in ("inflect", "alone", "tag", "tag alone", "beams", "draw", "back"):
+        assert len(lines(place, name)) == 40
+    inflected = lines(place, "inflect")
+    assert inflected[0] != inflected[1]  # of one lemma, with different tags
+    assert lines(place, "alone")[0] == lines(place, "alone")[1]  # without
+    assert lines(place, "draw") != inflected != lines(place, "back")
+    assert set(lines(place, "tag alone")) <= {"[JJR]", "[JJS]", "[VBD]", "[VBG]", "[VBZ]"}
+    with (place / "tag.posterior.tsv").open(newline="") as file:
+        posterior = list(csv.DictReader(file, delimiter="\t"))
+    assert [f"[{row['label']}]" for row in posterior] == lines(place, "tag")
+    assert "predicts: transduction needs a source: set source_col" in results["no source"]["error"]
+
+
 def test_two_processes_train(place: Path) -> None:
     settings = config(place)
     settings["trainer"] |= {"devices": 2, "strategy": "ddp", "max_epochs": 1}
@@ -263,6 +321,12 @@ def test_a_checkpoint_becomes_a_run_of_either_twin(place: Path, results: dict[st
         pairs = zip(csv.DictReader(theirs, delimiter="\t"), csv.DictReader(ours, delimiter="\t"), strict=True)
         for there, here in pairs:
             assert float(there["AMP"]) == pytest.approx(float(here["AMP"]), abs=1e-5)
+    seqssvae("import-yoyodyne", "forms/last.ckpt", "forms-run")
+    assert json.loads(seqssvae("verify", "forms-run", "--data", "more forms.tsv", "--json"))["agrees"]
+    longest = ["--max-length", "128"]
+    seqssvae("transduce", "forms-run", "--data", "more forms.tsv", "--output", "forms.out", *longest)
+    with (place / "forms.out").open(newline="") as file:
+        assert [row["sequence"] for row in csv.DictReader(file, delimiter="\t")] == lines(place, "inflect")
     again = subprocess.run(
         [*command, "import-yoyodyne", "test.tsv", "other"], cwd=place, capture_output=True, text=True
     )

@@ -1,0 +1,266 @@
+"""Sequences that are made from a source: rows, batches, what is made of them, command line, scikit-learn's way."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from seqssvae.batches import BatchStream, evaluation_batches
+from seqssvae.cli import main
+from seqssvae.config import Config, DataConfig, TrainingConfig
+from seqssvae.corpus import build_source_vocabulary, encode_rows
+from seqssvae.errors import DataError
+from seqssvae.estimator import SequenceSSVAE
+from seqssvae.prepare import prepare_rows
+from seqssvae.run import open_run
+from seqssvae.run_files import corpus_digest
+from seqssvae.transduce import transduce
+from seqssvae.tsv import Row, read_rows
+from seqssvae.vocabulary import END, PAD, Vocabulary
+
+ENGLISH = Path(__file__).parent / "data/english.tsv"
+DATA = DataConfig(sequence_column=2, label_column=3, source_column=1)
+SETTINGS = {
+    "data": {"sequence_column": 2, "label_column": 3, "source_column": 1, "labels_per_class": 8},
+    "model": {
+        "latent_size": 2,
+        "encoder": {"embedding_size": 6, "hidden_size": 8},
+        "decoder": {"embedding_size": 6, "hidden_size": 8, "conditioning": "every_step"},
+    },
+    "training": {"epochs": 2, "batch_size": 32, "labelled_batch_size": 16, "buckets": 2},
+}
+
+
+# Rows and batches
+
+
+def test_rows_have_their_source(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("go\tw e n t\tVBD\nsee\ts e e n\t\n")
+    data = DataConfig(sequence_column=2, label_column=3, source_column=1, separator=" ")
+    expected = [Row(tuple("went"), "VBD", None, 1, tuple("go")), Row(tuple("seen"), None, None, 2, tuple("see"))]
+    assert read_rows(path, data) == expected
+    assert read_rows(path, data, labelled=False, targets=False)[0] == Row((), None, None, 1, tuple("go"))
+    path.write_text("\tw e n t\tVBD\n")
+    with pytest.raises(DataError, match=r"rows.tsv:1: the source is empty; remove the line, or see data.source_column"):
+        read_rows(path, data)
+    path.write_text("w e n t\tVBD\n")
+    with pytest.raises(DataError, match=r"there is no column 4 among 2 columns; set data.source_column to the column"):
+        read_rows(path, DataConfig(source_column=4, separator=" "))
+
+
+def test_a_source_has_symbols_of_its_own_and_may_be_too_long():
+    rows = [Row(("a", "b"), "A", None, 1, ("x", "y", "z")), Row(("b",), None, None, 2, ("x",))]
+    sources = build_source_vocabulary(rows, DATA, "memory")
+    assert sources == Vocabulary(("x", "y", "z"), "")
+    prepared = prepare_rows(rows * 4, Config(data=DataConfig(source_column=3, labels=["A", "B"])), "memory")
+    assert prepared.schema.source_vocabulary == sources
+    assert prepared.schema.dimensions.source_vocabulary_size == 7
+    shorter = DataConfig(source_column=3, max_length=2)
+    given = prepared.schema.vocabulary, prepared.schema.labels, shorter, "memory"
+    assert len(encode_rows(rows, *given, source_vocabulary=sources)) == 1
+    cut = encode_rows(rows, *given, "truncate", sources)
+    assert [source.tolist() for source in cut.sources] == [[4, 5, END], [4, END]]
+    assert cut.counts.truncated == 1
+    assert cut.take(np.array([1])).sources[0].tolist() == [4, END]
+    other = encode_rows([rows[0]._replace(source=("x", "?"))], *given, "truncate", sources)
+    assert other.counts.unknown_symbols == 1
+    assert corpus_digest(other) != corpus_digest(cut.take(np.array([0])))
+    with pytest.raises(DataError, match="memory: no symbol of sources occurs 3 times; lower"):
+        build_source_vocabulary(rows, DataConfig(source_column=3, minimum_count=3), "memory")
+    with pytest.raises(DataError, match=r"the model has sources; set data.source_column"):
+        encode_rows([rows[0]._replace(source=None)], *given, source_vocabulary=sources)
+
+
+def test_batches_have_sources_of_one_length_for_each_bucket():
+    prepared = prepare_rows(read_rows(ENGLISH, DATA), Config(data=DATA), "english")
+    corpus = prepared.training
+    stream = BatchStream(corpus, np.arange(len(corpus)), 16, (7, 9, 20), seed=1)
+    lengths = {steps: set() for steps in (7, 9, 20)}
+    seen = []
+    for batch in [*stream.epoch(0), *stream.epoch(1)]:
+        lengths[batch.x.shape[1]].add(batch.source_steps)
+        for source, row in zip(batch.source, batch.rows, strict=True):
+            expected = [] if row < 0 else corpus.sources[row].tolist()
+            assert source.tolist() == expected + [PAD] * (batch.source_steps - len(expected))
+            seen.append(int(row))
+    assert all(len(steps) == 1 for steps in lengths.values())
+    assert sorted(row for row in seen if row >= 0) == sorted([*range(len(corpus))] * 2)
+    whole = list(evaluation_batches(corpus, None, 64, (20,)))
+    assert {batch.source_steps for batch in whole} == {max(map(len, corpus.sources))}
+    part = whole[0].take(np.array([2, 0]))
+    np.testing.assert_array_equal(part.source, whole[0].source[[2, 0]])
+
+
+# What is made of sources
+
+
+class Backwards:
+    """Makes of a source its symbols from the last to the first, behind the label; prefers label 2 for what is odd."""
+
+    def __init__(self):
+        self.calls = []
+
+    def classify_source(self, source):
+        odd = (source > END).sum(1) % 2
+        return np.where(odd[:, None] == 1, [0, 0, 1.0], [1.0, 0, 0])
+
+    def generate(self, y, max_length, seed, method="sample", beam_width=5, z=None, source=None, typical=False):
+        self.calls.append((source.shape, seed, method, beam_width, typical))
+        rows = [[8 + label, *[s for s in row[::-1] if s > END], END] for row, label in zip(source, y, strict=True)]
+        x = np.array([row + [PAD] * (max_length + 1 - len(row)) for row in rows], np.int32)
+        return x, -np.arange(len(y), dtype=float)
+
+
+def test_sequences_come_in_the_order_of_their_sources():
+    vocabulary = Vocabulary(tuple("abcd012"), "")
+    texts = ["ab", "abcd", "a", "dc", "bcd", "c"]
+    sources = [np.array([*(4 + "abcd".index(symbol) for symbol in text), END], np.int32) for text in texts]
+    y = np.array([1, -1, -1, 0, 1, 2])
+    backend, config = Backwards(), Config(training=TrainingConfig(batch_size=2, buckets=2))
+    found = transduce(backend, vocabulary, sources, y, config, max_length=8)
+    assert ["".join(one.symbols) for one in found] == ["1ba", "0dcba", "2a", "0cd", "1dcb", "2c"]
+    assert [one.label for one in found] == [1, 0, 2, 0, 1, 2]
+    assert all(one.ended for one in found)
+    assert {(method, typical) for _, _, method, _, typical in backend.calls} == {("greedy", True)}
+    assert len({shape for shape, *_ in backend.calls}) == 2
+    assert len({seed for _, seed, *_ in backend.calls}) == len(backend.calls)
+    transduce(backend, vocabulary, sources, y, config, "sample", max_length=8)
+    assert backend.calls[-1][2] == "sample"
+    assert not backend.calls[-1][4]
+    assert transduce(backend, vocabulary, [], y[:0], config) == []
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on English verbs and adjectives."""
+    place = tmp_path_factory.mktemp("transduction")
+    (place / "english.yaml").write_text(yaml.safe_dump(SETTINGS))
+    fit = ["fit", "--config", str(place / "english.yaml"), "--backend", "torch", "--output", str(place / "run")]
+    assert main([*fit, "--data.train", str(ENGLISH)]) == 0
+    return place / "run"
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file, delimiter="\t"))
+
+
+def test_a_run_keeps_the_symbols_of_sources(run):
+    opened = open_run(run)
+    assert opened.schema.source_vocabulary.symbols == tuple(sorted({s for row in rows_of(ENGLISH) for s in row[0]}))
+    assert json.loads((run / "vocabulary.json").read_text())["source_vocabulary"]["separator"] == ""
+    assert opened.backend.ssvae.has_source
+
+
+def test_transduce_writes_a_sequence_for_each_source(run, tmp_path, capsys):
+    given, output = tmp_path / "given.tsv", tmp_path / "out.tsv"
+    given.write_text("hazy\thazier\tJJR\nwant\twants\t\nhappy\thappiest\tJJS\n")
+    command = ["transduce", str(run), "--data", str(given), "--output", str(output), "--max-length", "12"]
+    assert main([*command, "--score"]) == 0
+    assert "of 3 sequences" in capsys.readouterr().out
+    header, *rows = rows_of(output)
+    assert header == ["source", "sequence", "label", "log_p"]
+    assert [row[0] for row in rows] == ["hazy", "want", "happy"]
+    assert (rows[0][2], rows[2][2]) == ("JJR", "JJS")
+    opened = open_run(run)
+    sources = opened.schema.source_vocabulary
+    likely = opened.backend.classify_source(sources.encode("want")[None])[0].argmax()
+    assert rows[1][2] == opened.labels.names[likely]
+    for source, text, label, log_p in rows:  # the score is that of the sequence, at the mean of z
+        y, ids = np.array([opened.labels.index(label)], np.int32), sources.encode(source)[None]
+        x, scores = opened.backend.generate(y, 12, 0, "greedy", source=ids, typical=True)
+        assert "".join(opened.vocabulary.decode(x[0])[:12]) == text
+        assert float(log_p) == pytest.approx(float(scores[0]), abs=1e-4)
+    only = tmp_path / "only.tsv"
+    only.write_text("hazy\nwant\n")
+    again = ["transduce", str(run), "--data", str(only), "--output", str(output), "--max-length", "12", "--overwrite"]
+    assert main([*again, "--label-column", "0"]) == 0
+    assert rows_of(output)[2][:3] == rows[1][:3]
+    assert main([*again, "--label-column", "0", "--backend", "jax"]) == 0
+    assert rows_of(output)[2][:3] == rows[1][:3]
+
+
+def test_other_commands_take_sources(run, tmp_path, capsys):
+    assert main(["evaluate", str(run), "--data", str(ENGLISH), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["rows"] == metrics["labelled_rows"] == 200
+    assert metrics["elbo"] == pytest.approx(metrics["reconstruction"] - metrics["kl_z"] - metrics["kl_y"])
+    for command in ("predict", "encode"):
+        assert main([command, str(run), "--data", str(ENGLISH), "--output", str(tmp_path / command)]) == 0
+        assert len(rows_of(tmp_path / command)) == 201
+    capsys.readouterr()
+    generate = ["generate", str(run), "--label", "VBG", "--count", "3", "--max-length", "9"]
+    assert main([*generate, "--source", "walk"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(generate) == 2
+    assert "has sources; give one by --source" in capsys.readouterr().err
+    without = tmp_path / "without.tsv"
+    without.write_text("hazier\tJJR\n")
+    assert main(["evaluate", str(run), "--data", str(without), "--sequence-column", "1", "--label-column", "2"]) == 2
+    assert "data.source_column must be another column" in capsys.readouterr().err
+
+
+def test_a_list_of_sources_will_do_whatever_the_columns_of_training(run, tmp_path):
+    """Here sequences stood in column 2, and now sources do."""
+    given, output = tmp_path / "given.tsv", tmp_path / "out.tsv"
+    given.write_text("1\thazy\n2\twant\n")
+    command = ["transduce", str(run), "--data", str(given), "--output", str(output), "--max-length", "12"]
+    assert main([*command, "--source-column", "2", "--label-column", "0"]) == 0
+    assert [row[0] for row in rows_of(output)[1:]] == ["hazy", "want"]
+
+
+def test_a_run_without_sources_says_so(run, tmp_path, capsys):
+    settings = {**SETTINGS, "data": {**SETTINGS["data"], "source_column": 0}}
+    (tmp_path / "without.yaml").write_text(yaml.safe_dump(settings))
+    fit = ["fit", "--config", str(tmp_path / "without.yaml"), "--backend", "torch", "--output", str(tmp_path / "run")]
+    assert main([*fit, "--data.train", str(ENGLISH), "--training.epochs", "1"]) == 0
+    for column in ([], ["--source-column", "1"]):
+        given = ["--data", str(ENGLISH), "--output", str(tmp_path / "out"), *column]
+        assert main(["transduce", str(tmp_path / "run"), *given]) == 2
+        assert "has no sources: it was trained with data.source_column: 0" in capsys.readouterr().err
+    assert main(["generate", str(tmp_path / "run"), "--label", "VBG", "--source", "walk"]) == 2
+    assert "has no sources; leave --source out" in capsys.readouterr().err
+    assert main(["generate", str(run), "--label", "VBG", "--source", ""]) == 2
+    assert "--source must have 1 to 256 symbols, not 0" in capsys.readouterr().err
+    (tmp_path / "run/vocabulary.json").write_bytes((run / "vocabulary.json").read_bytes())
+    assert main(["verify", str(tmp_path / "run")]) == 2
+    assert (
+        "vocabulary.json has a source_vocabulary, but config.yaml has data.source_column: 0" in capsys.readouterr().err
+    )
+
+
+# scikit-learn's conventions
+
+
+def test_an_estimator_with_sources(tmp_path):
+    lemmas, forms, labels = (list(column) for column in zip(*rows_of(ENGLISH), strict=True))
+    y = [label if index < 60 else None for index, label in enumerate(labels)]
+    flat = {"hidden_size": 8, "embedding_size": 6, "decoder_hidden_size": 8, "latent_size": 2, "epochs": 2}
+    model = SequenceSSVAE(backend="torch", max_length=14, **flat).fit(forms, y, source=lemmas)
+    probabilities = model.predict_proba(forms[:5], lemmas[:5])
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
+    assert not np.allclose(probabilities, model.predict_proba(forms[:5], lemmas[5:10]))
+    assert model.transform(forms[:5], lemmas[:5]).shape == (5, 2)
+    assert 0 <= model.score(forms, labels, lemmas) <= 1
+    made = model.transduce(lemmas[:4], ["VBG", None, "JJR", "VBZ"])
+    assert [type(text) for text in made] == [str] * 4
+    assert len(model.sample("VBG", 2, source="walk")) == 2
+    model.save(tmp_path / "run")
+    again = SequenceSSVAE.load(tmp_path / "run")
+    assert again.transduce(lemmas[:4], ["VBG", None, "JJR", "VBZ"]) == made
+    for wrong in (lambda: model.predict(forms), lambda: model.sample("VBG")):
+        with pytest.raises(DataError, match="source must be given where, and only where, it was given to fit"):
+            wrong()
+    with pytest.raises(DataError, match="source must have an entry for each of the 200 sequences, not 3"):
+        model.fit(forms, y, source=lemmas[:3])
+    with pytest.raises(DataError, match="There is no label 'NN'"):
+        model.transduce(lemmas[:1], ["NN"])
+    with pytest.raises(DataError, match="was fitted without sources"):
+        SequenceSSVAE(backend="torch", **flat).fit(forms, y).transduce(lemmas)

@@ -8,7 +8,7 @@ WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help setup demo test parity lint accuracy bench estimators
+.PHONY: help setup demo test parity lint accuracy bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
 	@echo "make estimators  what else can be done with a missing label, and its price (an hour; PARTS='price labels')"
+	@echo "make inflection  the plug-in for yoyodyne with untagged rows and without, and beside the host's models (an hour)"
 	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
 
 setup: $(READY)
@@ -59,6 +60,11 @@ estimators: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.estimators $(PARTS)
 	$(BIN)/python -m benchmarks.estimator_tables
+
+inflection: $(HOST)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.inflection
+	$(BIN)/python -m benchmarks.inflection_tables
 
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

@@ -146,7 +146,7 @@ def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
         for estimator in TRAINED:
             config = gloss_config(estimator, seed)
             prepared = _prepared(config, rows)
-            backend = get_backend(twin)(config, prepared.dimensions)
+            backend = get_backend(twin)(config, prepared.schema.dimensions)
             found = fit(config, prepared.training, prepared.validation, backend)
             last = found.records[-1]
             results.setdefault(estimator, []).append(
@@ -158,11 +158,11 @@ def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
                     "steps": last.step,
                 }
             )
-            print(twin, seed, estimator, results[estimator][-1], len(prepared.vocabulary), flush=True)
+            print(twin, seed, estimator, results[estimator][-1], len(prepared.schema.vocabulary), flush=True)
     return {
         "glosses": {
             **results,
-            "vocabulary": len(prepared.vocabulary),
+            "vocabulary": len(prepared.schema.vocabulary),
             "rows": len(prepared.training),
             "validation_rows": len(prepared.validation),
         }
@@ -175,18 +175,18 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
     for name in names:
         rows, config = _rows_and_config(name, cache)
         prepared = _prepared(config, rows)
-        backend = get_backend("torch")(config, prepared.dimensions)
+        backend = get_backend("torch")(config, prepared.schema.dimensions)
         for moment in ("first weights", "trained"):
             if moment == "trained":
                 fit(config, prepared.training, prepared.validation, backend)
             batch = random_batch(prepared.training, 32, 0)
             weights = backend.get_weights()
-            setting = Setting(twin, replace(config), prepared.dimensions, weights, batch)
-            found = compare_estimators(setting, choices(len(prepared.dimensions.label_prior), [1, 4]), draws)
+            setting = Setting(twin, replace(config), prepared.schema.dimensions, weights, batch)
+            found = compare_estimators(setting, choices(len(prepared.schema.dimensions.label_prior), [1, 4]), draws)
             results[f"{name}, {moment}"] = {
-                "labels": len(prepared.dimensions.label_prior),
+                "labels": len(prepared.schema.dimensions.label_prior),
                 "shape": list(batch.x.shape),
-                "vocabulary": len(prepared.vocabulary),
+                "vocabulary": len(prepared.schema.vocabulary),
                 "draws": draws,
                 "estimators": estimators_json(found),
             }

@@ -173,11 +173,13 @@ def gradient_sensitivities(problem: Problem) -> dict[str, float]:
     return sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
 
 
-def check_gradients_with_oracle(problem: Problem, twin: Twin, solution: Solution) -> list[Finding]:
-    """The gradient of every weight against the oracle's, by complex step."""
-    expected = complex_step_gradient(problem.objective, problem.weights)
-    rung = f"gradients, {twin.name} and oracle, {twin.precision}"
-    return compare(rung, problem.name, expected, solution.gradients, BOUNDS[twin.precision])
+def check_gradients_with_oracle(problem: Problem, *solved: tuple[Twin, Solution]) -> list[Finding]:
+    """The gradient of every weight, of each twin, against the oracle's, by complex step (which takes a while)."""
+    expected, findings = complex_step_gradient(problem.objective, problem.weights), []
+    for twin, solution in solved:
+        rung = f"gradients, {twin.name} and oracle, {twin.precision}"
+        findings += compare(rung, problem.name, expected, solution.gradients, BOUNDS[twin.precision])
+    return findings
 
 
 def check_trajectories(

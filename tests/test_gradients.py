@@ -50,6 +50,7 @@ def test_the_exact_ones_have_neither_bias_nor_variance(twin: str) -> None:
         assert max(quality) < 1e-12
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_unbiased_one_has_a_bias_that_chance_explains_and_a_biased_one_has_not(twin: str) -> None:
     exact = measured(twin, Choice("enumerate")).gradient(0)
     top, least = (measured(twin, Choice("top_k", k)).qualities(exact, 60) for k in (2, 1))

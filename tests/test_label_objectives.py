@@ -205,6 +205,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_plain_svi_in_pyro_comes_near_the_enumerated_bound(name: str) -> None:
     pyro.clear_param_store()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from seqssvae.cli import main
 from seqssvae.demo import dataset_rows
 
 ROWS = 200
@@ -306,13 +307,20 @@ def test_two_processes_train(place: Path) -> None:
     assert (place / "two/last.ckpt").exists()
 
 
-def test_a_checkpoint_becomes_a_run_of_either_twin(place: Path, results: dict[str, dict[str, str]]) -> None:
-    command, run = [sys.executable, "-m", "seqssvae.cli"], str(place / "run")
+def test_a_checkpoint_becomes_a_run_of_either_twin(
+    place: Path,
+    results: dict[str, dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    run = str(place / "run")
 
     def seqssvae(*arguments: str) -> str:
-        done = subprocess.run([*command, *arguments], cwd=place, capture_output=True, text=True, env=ENVIRONMENT)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        status = main([*arguments])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        return printed.out
 
     seqssvae("import-yoyodyne", "checkpoints/last.ckpt", run)
     assert json.loads(seqssvae("verify", run, "--data", "test.tsv", "--json"))["agrees"]
@@ -327,8 +335,5 @@ def test_a_checkpoint_becomes_a_run_of_either_twin(place: Path, results: dict[st
     seqssvae("transduce", "forms-run", "--data", "more forms.tsv", "--output", "forms.out", *longest)
     with (place / "forms.out").open(newline="") as file:
         assert [row["sequence"] for row in csv.DictReader(file, delimiter="\t")] == lines(place, "inflect")
-    again = subprocess.run(
-        [*command, "import-yoyodyne", "test.tsv", "other"], cwd=place, capture_output=True, text=True
-    )
-    assert again.returncode == 2
-    assert "test.tsv cannot be read as a checkpoint" in again.stderr
+    assert main(["import-yoyodyne", "test.tsv", "other"]) == 2
+    assert "test.tsv cannot be read as a checkpoint" in capsys.readouterr().err

@@ -36,14 +36,14 @@ from seqssvae.parity import BOUNDS, relative_difference
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
     ("enumerate", {"num_particles": 2}),
-    ("sequential", {}),
+    ("sequential", {"label_gradient": 0.25}),
     ("top_k", {"k": 1}),
-    ("top_k", {"k": 2, "num_particles": 2}),
+    ("top_k", {"k": 2, "num_particles": 2, "label_gradient": 0.25}),
     ("top_k", {"k": 0, "rest_mass": 0.3}),
-    ("gumbel_softmax", {}),
+    ("gumbel_softmax", {"label_gradient": 0.25}),
     ("score_function", {"baseline": "none"}),
     ("score_function", {"baseline": "average"}),
-    ("score_function", {"baseline": "input"}),
+    ("score_function", {"baseline": "input", "label_gradient": 0.25}),
 ]
 IDS = [" ".join([name, *(f"{key}={value}" for key, value in given.items())]) for name, given in ESTIMATORS]
 
@@ -55,6 +55,26 @@ def test_the_twins_agree(estimator: str, given: dict[str, Any], check: Check) ->
     found = [named(twin.solve()) for twin in twins]
     where = f"{twins[0].problem.name} {given}"
     check(compare("estimators, torch and jax, float64", where, *found, BOUNDS["float64"]))
+
+
+WITH_SHARE = [(estimator, given) for estimator, given in ESTIMATORS if "label_gradient" in given]
+
+
+@pytest.mark.parametrize(("estimator", "given"), WITH_SHARE, ids=[estimator for estimator, _ in WITH_SHARE])
+def test_the_share_of_the_gradient_that_reaches_q_y(estimator: str, given: dict[str, Any]) -> None:
+    """From that of none in a straight line to that of all of it, with the same loss; jax is as torch is, above."""
+    solutions = {}
+    for share in (0.0, 0.25, 1.0):
+        twin = twin_with("torch", estimator, **{**given, "label_gradient": share})
+        unlabelled = twin.problem.unlabelled
+        solutions[share] = twin.backend.differentiate(None, GivenRows(unlabelled.batch, unlabelled.noise), 0.3)
+    none, some, all_ = solutions.values()
+    for key, gradient in none.gradients.items():
+        between = gradient + 0.25 * (all_.gradients[key] - gradient)
+        assert relative_difference(between, some.gradients[key]) < 1e-12
+    assert none.loss == pytest.approx(all_.loss, rel=1e-15)
+    assert not none.gradients["classifier.weight"].any()
+    assert all_.gradients["classifier.weight"].all()
 
 
 @pytest.mark.parametrize(("estimator", "given"), [ESTIMATORS[3], ESTIMATORS[8]], ids=[IDS[3], IDS[8]])

@@ -66,6 +66,7 @@ print(min(faults[8:]) if keep_freed_memory() else 0)
 """
 
 
+# what is tested sets two options of glibc's malloc; other systems have other allocators, which are left as they are
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told, which is on Linux")
 @pytest.mark.parametrize("twin", ["torch", "jax"])
 def test_a_step_takes_no_new_pages_from_the_kernel(twin):

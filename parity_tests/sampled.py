@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,20 @@ CERTAIN = 1e6
 """Noise that decides which label is drawn, whatever its probability."""
 
 
+Kind = Literal["mixed", "unlabelled"]
+
+
 def problem_with(
-    estimator: str, conditioning: Conditioning = "every_step", source: bool = False, **objective: Any
+    estimator: str,
+    conditioning: Conditioning = "every_step",
+    source: bool = False,
+    kind: Kind = "unlabelled",
+    **objective: Any,
 ) -> Problem:
-    """A problem of both kinds of rows with this estimator, whose noise y is drawn with it."""
+    """A problem with this estimator, whose noise y is drawn with it.
+
+    Its rows have no label, since no estimator has a part in one that is observed, or are of both kinds.
+    """
     cell: CellName = "lstm" if conditioning == "init" else "gru"
     options = Options(conditioning=conditioning, label_count=LABELS, cell=cell, filler=True, source=source)
     problem = make_problem(options, seed=11, name=f"{estimator}-{conditioning}")
@@ -38,17 +48,22 @@ def problem_with(
     return replace(
         problem,
         config=config,
-        labelled=problem.labelled._replace(noise=labelled),
+        labelled=problem.labelled._replace(noise=labelled) if kind == "mixed" else None,
         unlabelled=problem.unlabelled._replace(noise=noise),
     )
 
 
 @cache
 def twin_with(
-    name: str, estimator: str, conditioning: Conditioning = "every_step", source: bool = False, **objective: Any
+    name: str,
+    estimator: str,
+    conditioning: Conditioning = "every_step",
+    source: bool = False,
+    kind: Kind = "unlabelled",
+    **objective: Any,
 ) -> Any:
     """A twin of such a problem; where labels are scored, it already expects something of each row."""
-    twin = TWINS[name](problem_with(estimator, conditioning, source, **objective))
+    twin = TWINS[name](problem_with(estimator, conditioning, source, kind, **objective))
     expect_something(twin)
     return twin
 

@@ -35,15 +35,15 @@ from seqssvae.config import Conditioning
 from seqssvae.parity import BOUNDS, relative_difference
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
-    ("enumerate", {"num_particles": 2}),
+    ("enumerate", {"num_particles": 2, "kind": "mixed"}),
     ("sequential", {"label_gradient": 0.25}),
     ("top_k", {"k": 1}),
-    ("top_k", {"k": 2, "num_particles": 2, "label_gradient": 0.25}),
+    ("top_k", {"k": 2, "num_particles": 2, "label_gradient": 0.25, "kind": "mixed"}),
     ("top_k", {"k": 0, "rest_mass": 0.3}),
     ("gumbel_softmax", {"label_gradient": 0.25}),
     ("score_function", {"baseline": "none"}),
     ("score_function", {"baseline": "average"}),
-    ("score_function", {"baseline": "input", "label_gradient": 0.25}),
+    ("score_function", {"baseline": "input", "label_gradient": 0.25, "kind": "mixed"}),
 ]
 IDS = [" ".join([name, *(f"{key}={value}" for key, value in given.items())]) for name, given in ESTIMATORS]
 
@@ -93,7 +93,7 @@ def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], 
 @pytest.mark.parametrize("estimator", ["sequential", "top_k", "gumbel_softmax", "score_function"])
 def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
     """Within 1e-5, or what rounding weights to float32 moves times a factor, as in the certificate of a run."""
-    problem = replace(problem_with(estimator, k=2), labelled=None)
+    problem = problem_with(estimator, k=2)
     exact = TWINS["torch"](problem)
     expect_something(exact)
     wider = verify.sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
@@ -196,18 +196,18 @@ def slope_of_f(problem: Any, row: Any, drawn: int, k: int, step: float = 1e-30) 
 
 
 def test_particles_are_averaged(name: str, check: Check) -> None:
-    for estimator, given in (("enumerate", {}), ("top_k", {"k": 1})):
+    for estimator, given in (("enumerate", {"kind": "mixed"}), ("top_k", {"k": 1})):
         twin = TWINS[name](problem_with(estimator, num_particles=3, **given))
         one = TWINS[name](problem_with(estimator, **given))
         every = named(twin.solve())
         singles = []
         for draw in range(3):
             labelled, unlabelled = twin.problem.labelled, twin.problem.unlabelled
-            of_labelled = {**labelled.noise, "z": labelled.noise["z"][draw]}
+            of_labelled = labelled and {**labelled.noise, "z": labelled.noise["z"][draw]}
             of_unlabelled = {key: value[draw] if key in "zy" else value for key, value in unlabelled.noise.items()}
             one.problem = replace(
                 one.problem,
-                labelled=labelled._replace(noise=of_labelled),
+                labelled=labelled and labelled._replace(noise=of_labelled),
                 unlabelled=unlabelled._replace(noise=of_unlabelled),
             )
             singles.append(named(one.solve()))

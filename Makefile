@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOST := $(VENV)/.yoyodyne
+# Python compiles a module when it is first imported; most of those installed never are
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
@@ -25,14 +27,14 @@ setup: $(READY)
 # torch first and alone: under the constraints it is a CPU build, and nothing later asks for another
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) torch
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 # yoyodyne asks for torchvision and torchaudio, imports neither, and theirs do not go with a CPU build of torch
 $(HOST): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps yoyodyne
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
+	$(INSTALL) --no-deps yoyodyne
+	$(INSTALL) lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
 	touch $@
 
 demo: $(READY)
@@ -57,16 +59,16 @@ accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy
 
 estimators: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(INSTALL) -e ".[bench]"
 	$(BIN)/python -m benchmarks.estimators $(PARTS)
 	$(BIN)/python -m benchmarks.estimator_tables
 
 inflection: $(HOST)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(INSTALL) -e ".[bench]"
 	$(BIN)/python -m benchmarks.inflection
 	$(BIN)/python -m benchmarks.inflection_tables
 
 bench: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(INSTALL) -e ".[bench]"
 	$(BIN)/python -m benchmarks.enumeration $(PARTS)
 	$(BIN)/python -m benchmarks.tables

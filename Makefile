@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOST := $(VENV)/.yoyodyne
-# Python compiles a module when it is first imported; most of those installed never are
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 WORKERS ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
@@ -27,14 +25,14 @@ setup: $(READY)
 # torch first and alone: under the constraints it is a CPU build, and nothing later asks for another
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch
-	$(INSTALL) -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
 # yoyodyne asks for torchvision and torchaudio, imports neither, and theirs do not go with a CPU build of torch
 $(HOST): $(READY)
-	$(INSTALL) --no-deps yoyodyne
-	$(INSTALL) lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps yoyodyne
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
 	touch $@
 
 demo: $(READY)
@@ -59,16 +57,16 @@ accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy
 
 estimators: $(READY)
-	$(INSTALL) -e ".[bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.estimators $(PARTS)
 	$(BIN)/python -m benchmarks.estimator_tables
 
 inflection: $(HOST)
-	$(INSTALL) -e ".[bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.inflection
 	$(BIN)/python -m benchmarks.inflection_tables
 
 bench: $(READY)
-	$(INSTALL) -e ".[bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.enumeration $(PARTS)
 	$(BIN)/python -m benchmarks.tables

@@ -75,9 +75,15 @@ def _in_place(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
     return 2 * left[0] * left[1] * right[1]
 
 
+def _in_place_of_layers(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    return 2 * left[0] * left[1] * left[2] * right[2]
+
+
 def torch_flops(function: Callable[[], Any]) -> int:
     """Floating-point operations of the matrix products that a function does."""
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place})
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.addmm_: _in_place, torch.ops.aten.baddbmm_: _in_place_of_layers}
+    )
     with counter:
         function()
     return counter.get_total_flops()

@@ -90,7 +90,7 @@ def _viewed_in_the_wrong_order(folded: torch.Tensor) -> torch.Tensor:
 
 def _repeated_by_row(gates: torch.Tensor, labels: int) -> torch.Tensor:
     """What `repeat_interleave` gives where `repeat` is meant."""
-    return gates.repeat_interleave(labels, 1)
+    return gates.repeat_interleave(labels, 2)
 
 
 @pytest.mark.parametrize("options", CASES[:2], ids=str)  # with `output` conditioning there is no fold to get wrong
@@ -101,10 +101,14 @@ class TestWrongFoldsAreCaught:
         assert cross_talk_of_z(log_prob(TorchTwin(case(*options))), x, z)
 
     def test_repeat_interleave_for_repeat(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fill(gates: torch.Tensor, row_gates: torch.Tensor, constant: Any) -> None:
-            labels = gates.shape[1] // row_gates.shape[1]
-            gates.copy_(_repeated_by_row(row_gates, labels) + (0.0 if constant is None else constant))
+        def add(gates: torch.Tensor, row_gates: torch.Tensor, constant: Any) -> None:
+            labels = gates.shape[2] // row_gates.shape[2]
+            gates.add_(_repeated_by_row(row_gates, labels) + (0.0 if constant is None else constant))
 
+        def fill(gates: torch.Tensor, row_gates: torch.Tensor, constant: Any) -> None:
+            add(gates.zero_(), row_gates, constant)
+
+        monkeypatch.setattr(seqssvae_torch.recurrence, "_add_gates", add)
         monkeypatch.setattr(seqssvae_torch.recurrence, "_fill_gates", fill)
         x, z = inputs(case(*options))
         assert cross_talk_of_x(log_prob(TorchTwin(case(*options))), x, z)

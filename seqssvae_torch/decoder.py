@@ -17,7 +17,7 @@ from seqssvae_torch.distributions import AutoregressiveCategorical
 from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, dropped
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State
+from seqssvae_torch.recurrence import RecurrentLayer, State, project_together
 
 
 class InitialState(nn.Module):
@@ -235,10 +235,10 @@ class ConditionedDecoder:
         for layer, state in zip(self.decoder.layers, states, strict=True):
             assert isinstance(layer, RecurrentLayer)
             if outputs is None:
-                outputs = layer(layer.project(embedded), constant, state)
+                outputs = layer(project_together((layer,), embedded[None]).squeeze(0), constant, state)
             else:  # a higher layer reads what depends on the label: fold labels into rows
                 labels, rows = outputs.shape[:2]
-                gates = layer.project(outputs).flatten(0, 1)
+                gates = project_together((layer,), outputs.flatten(0, 1)[None]).squeeze(0)
                 folded = tuple(part.flatten(0, 1)[None] for part in state)
                 outputs = layer(gates, None, folded)[0].unflatten(0, (labels, rows))
         assert outputs is not None

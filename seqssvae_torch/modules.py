@@ -18,7 +18,7 @@ from seqssvae.parameters import feature_size
 from seqssvae.vocabulary import PAD
 from seqssvae_torch.distributions import DiagonalNormal
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer
+from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together
 
 Noise = Mapping[str, Tensor]
 
@@ -124,18 +124,19 @@ class EncoderTower(nn.Module):
             states = states * keep_embedding / (1.0 - rate)
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleDict)
-            states = torch.cat([self._read(cell, name, states, lengths) for name, cell in layer.items()], -1)
+            states = self._read(layer, states, lengths)
         return Encoding(self._pool(states, mask, lengths), states, mask)
 
     @staticmethod
     def _read(
-        layer: nn.Module, direction: str, states: Float[Tensor, "B T I"], lengths: Int[Tensor, "B"]
-    ) -> Float[Tensor, "B T H"]:
-        assert isinstance(layer, RecurrentLayer)
-        backwards = direction == "right_to_left"
-        gates = layer.project(reverse_rows(states, lengths) if backwards else states)
-        outputs = layer(gates, None, layer.zero_state(1, len(states)))[0]
-        return reverse_rows(outputs, lengths) if backwards else outputs
+        layer: nn.ModuleDict, states: Float[Tensor, "B T I"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B T F"]:
+        cells = [cell for cell in layer.values() if isinstance(cell, RecurrentLayer)]
+        inputs = [reverse_rows(states, lengths) if name == "right_to_left" else states for name in layer]
+        gates = project_together(cells, torch.stack(inputs))
+        zeros = tuple(zero.expand(len(cells), -1, -1) for zero in cells[0].zero_state(1, len(states)))
+        found = zip(layer, read_together(cells, gates, None, zeros), strict=True)
+        return torch.cat([reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in found], -1)
 
     def _pool(
         self, states: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], lengths: Int[Tensor, "B"]

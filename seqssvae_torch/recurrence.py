@@ -2,11 +2,13 @@
 
 A sequence's gates come in two parts that are never added up for all of `(K, B, T)`: `row_gates`, what the symbols of a
 row contribute at each step, the same for every label, and `constant`, what label and z contribute, the same at every
-step. Inside, labels and rows are folded to N = K*B columns and features come first, `(T, H, N)`, so that a step is one
-matrix product for all gates and what it leaves for each gate lies in one piece. All that is kept for the gradient is
-the states and the activations; the way back holds the gradients of one step at a time and adds them up as it goes.
+step. Inside, labels and rows are folded to N = K*B columns and features come first, `(T, D, H, N)` for D layers that
+are read together, so that a step is one matrix product for all gates and what it leaves for each gate lies in one
+piece. All that is kept for the gradient is the states and the activations; the way back holds the gradients of one
+step at a time and adds them up as it goes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,22 +79,59 @@ def tanh_of_double(doubled: Tensor) -> Tensor:
     return torch.add(open_share.new_tensor(-1.0), open_share, alpha=2, out=open_share)
 
 
-def _fill_gates(
-    gates: Float[Tensor, "G N"], row_gates: Float[Tensor, "G B"], constant: Float[Tensor, "G N"] | None
+def _multiply(
+    left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding, out: Float[Tensor, "D M N"]
 ) -> None:
-    """Write the inputs of all gates at one step, `(G, B)` of the rows plus `(G, K*B)`, where they will be used."""
-    by_label = gates.unflatten(1, (-1, row_gates.shape[1]))
-    if constant is None:
-        by_label.copy_(row_gates[:, None].expand_as(by_label))
+    """Write `left @ right` of each layer; `left` may have been rounded before."""
+    if rounding is not None:
+        out.copy_(rounded(left, rounding) @ rounded(right, rounding))
+    elif len(out) == 1:
+        torch.mm(left[0], right[0], out=out[0])
     else:
-        torch.add(row_gates[:, None], constant.unflatten(1, by_label.shape[1:]), out=by_label)
+        torch.bmm(left, right, out=out)
+
+
+def _add_product(
+    total: Float[Tensor, "D M N"], left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding
+) -> None:
+    """Add `left @ right` of each layer; `left` may have been rounded before."""
+    if len(total) == 1:
+        add_product(total[0], left[0], right[0], rounding)
+    elif rounding is None:
+        total.baddbmm_(left, right)
+    else:
+        total.add_(rounded(left, rounding) @ rounded(right, rounding))
+
+
+def _by_label(gates: Float[Tensor, "D G N"], rows: int) -> Float[Tensor, "D G K B"]:
+    return gates.unflatten(2, (-1, rows))
+
+
+def _add_gates(
+    gates: Float[Tensor, "D G N"], row_gates: Float[Tensor, "D G B"], constant: Float[Tensor, "D G N"] | None
+) -> None:
+    """Add the inputs of gates at one step: what the rows contribute, for each label, and what is constant."""
+    if constant is not None:
+        gates.add_(constant)
+    _by_label(gates, row_gates.shape[2]).add_(row_gates[:, :, None])
+
+
+def _fill_gates(
+    gates: Float[Tensor, "D G N"], row_gates: Float[Tensor, "D G B"], constant: Float[Tensor, "D G N"] | None
+) -> None:
+    """Write the inputs of gates at one step where they will be used."""
+    rows = row_gates.shape[2]
+    if constant is None:
+        _by_label(gates, rows).copy_(row_gates[:, :, None].expand_as(_by_label(gates, rows)))
+    else:
+        torch.add(row_gates[:, :, None], _by_label(constant, rows), out=_by_label(gates, rows))
 
 
 class _Gradients:
     """Gradients of gates, added up step by step over labels (for the rows) and over steps (for what is constant).
 
     Args:
-        like: States, `(H, K*B)`.
+        like: States, `(D, H, K*B)`.
         steps: T.
         size: Number of gradients of a column.
         inner: How many of them, the first, are not of gates.
@@ -101,30 +140,29 @@ class _Gradients:
     """
 
     def __init__(self, like: Tensor, steps: int, size: int, inner: int, rows: int, has_constant: bool) -> None:
+        layers, _, columns = like.shape
         self.inner = inner
-        self.rows = like.new_empty(steps, size, rows)
-        self.one_label = like.shape[1] == rows
-        self.columns = like.new_empty(0 if self.one_label else size, like.shape[1])
-        self.constant = like.new_zeros(size - inner, like.shape[1]) if has_constant else None
-
-    def of(self, step: int) -> Tensor:
-        """Where the gradient of a step is to be written: that of the rows itself, if there is one label."""
-        return self.rows[step] if self.one_label else self.columns
+        self.rows = like.new_empty(layers, size, steps, rows)
+        self.columns = like.new_empty(layers, size, columns)
+        self.constant = like.new_zeros(layers, size - inner, columns) if has_constant else None
 
     def add(self, step: int) -> None:
-        """Take what was written as the gradient of this step."""
-        if not self.one_label:
-            torch.sum(self.columns.unflatten(1, (-1, self.rows.shape[2])), 1, out=self.rows[step])
+        """Take what was written to `columns` as the gradient of this step."""
+        of_rows, columns = self.rows[:, :, step], self.columns
+        if of_rows.shape == columns.shape:
+            of_rows.copy_(columns)
+        else:
+            torch.sum(_by_label(columns, of_rows.shape[2]), 2, out=of_rows)
         if self.constant is not None:
-            self.constant.add_(self.of(step)[self.inner :])
+            self.constant.add_(columns[:, self.inner :])
 
 
 class _GRU(torch.autograd.Function):
-    """`gru_step` over a sequence.
+    """`gru_step` over a sequence, of D layers that know nothing of each other.
 
-    Gates are `(T, 3H, B)` and `(3H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where
-    `keep` says that there will be one): `W_n h + bias_n`, r, u and n of every step, in this order: so the first three,
-    which depend on the state, and the last three, the gates, lie side by side.
+    Gates are `(D, 3H, T, B)` and `(D, 3H, K*B)`, states `(D, H, K*B)`, outputs `(T, D, H, K*B)`. Kept for the gradient
+    (where `keep` says that there will be one): `W_n h + bias_n`, r, u and n of every step, in this order: so the first
+    three, which depend on the state, and the last three, the gates, lie side by side.
     """
 
     @staticmethod
@@ -138,38 +176,40 @@ class _GRU(torch.autograd.Function):
         rounding: Rounding,
         keep: bool,
     ) -> Tensor:
-        steps, (size, columns) = len(row_gates), hidden.shape
-        outputs = hidden.new_empty(steps + 1, size, columns)
+        steps, (layers, size, columns) = row_gates.shape[2], hidden.shape
+        outputs = hidden.new_empty(steps + 1, layers, size, columns)
         kept_steps = steps if keep else 1
-        activations = hidden.new_empty(kept_steps, 4 * size, columns)
-        weight, bias = rounded(weight_hh.roll(size, 0), rounding), bias_n[:, None]
-        recurrent = weight.new_empty(3 * size, columns)
+        activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
+        weight, bias = rounded(weight_hh.roll(size, 1), rounding), bias_n[:, :, None]
+        of_open, of_candidate = (None, None) if constant is None else constant.split((2 * size, size), 1)
         outputs[0] = hidden
         for step in range(steps):
             kept = activations[step % kept_steps]
-            _fill_gates(kept[size:], row_gates[step], constant)
-            torch.mm(weight, rounded(outputs[step], rounding), out=recurrent)
-            inner = torch.add(recurrent[:size], bias, out=kept[:size])
-            open_gates = kept[size : 3 * size].add_(recurrent[size:]).sigmoid_()
-            candidate = tanh_of_double(kept[3 * size :].addcmul_(open_gates[:size], inner).mul_(2))
-            torch.lerp(candidate, outputs[step], open_gates[size:], out=outputs[step + 1])
+            open_rows, candidate_rows = row_gates[:, :, step].split((2 * size, size), 1)
+            _multiply(weight, outputs[step], rounding, kept[:, : 3 * size])
+            inner, open_gates, candidate = kept.split((size, 2 * size, size), 1)
+            inner.add_(bias)
+            _add_gates(open_gates, open_rows, of_open)
+            _fill_gates(candidate, candidate_rows, of_candidate)
+            reset, update = open_gates.sigmoid_().chunk(2, 1)
+            tanh_of_double(candidate.addcmul_(reset, inner).mul_(2))
+            torch.lerp(candidate, outputs[step], update, out=outputs[step + 1])
         context.save_for_backward(outputs, activations, weight)
-        context.rows, context.has_constant, context.rounding = row_gates.shape[2], constant is not None, rounding
+        context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight = context.saved_tensors
-        rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
-        transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
+        rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
+        transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
+        grad_inner, grad_reset, grad_update, grad_candidate = gradients.columns.chunk(4, 1)
         grad_hidden = torch.zeros_like(outputs[0])
         through, past = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         for step in reversed(range(steps)):
-            inner, reset, update, candidate = activations[step].chunk(4)
-            written = gradients.of(step)
-            grad_inner, grad_reset, grad_update, grad_candidate = written.chunk(4)
+            inner, reset, update, candidate = activations[step].chunk(4, 1)
             grad_hidden.add_(grad_outputs[0][step])
             torch.mul(grad_hidden, update, out=past)  # h' = n + u (h - n)
             torch.sub(grad_hidden, past, out=through)
@@ -178,20 +218,21 @@ class _GRU(torch.autograd.Function):
             torch.mul(grad_candidate, reset, out=grad_inner)
             torch.mul(grad_candidate, inner, out=through)
             torch.ops.aten.sigmoid_backward.grad_input(through, reset, grad_input=grad_reset)
-            taken = rounded(written[: 3 * size], rounding)
-            add_product(grad_weight, taken, outputs[step].t(), rounding)
-            grad_hidden, past = add_product(past, transposed, taken, rounding), grad_hidden
+            taken = rounded(gradients.columns[:, : 3 * size], rounding)
+            _add_product(grad_weight, taken, outputs[step].mT, rounding)
+            _add_product(past, transposed, taken, rounding)
+            grad_hidden, past = past, grad_hidden
             gradients.add(step)
-        grad_bias_n = gradients.rows[:, :size].sum((0, 2))
-        grad_weight_hh = grad_weight.roll(-size, 0)
+        grad_bias_n = gradients.rows[:, :size].sum((2, 3))
+        grad_weight_hh = grad_weight.roll(-size, 1)
         return gradients.rows[:, size:], gradients.constant, grad_hidden, grad_weight_hh, grad_bias_n, None, None
 
 
 class _LSTM(torch.autograd.Function):
-    """`lstm_step` over a sequence.
+    """`lstm_step` over a sequence, of D layers that know nothing of each other.
 
-    Gates are `(T, 4H, B)` and `(4H, K*B)`, states `(H, K*B)`, outputs `(T, H, K*B)`. Kept for the gradient (where
-    `keep` says that there will be one): the open gates i, f, g, o and the cell of every step.
+    Gates are `(D, 4H, T, B)` and `(D, 4H, K*B)`, states `(D, H, K*B)`, outputs `(T, D, H, K*B)`. Kept for the gradient
+    (where `keep` says that there will be one): the open gates i, f, g, o and the cell of every step.
     """
 
     @staticmethod
@@ -205,43 +246,42 @@ class _LSTM(torch.autograd.Function):
         rounding: Rounding,
         keep: bool,
     ) -> Tensor:
-        steps, (size, columns) = len(row_gates), hidden.shape
-        outputs = hidden.new_empty(steps + 1, size, columns)
+        steps, (layers, size, columns) = row_gates.shape[2], hidden.shape
+        outputs = hidden.new_empty(steps + 1, layers, size, columns)
         kept_steps = steps if keep else 1
-        cells = hidden.new_empty(steps + 1 if keep else 1, size, columns)
-        activations = hidden.new_empty(kept_steps, 4 * size, columns)
+        cells = hidden.new_empty(steps + 1 if keep else 1, layers, size, columns)
+        activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
         weight, shown = rounded(weight_hh, rounding), torch.empty_like(hidden)
         outputs[0], cells[0] = hidden, cell
         for step in range(steps):
             gates = activations[step % kept_steps]
             before, after = cells[step % len(cells)], cells[(step + 1) % len(cells)]
-            _fill_gates(gates, row_gates[step], constant)
-            add_product(gates, weight, outputs[step], rounding)
-            enter, forget, value, leave = gates.chunk(4)
-            gates[: 2 * size].sigmoid_()
+            _multiply(weight, outputs[step], rounding, gates)
+            _add_gates(gates, row_gates[:, :, step], constant)
+            enter, forget, value, leave = gates.chunk(4, 1)
+            gates[:, : 2 * size].sigmoid_()
             tanh_of_double(value.mul_(2))
             leave.sigmoid_()
             torch.mul(forget, before, out=after).addcmul_(enter, value)
             torch.mul(leave, tanh_of_double(torch.mul(after, 2, out=shown)), out=outputs[step + 1])
         context.save_for_backward(outputs, cells, activations, weight)
-        context.rows, context.has_constant, context.rounding = row_gates.shape[2], constant is not None, rounding
+        context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
         return outputs[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight = context.saved_tensors
-        rounding, (steps, size, _) = context.rounding, grad_outputs[0].shape
-        transposed, grad_weight = weight.t(), torch.zeros_like(weight, dtype=outputs.dtype)
+        rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
+        transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)
+        grad_enter, grad_forget, grad_value, grad_leave = gradients.columns.chunk(4, 1)
         grad_hidden, grad_cell = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[0])
         shown, through = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
         tanh_backward = torch.ops.aten.tanh_backward.grad_input
         for step in reversed(range(steps)):
-            enter, forget, value, leave = activations[step].chunk(4)
-            written = gradients.of(step)
-            grad_enter, grad_forget, grad_value, grad_leave = written.chunk(4)
+            enter, forget, value, leave = activations[step].chunk(4, 1)
             tanh_of_double(torch.mul(cells[step + 1], 2, out=shown))
             grad_hidden.add_(grad_outputs[0][step])
             sigmoid_backward(torch.mul(grad_hidden, shown, out=through), leave, grad_input=grad_leave)
@@ -251,9 +291,9 @@ class _LSTM(torch.autograd.Function):
             tanh_backward(torch.mul(grad_cell, enter, out=through), value, grad_input=grad_value)
             sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget, grad_input=grad_forget)
             grad_cell.mul_(forget)
-            taken = rounded(written, rounding)
-            add_product(grad_weight, taken, outputs[step].t(), rounding)
-            add_product(grad_hidden.zero_(), transposed, taken, rounding)
+            taken = rounded(gradients.columns, rounding)
+            _add_product(grad_weight, taken, outputs[step].mT, rounding)
+            _multiply(transposed, taken, rounding, grad_hidden)
             gradients.add(step)
         return gradients.rows, gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
 
@@ -279,7 +319,7 @@ class RecurrentLayer(Multiplies):
             self.bias_n = nn.Parameter(torch.zeros(hidden_size))
 
     def project(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N G"]:
-        """What the inputs contribute to the gates: one matrix product for all steps."""
+        """What the inputs contribute to the gates."""
         return linear(inputs, self.weight_ih, self.bias, self.rounding)
 
     def zero_state(self, labels: int, rows: int) -> State:
@@ -307,10 +347,60 @@ class RecurrentLayer(Multiplies):
         Returns:
             Outputs, which lie in memory as `(T, H, K, B)`.
         """
-        labels = len(state[0])
-        function, rest = (_GRU, (self.bias_n,)) if self.cell == "gru" else (_LSTM, ())
-        columns = [None if part is None else fold(part).t().contiguous() for part in (constant, *state)]
-        gates = row_gates.permute(1, 2, 0).contiguous()
-        keep = torch.is_grad_enabled()
-        outputs = function.apply(gates, *columns, self.weight_hh, *rest, self.rounding, keep)
-        return outputs.unflatten(2, (labels, -1)).permute(2, 3, 0, 1)
+        columns = None if constant is None else fold(constant)[None]
+        outputs = read_together((self,), row_gates[None], columns, tuple(fold(part)[None] for part in state))
+        return unfold(outputs.squeeze(0), len(state[0]))
+
+
+def _together(parts: Sequence[Float[Tensor, "*F"]]) -> Float[Tensor, "D *F"]:
+    return parts[0][None] if len(parts) == 1 else torch.stack(tuple(parts))
+
+
+def project_together(layers: Sequence[RecurrentLayer], inputs: Float[Tensor, "D B T I"]) -> Float[Tensor, "D B T G"]:
+    """What the inputs of each layer contribute to its gates: one matrix product, laid out as `read_together` reads it.
+
+    Args:
+        layers: D layers of the same cell and sizes.
+        inputs: Of each layer, its own.
+
+    Returns:
+        Gates, which lie in memory as `(D, G, T, B)`.
+    """
+    count, _, steps, size = inputs.shape
+    columns = inputs.permute(0, 3, 2, 1).reshape(count, size, -1)
+    weight, bias = (_together([getattr(layer, name) for layer in layers]) for name in ("weight_ih", "bias"))
+    rounding = layers[0].rounding
+    if rounding is not None:
+        gates = (rounded(weight, rounding) @ rounded(columns, rounding)).to(weight.dtype) + bias[:, :, None]
+    elif count == 1:
+        gates = torch.addmm(bias[0, :, None], weight[0], columns[0])[None]
+    else:
+        gates = torch.baddbmm(bias[:, :, None], weight, columns)
+    return gates.unflatten(2, (steps, -1)).permute(0, 3, 2, 1)
+
+
+def read_together(
+    layers: Sequence[RecurrentLayer],
+    row_gates: Float[Tensor, "D B T G"],
+    constant: Float[Tensor, "D N G"] | None,
+    state: State,
+) -> Float[Tensor, "D N T H"]:
+    """Read whole sequences with layers that know nothing of each other, as the directions of an encoder, step by step.
+
+    Where rows are few, a step's products are so small that calls count: together, there are half as many.
+
+    Args:
+        layers: D layers of the same cell and sizes.
+        row_gates: As of `RecurrentLayer.forward`, of each layer.
+        constant: Likewise, folded.
+        state: First states, each of shape `(D, N, H)`.
+
+    Returns:
+        Outputs, which lie in memory as `(T, D, H, N)`.
+    """
+    function, names = (_GRU, ("weight_hh", "bias_n")) if layers[0].cell == "gru" else (_LSTM, ("weight_hh",))
+    columns = [None if part is None else part.mT.contiguous() for part in (constant, *state)]
+    weights = [_together([getattr(layer, name) for layer in layers]) for name in names]
+    gates = row_gates.permute(0, 3, 2, 1).contiguous()
+    outputs = function.apply(gates, *columns, *weights, layers[0].rounding, torch.is_grad_enabled())
+    return outputs.permute(1, 3, 0, 2)

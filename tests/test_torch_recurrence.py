@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqssvae_torch.recurrence import RecurrentLayer, fold, unfold
+from seqssvae_torch.recurrence import RecurrentLayer, fold, project_together, read_together, unfold
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
 
@@ -78,6 +78,24 @@ def test_steps_one_by_one_give_the_sequence(cell: str) -> None:
     for step in range(T):
         state = layer.step(row_gates[:, step] + constant, state)
         torch.testing.assert_close(outputs[:, :, step], state[0])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_layers_read_together_are_each_read_alone(cell: str) -> None:
+    layers = [layer_with_weights(cell, seed) for seed in range(2)]
+    inputs = torch.randn(2, B, T, INPUTS, dtype=torch.double)
+    constant = torch.randn(2, K, B, layers[0].weight_ih.shape[0], dtype=torch.double)
+    states = [torch.randn(2, K, B, H, dtype=torch.double) for _ in layers[0].zero_state(1, 1)]
+    columns, folded = (constant.flatten(1, 2), tuple(state.flatten(1, 2) for state in states))
+    together = read_together(layers, project_together(layers, inputs), columns, folded).unflatten(1, (K, B))
+    weighting = torch.randn_like(together)
+    found = torch.autograd.grad((together * weighting).sum(), [weight for one in layers for weight in one.parameters()])
+    expected = []
+    for place, layer in enumerate(layers):
+        alone = layer(layer.project(inputs[place]), constant[place], tuple(state[place] for state in states))
+        torch.testing.assert_close(together[place], alone)
+        expected += torch.autograd.grad((alone * weighting[place]).sum(), list(layer.parameters()))
+    torch.testing.assert_close(list(found), expected)
 
 
 def test_fold_is_repeat_and_expand_and_nothing_else() -> None:

@@ -44,3 +44,27 @@ def add_product(
     if rounding is None:
         return total.addmm_(left, right)
     return total.add_(rounded(left, rounding) @ rounded(right, rounding))
+
+
+def write_products(
+    left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding, out: Float[Tensor, "D M N"]
+) -> None:
+    """Write `left @ right` of each of D pairs to `out`; `left` may have been rounded before."""
+    if rounding is not None:
+        out.copy_(rounded(left, rounding) @ rounded(right, rounding))
+    elif len(out) == 1:
+        torch.mm(left[0], right[0], out=out[0])
+    else:
+        torch.bmm(left, right, out=out)
+
+
+def add_products(
+    total: Float[Tensor, "D M N"], left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding
+) -> None:
+    """Add `left @ right` of each of D pairs to `total`, in place; `left` may have been rounded before."""
+    if len(total) == 1:
+        add_product(total[0], left[0], right[0], rounding)
+    elif rounding is None:
+        total.baddbmm_(left, right)
+    else:
+        total.add_(rounded(left, rounding) @ rounded(right, rounding))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqssvae_torch.products import Multiplies, Rounding, add_product, linear, rounded
+from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, write_products
 
 State = tuple[Tensor, ...]
 
@@ -77,30 +77,6 @@ def tanh_of_double(doubled: Tensor) -> Tensor:
     """
     open_share = doubled.sigmoid_()
     return torch.add(open_share.new_tensor(-1.0), open_share, alpha=2, out=open_share)
-
-
-def _multiply(
-    left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding, out: Float[Tensor, "D M N"]
-) -> None:
-    """Write `left @ right` of each layer; `left` may have been rounded before."""
-    if rounding is not None:
-        out.copy_(rounded(left, rounding) @ rounded(right, rounding))
-    elif len(out) == 1:
-        torch.mm(left[0], right[0], out=out[0])
-    else:
-        torch.bmm(left, right, out=out)
-
-
-def _add_product(
-    total: Float[Tensor, "D M N"], left: Float[Tensor, "D M I"], right: Float[Tensor, "D I N"], rounding: Rounding
-) -> None:
-    """Add `left @ right` of each layer; `left` may have been rounded before."""
-    if len(total) == 1:
-        add_product(total[0], left[0], right[0], rounding)
-    elif rounding is None:
-        total.baddbmm_(left, right)
-    else:
-        total.add_(rounded(left, rounding) @ rounded(right, rounding))
 
 
 def _by_label(gates: Float[Tensor, "D G N"], rows: int) -> Float[Tensor, "D G K B"]:
@@ -186,7 +162,7 @@ class _GRU(torch.autograd.Function):
         for step in range(steps):
             kept = activations[step % kept_steps]
             open_rows, candidate_rows = row_gates[:, :, step].split((2 * size, size), 1)
-            _multiply(weight, outputs[step], rounding, kept[:, : 3 * size])
+            write_products(weight, outputs[step], rounding, kept[:, : 3 * size])
             inner, open_gates, candidate = kept.split((size, 2 * size, size), 1)
             inner.add_(bias)
             _add_gates(open_gates, open_rows, of_open)
@@ -219,8 +195,8 @@ class _GRU(torch.autograd.Function):
             torch.mul(grad_candidate, inner, out=through)
             torch.ops.aten.sigmoid_backward.grad_input(through, reset, grad_input=grad_reset)
             taken = rounded(gradients.columns[:, : 3 * size], rounding)
-            _add_product(grad_weight, taken, outputs[step].mT, rounding)
-            _add_product(past, transposed, taken, rounding)
+            add_products(grad_weight, taken, outputs[step].mT, rounding)
+            add_products(past, transposed, taken, rounding)
             grad_hidden, past = past, grad_hidden
             gradients.add(step)
         grad_bias_n = gradients.rows[:, :size].sum((2, 3))
@@ -256,7 +232,7 @@ class _LSTM(torch.autograd.Function):
         for step in range(steps):
             gates = activations[step % kept_steps]
             before, after = cells[step % len(cells)], cells[(step + 1) % len(cells)]
-            _multiply(weight, outputs[step], rounding, gates)
+            write_products(weight, outputs[step], rounding, gates)
             _add_gates(gates, row_gates[:, :, step], constant)
             enter, forget, value, leave = gates.chunk(4, 1)
             gates[:, : 2 * size].sigmoid_()
@@ -292,8 +268,8 @@ class _LSTM(torch.autograd.Function):
             sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget, grad_input=grad_forget)
             grad_cell.mul_(forget)
             taken = rounded(gradients.columns, rounding)
-            _add_product(grad_weight, taken, outputs[step].mT, rounding)
-            _multiply(transposed, taken, rounding, grad_hidden)
+            add_products(grad_weight, taken, outputs[step].mT, rounding)
+            write_products(transposed, taken, rounding, grad_hidden)
             gradients.add(step)
         return gradients.rows, gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
 
@@ -387,7 +363,8 @@ def read_together(
 ) -> Float[Tensor, "D N T H"]:
     """Read whole sequences with layers that know nothing of each other, as the directions of an encoder, step by step.
 
-    Where rows are few, a step's products are so small that calls count: together, there are half as many.
+    Where rows are few, a step's products are so small that calls count: together, there are half as many. (The JAX
+    twin's loops are compiled: it has no calls to save, and reads each layer alone.)
 
     Args:
         layers: D layers of the same cell and sizes.

@@ -69,6 +69,7 @@ def _differentiate(
 ) -> tuple[Float[Array, "T C N"], _Operands]:
     """Log-probabilities of the symbols, and the gradients of their weighted sum, from logits made once."""
     symbols_of_v = jnp.arange(len(operands.weight))[:, None]
+    transposed = operands.weight.T  # once, not for each block: a product wants its first operand in rows
 
     def of_block(carried: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple]:
         grad_weight, grad_bias = carried
@@ -78,7 +79,7 @@ def _differentiate(
         errors = ((symbols_of_v == symbols) - jnp.exp(logits - normalizer)) * weights
         grad_label_bias = None if label_bias is None else _sum_rows(errors, label_bias)
         grad_weight = grad_weight + product(errors, columns, (1, 1), rounding)
-        grad_columns = product(operands.weight, errors, (0, 0), rounding)
+        grad_columns = product(transposed, errors, rounding=rounding)
         return (grad_weight, grad_bias + errors.sum(1)), (chosen, grad_columns, grad_label_bias)
 
     def of_step(carried: tuple[Array, Array, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
@@ -183,12 +184,14 @@ def symbol_log_probs(
     taken = labels_per_block(labels, rows, len(weight), most or block_size(len(weight)))
     blocks = -(-labels // taken)
 
-    def cut(values: Float[Array, "K ..."]) -> Float[Array, "C L ..."]:
+    def cut(values: Array, axis: int = 0) -> Array:
         """Labels in blocks, those that are missing to make the last one full being 0."""
-        padded = jnp.pad(values, ((0, blocks * taken - labels), *((0, 0) for _ in values.shape[1:])))
-        return padded.reshape(blocks, taken, *values.shape[1:])
+        missing = blocks * taken - labels
+        padded = jnp.pad(values, [(0, missing if place == axis else 0) for place in range(values.ndim)])
+        return padded.reshape(*values.shape[:axis], blocks, taken, *values.shape[axis + 1 :])
 
-    columns = cut(hidden).transpose(3, 0, 4, 1, 2).reshape(steps, blocks, size, taken * rows)
+    by_step = hidden.transpose(2, 3, 0, 1)  # as recurrent layers lay it out: first of all, or it would be copied twice
+    columns = jnp.moveaxis(cut(by_step, 2), 2, 1).reshape(steps, blocks, size, taken * rows)
     label_bias = None if label_bias is None else cut(label_bias).transpose(0, 3, 1, 2)
     if weights is not None:
         of_steps = jnp.where(padding.T[:, None, None], 0.0, cut(jax.lax.stop_gradient(weights)))

@@ -88,45 +88,43 @@ def _before(
 
 
 class _Totals(NamedTuple):
-    """Gradients that are added up over steps, gate by gate: to put all gates together would copy them at every step.
+    """Gradients that are added up over steps.
 
     Args:
-        weights: Of `W`, each `(H, H)`.
-        constants: Of what is constant, each `(H, K, B)`; None for nothing.
+        weight: Of `W`.
+        constants: Of what is constant, gate by gate, each `(H, K, B)`; None for nothing.
     """
 
-    weights: tuple[Array, ...]
+    weight: Float[Array, "G H"]
     constants: tuple[Array, ...] | None
 
     @classmethod
     def zero(cls, weight_hh: Float[Array, "G H"], hidden: Float[Array, "H K B"], has_constant: bool) -> "_Totals":
         """Nothing yet."""
-        count = len(weight_hh) // len(hidden)
-        weights = (jnp.zeros((len(hidden), len(hidden)), weight_hh.dtype),) * count
-        return cls(weights, (jnp.zeros_like(hidden),) * count if has_constant else None)
+        gates = len(weight_hh) // len(hidden)
+        return cls(jnp.zeros_like(weight_hh), (jnp.zeros_like(hidden),) * gates if has_constant else None)
 
     def add(
-        self, recurrent: tuple[Array, ...], gates: tuple[Array, ...], hidden: Float[Array, "H K B"], rounding: Rounding
+        self,
+        recurrent: Float[Array, "G N"],
+        gates: tuple[Array, ...],
+        hidden: Float[Array, "H K B"],
+        rounding: Rounding,
     ) -> "_Totals":
-        """With the share of a step that started from `hidden`: of `W h`, gate by gate, and of the gates."""
-        columns, parts = hidden.reshape(len(hidden), -1), [part.reshape(len(part), -1) for part in recurrent]
-        shares = [product(part, columns, (1, 1), rounding) for part in parts]
-        weights = tuple(total + share for total, share in zip(self.weights, shares, strict=True))
+        """With the share of a step that started from `hidden`: of `W h`, and of the gates."""
+        weight = self.weight + product(recurrent, hidden.reshape(len(hidden), -1), (1, 1), rounding)
         if self.constants is None:
-            return _Totals(weights, None)
-        return _Totals(weights, tuple(total + gate for total, gate in zip(self.constants, gates, strict=True)))
+            return _Totals(weight, None)
+        return _Totals(weight, tuple(total + gate for total, gate in zip(self.constants, gates, strict=True)))
 
     def together(self) -> tuple[Float[Array, "G H"], Float[Array, "G K B"] | None]:
         """Of all gates, one behind the other."""
-        constant = None if self.constants is None else jnp.concatenate(self.constants)
-        return jnp.concatenate(self.weights), constant
+        return self.weight, None if self.constants is None else jnp.concatenate(self.constants)
 
 
-def _of_state(weight_hh: Float[Array, "G H"], recurrent: tuple[Array, ...], rounding: Rounding) -> Array:
-    """Gradient of the state `(H, K, B)`, from those of `W h`."""
-    weights = jnp.split(weight_hh.T, len(recurrent), 1)
-    parts = [product(weight, part, rounding=rounding) for weight, part in zip(weights, recurrent, strict=True)]
-    return sum(parts[1:], parts[0])
+def _columns(parts: tuple[Float[Array, "H K B"], ...]) -> Float[Array, "G N"]:
+    """Gradients of all gates, one behind the other, for one product: three smaller ones are slower."""
+    return jnp.concatenate(parts).reshape(-1, parts[0].shape[1] * parts[0].shape[2])
 
 
 def _of_rows(gates: tuple[Float[Array, "T H B"], ...]) -> Float[Array, "T G B"]:
@@ -173,6 +171,7 @@ def _gru_kept(
 
 def _gru_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> tuple[Array | None, ...]:
     (outputs, *activations), first, weight_hh = residuals
+    transposed = weight_hh.T
 
     def unread(carried: tuple[Array, _Totals], step: tuple[Array, ...]) -> tuple[tuple[Array, _Totals], tuple]:
         grad_hidden, totals = carried
@@ -183,8 +182,9 @@ def _gru_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> t
         grad_update = grad_hidden * (hidden - candidate) * update * (1 - update)
         grad_inner = grad_candidate * reset
         grad_reset = grad_candidate * inner * reset * (1 - reset)
-        recurrent, gates = (grad_reset, grad_update, grad_inner), (grad_reset, grad_update, grad_candidate)
-        grad_hidden = grad_hidden * update + _of_state(weight_hh, recurrent, setting.rounding)
+        recurrent, gates = _columns((grad_reset, grad_update, grad_inner)), (grad_reset, grad_update, grad_candidate)
+        through = product(transposed, recurrent, rounding=setting.rounding)
+        grad_hidden = grad_hidden * update + through.reshape(hidden.shape)
         totals = totals.add(recurrent, gates, hidden, setting.rounding)
         return (grad_hidden, totals), (tuple(gate.sum(1) for gate in gates), grad_inner.sum((1, 2)))
 
@@ -238,6 +238,7 @@ def _lstm_kept(
 
 def _lstm_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> tuple[Array | None, ...]:
     (outputs, cells, *activations), first, first_cell, weight_hh = residuals
+    transposed = weight_hh.T
 
     def unread(carried: tuple[Array, Array, _Totals], step: tuple[Array, ...]) -> tuple[tuple, tuple[Array, ...]]:
         grad_hidden, grad_cell, totals = carried
@@ -251,8 +252,9 @@ def _lstm_backward(setting: _Setting, residuals: tuple, grad_outputs: Array) -> 
             grad_cell * enter * (1 - value * value),
             grad_hidden * shown * leave * (1 - leave),
         )
-        grad_hidden = _of_state(weight_hh, gates, setting.rounding)
-        totals = totals.add(gates, gates, _before(first, outputs, place), setting.rounding)
+        recurrent = _columns(gates)
+        grad_hidden = product(transposed, recurrent, rounding=setting.rounding).reshape(after.shape)
+        totals = totals.add(recurrent, gates, _before(first, outputs, place), setting.rounding)
         return (grad_hidden, grad_cell * forget, totals), tuple(gate.sum(1) for gate in gates)
 
     zero_totals = _Totals.zero(weight_hh, first, setting.has_constant)

@@ -286,21 +286,42 @@ def sequential(twin: str, _: Path, repetitions: int = 9) -> Any:
     return results
 
 
-def precision(twin: str, _: Path, repetitions: int = 9) -> Any:
-    """bfloat16 beside float32, where the processor has instructions for it."""
+def precision(twin: str, cache: Path, count: int = 60) -> Any:
+    """An epoch in float32 beside one with bfloat16 products, where the processor has instructions for them.
+
+    Both have the same batches of the same lengths, and take turns.
+    """
     flags = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
     if "avx512_bf16" not in flags and "amx_bf16" not in flags:
         return {"note": "this processor has no bfloat16 instructions"}
     results = {}
-    for name, sizes in {"languages": Sizes(12, 64, 10, 107), "glosses": Sizes(45, 16, 12, 10_000)}.items():
-        x = random_rows(sizes)
+    for name in ("languages", "glosses"):
+        data = dataset(name, cache)
+        batches = ours_batches(data)
         with Worker(twin, "ours") as us, Worker(twin, "ours") as short:
-            us.build(sizes)
-            short.build(sizes, precision="bf16")
+            us.build(data.sizes)
+            short.build(data.sizes, precision="bf16")
             for side in (us, short):
-                side.seconds(x, warm=1)
-            ratios = [us.seconds(x) / short.seconds(x) for _ in range(repetitions)]
-        results[name] = {"ratio": median_and_spread(ratios)[0], "quartiles": median_and_spread(ratios)[1:]}
+                for x, _ in batches.values():
+                    side.seconds(x)
+            pairs = {
+                length: [(us.seconds(x), short.seconds(x)) for _ in range(-(-count // len(batches)))]
+                for length, (x, _) in batches.items()
+            }
+        epoch, short_epoch = (
+            sum(
+                float(np.median([pair[side] for pair in pairs[length]])) * number
+                for length, (_, number) in batches.items()
+            )
+            for side in (0, 1)
+        )
+        ratios = median_and_spread([a / b for of_length in pairs.values() for a, b in of_length])
+        results[name] = {
+            "float32_seconds": epoch,
+            "bf16_seconds": short_epoch,
+            "ratio": epoch / short_epoch,
+            "quartiles": ratios[1:],
+        }
         _show(twin, "precision", name, results[name])
     return results
 
@@ -349,7 +370,7 @@ def main() -> None:
         options: dict[str, Any] = {"repetitions": given.repetitions} if given.repetitions else {}
         if part == "epochs":
             options = {"count": given.batches, "names": tuple(given.data)}
-        elif part == "memory":
+        elif part in ("memory", "precision"):
             options = {}
         result = PARTS[part](twin, given.cache, **options)
         add_result(given.results, part, twin, result)

@@ -90,11 +90,14 @@ def sequential(found: dict[str, Any]) -> str:
 def precision(found: dict[str, Any]) -> str:
     """bfloat16."""
     rows = [
-        [name, twin, spread(one)] if isinstance(one, dict) else ["", twin, one]
+        [name, twin, *(f"{one[side]:.0f} s" for side in ("float32_seconds", "bf16_seconds")), spread(one)]
+        if isinstance(one, dict)
+        else ["", twin, one, "", ""]
         for twin, results in found.items()
         for name, one in results.items()
     ]
-    return "### float32 / bfloat16\n\n" + table(["step", "twin", "ratio"], rows)
+    head = ["rows", "twin", "an epoch, float32", "an epoch, bfloat16", "float32 / bfloat16 (quartiles of single steps)"]
+    return "### float32 / bfloat16\n\n" + table(head, sorted(rows))
 
 
 def plot(found: dict[str, Any]) -> None:

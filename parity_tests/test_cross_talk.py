@@ -88,9 +88,15 @@ def _viewed_in_the_wrong_order(folded: torch.Tensor) -> torch.Tensor:
     return folded.transpose(0, 1).reshape(folded.shape[0] * folded.shape[1], *folded.shape[2:])
 
 
-def _repeated_by_row(gates: torch.Tensor, labels: int) -> torch.Tensor:
+class _RepeatedByRow(seqssvae_torch.recurrence._Inputs):
     """What `repeat_interleave` gives where `repeat` is meant."""
-    return gates.repeat_interleave(labels, 2)
+
+    def add(self, step: int, gates: torch.Tensor) -> None:
+        repeated = self.rows[step].squeeze(2).repeat_interleave(gates.shape[2] // self.row_count, 2)
+        gates.add_(repeated + (0.0 if self.constant is None else self.constant.flatten(2)))
+
+    def write(self, step: int, gates: torch.Tensor) -> None:
+        self.add(step, gates.zero_())
 
 
 @pytest.mark.parametrize("options", CASES[:2], ids=str)  # with `output` conditioning there is no fold to get wrong
@@ -101,15 +107,7 @@ class TestWrongFoldsAreCaught:
         assert cross_talk_of_z(log_prob(TorchTwin(case(*options))), x, z)
 
     def test_repeat_interleave_for_repeat(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        def add(gates: torch.Tensor, row_gates: torch.Tensor, constant: Any) -> None:
-            labels = gates.shape[2] // row_gates.shape[2]
-            gates.add_(_repeated_by_row(row_gates, labels) + (0.0 if constant is None else constant))
-
-        def fill(gates: torch.Tensor, row_gates: torch.Tensor, constant: Any) -> None:
-            add(gates.zero_(), row_gates, constant)
-
-        monkeypatch.setattr(seqssvae_torch.recurrence, "_add_gates", add)
-        monkeypatch.setattr(seqssvae_torch.recurrence, "_fill_gates", fill)
+        monkeypatch.setattr(seqssvae_torch.recurrence, "_Inputs", _RepeatedByRow)
         x, z = inputs(case(*options))
         assert cross_talk_of_x(log_prob(TorchTwin(case(*options))), x, z)
 

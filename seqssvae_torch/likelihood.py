@@ -74,7 +74,8 @@ class _Symbols(torch.autograd.Function):
         result = hidden.new_empty(steps, labels, rows)
         gradients = None if weights is None else layer.zero_gradients()
         for block in layer.blocks():
-            logits = layer.logits(block)
+            columns = layer.columns(block)
+            logits = layer.logits(block, columns)
             chosen = logits.gather(1, layer.targets(block))
             greatest = logits.amax(1, keepdim=True)
             torch._softmax(logits, -1, False, out=logits)
@@ -82,7 +83,7 @@ class _Symbols(torch.autograd.Function):
             chosen += logits.amax(1, keepdim=True).log_() - greatest
             result[block.steps, block.labels] = chosen.view(-1, block.labels.stop - block.labels.start, rows)
             if gradients is not None and weights is not None:
-                layer.add_gradients(gradients, block, logits, weights[None, block.labels])
+                layer.add_gradients(gradients, block, columns, logits, weights[None, block.labels])
         context.save_for_backward(hidden, weight, bias, label_bias, x, weights, *(gradients or ()))
         context.rounding, context.most = rounding, most
         return result.masked_fill_(layer.padding, 0.0)
@@ -95,13 +96,15 @@ class _Symbols(torch.autograd.Function):
         gradient = grad_outputs[0].masked_fill(layer.padding, 0.0)
         factor = None if weights is None else _common_factor(gradient, weights.masked_fill(layer.padding, 0.0))
         if factor is not None:
-            found = _Gradients(*gradients)
-            return *(None if part is None else part * factor for part in found), None, None, None, None
+            if abs(float(factor) - 1) > 64 * torch.finfo(gradient.dtype).eps:
+                gradients = [None if part is None else part * factor for part in gradients]
+            return *gradients, None, None, None, None
         found = layer.zero_gradients()
         for block in layer.blocks():
-            probabilities = layer.logits(block)
+            columns = layer.columns(block)
+            probabilities = layer.logits(block, columns)
             torch._softmax(probabilities, -1, False, out=probabilities)
-            layer.add_gradients(found, block, probabilities, gradient[block.steps, block.labels])
+            layer.add_gradients(found, block, columns, probabilities, gradient[block.steps, block.labels])
         return *found, None, None, None, None
 
 
@@ -152,9 +155,8 @@ class _OutputLayer:
         others = torch.zeros_like(self.weight), torch.zeros_like(self.bias), label_bias
         return _Gradients(torch.empty_like(self.hidden), *others)
 
-    def logits(self, block: _Block) -> Float[Tensor, "N V"]:
+    def logits(self, block: _Block, columns: Float[Tensor, "H N"]) -> Float[Tensor, "N V"]:
         """Logits of a block, a row a position."""
-        columns = self.columns(block)
         if self.rounding is None:
             logits = torch.addmm(self.bias, columns.t(), self.taken.t())
         else:
@@ -167,6 +169,7 @@ class _OutputLayer:
         self,
         gradients: _Gradients,
         block: _Block,
+        columns: Float[Tensor, "H N"],
         probabilities: Float[Tensor, "N V"],
         weights: Float[Tensor, "#S L B"],
     ) -> None:
@@ -180,7 +183,7 @@ class _OutputLayer:
             place = gradients.label_bias[block.labels]
             place += self._by_label(errors, block).sum_to_size(1, *place.shape)[0]
         errors = rounded(errors, self.rounding)
-        add_product(gradients.weight, errors.t(), self.columns(block).t(), self.rounding)
+        add_product(gradients.weight, errors.t(), columns.t(), self.rounding)
         place = gradients.hidden[block.steps, :, block.labels].transpose(0, 1)
         place.copy_((self.taken.t() @ errors.t()).view(place.shape))
 
@@ -218,8 +221,9 @@ def symbol_log_probs(
         label_bias: c, the same at all steps; None for nothing.
         x: Symbol ids.
         weights: By what an objective will multiply the sum over each sequence, but for one factor: where that comes
-            true, the gradient costs no second product for the logits; where not, it is right all the same. Not made use
-            of away from the CPU, which would have to wait for the comparison.
+            true, the gradient costs no second product for the logits (and no pass over it either, if that factor is 1);
+            where not, it is right all the same. Not made use of away from the CPU, which would have to wait for the
+            comparison.
         rounding: Type to which operands of products are rounded.
         most: Most logits held at once, if more than those of one label's rows at one step; None: `block_size(V)`.
     """

@@ -156,12 +156,16 @@ def negative_elbo(
     features: tuple[Tensor, ...],
     label_gradient: float = 1.0,
     estimator: Estimator = EXACT,
+    share: Float[Tensor, ""] | float = 1.0,
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
-    """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row."""
+    """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row.
+
+    `share` is by what the objective multiplies it, which spares a pass over the gradient.
+    """
     if rows.y is None and estimator.name != "enumerate":
         return _estimated(ssvae, rows, beta, features, label_gradient, estimator)
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
-    weights = _weights(ssvae, rows, features)
+    weights = -share * _weights(ssvae, rows, features)
     arguments = rows.x, rows.y, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
@@ -287,11 +291,12 @@ def objective(
     for batch in batches:
         rows, features = encoded(ssvae, batch)
         if generative:
+            share = 1 / (estimator.particles * real_rows)
             found = [
-                negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator)
+                negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator, share)
                 for drawn in particles(rows, estimator.particles)
             ]
-            loss = loss + sum(negative for negative, _ in found) / (len(found) * real_rows)
+            loss = loss + share * sum(negative for negative, _ in found)
             row_terms = ELBOTerms(
                 *(sum(of_draws) / len(found) for of_draws in zip(*(t for _, t in found), strict=True))
             )

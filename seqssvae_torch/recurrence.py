@@ -79,28 +79,37 @@ def tanh_of_double(doubled: Tensor) -> Tensor:
     return torch.add(open_share.new_tensor(-1.0), open_share, alpha=2, out=open_share)
 
 
-def _by_label(gates: Float[Tensor, "D G N"], rows: int) -> Float[Tensor, "D G K B"]:
-    return gates.unflatten(2, (-1, rows))
+def _by_label(gates: Float[Tensor, "... N"], rows: int) -> Float[Tensor, "... K B"]:
+    return gates.unflatten(-1, (-1, rows))
 
 
-def _add_gates(
-    gates: Float[Tensor, "D G N"], row_gates: Float[Tensor, "D G B"], constant: Float[Tensor, "D G N"] | None
-) -> None:
-    """Add the inputs of gates at one step: what the rows contribute, for each label, and what is constant."""
-    if constant is not None:
-        gates.add_(constant)
-    _by_label(gates, row_gates.shape[2]).add_(row_gates[:, :, None])
+class _Inputs:
+    """What gates are given at each step: of the rows, the same for each label, and what is constant.
 
+    Args:
+        row_gates: Of the rows.
+        constant: Of label and row; None for nothing.
+    """
 
-def _fill_gates(
-    gates: Float[Tensor, "D G N"], row_gates: Float[Tensor, "D G B"], constant: Float[Tensor, "D G N"] | None
-) -> None:
-    """Write the inputs of gates at one step where they will be used."""
-    rows = row_gates.shape[2]
-    if constant is None:
-        _by_label(gates, rows).copy_(row_gates[:, :, None].expand_as(_by_label(gates, rows)))
-    else:
-        torch.add(row_gates[:, :, None], _by_label(constant, rows), out=_by_label(gates, rows))
+    def __init__(self, row_gates: Float[Tensor, "D G T B"], constant: Float[Tensor, "D G N"] | None) -> None:
+        self.row_count = row_gates.shape[3]
+        self.rows = row_gates[:, :, :, None].unbind(2)
+        self.constant = constant if constant is None else _by_label(constant, self.row_count)
+
+    def add(self, step: int, gates: Float[Tensor, "D G N"]) -> None:
+        """Add them to what is there."""
+        by_label = _by_label(gates, self.row_count)
+        if self.constant is not None:
+            by_label.add_(self.constant)
+        by_label.add_(self.rows[step])
+
+    def write(self, step: int, gates: Float[Tensor, "D G N"]) -> None:
+        """Write them where they will be used."""
+        by_label = _by_label(gates, self.row_count)
+        if self.constant is None:
+            by_label.copy_(self.rows[step].expand_as(by_label))
+        else:
+            torch.add(self.rows[step], self.constant, out=by_label)
 
 
 class _Gradients:
@@ -118,19 +127,24 @@ class _Gradients:
     def __init__(self, like: Tensor, steps: int, size: int, inner: int, rows: int, has_constant: bool) -> None:
         layers, _, columns = like.shape
         self.inner = inner
-        self.rows = like.new_empty(layers, size, steps, rows)
-        self.columns = like.new_empty(layers, size, columns)
+        self.by_step = like.new_empty(steps, layers, size, rows)
+        self.shared = None if rows == columns else like.new_empty(layers, size, columns)
         self.constant = like.new_zeros(layers, size - inner, columns) if has_constant else None
+
+    def columns(self, step: int) -> Float[Tensor, "D S N"]:
+        """Where the gradient of this step is to be written: with one label it stays there."""
+        return self.by_step[step] if self.shared is None else self.shared
 
     def add(self, step: int) -> None:
         """Take what was written to `columns` as the gradient of this step."""
-        of_rows, columns = self.rows[:, :, step], self.columns
-        if of_rows.shape == columns.shape:
-            of_rows.copy_(columns)
-        else:
-            torch.sum(_by_label(columns, of_rows.shape[2]), 2, out=of_rows)
+        if self.shared is not None:
+            torch.sum(_by_label(self.shared, self.by_step.shape[3]), 2, out=self.by_step[step])
         if self.constant is not None:
-            self.constant.add_(columns[:, self.inner :])
+            self.constant.add_(self.columns(step)[:, self.inner :])
+
+    def of_rows(self) -> Float[Tensor, "D S T B"]:
+        """Of all steps."""
+        return self.by_step.permute(1, 2, 0, 3)
 
 
 class _GRU(torch.autograd.Function):
@@ -158,18 +172,21 @@ class _GRU(torch.autograd.Function):
         activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
         weight, bias = rounded(weight_hh.roll(size, 1), rounding), bias_n[:, :, None]
         of_open, of_candidate = (None, None) if constant is None else constant.split((2 * size, size), 1)
+        open_inputs = _Inputs(row_gates[:, : 2 * size], of_open)
+        doubled_inputs = _Inputs(2 * row_gates[:, 2 * size :], None if of_candidate is None else 2 * of_candidate)
+        states, of_state = outputs.unbind(), activations[:, :, : 3 * size].unbind()
+        inner, reset, update, candidate = (part.unbind() for part in activations.chunk(4, 2))
+        open_gates = activations[:, :, size : 3 * size].unbind()
         outputs[0] = hidden
         for step in range(steps):
-            kept = activations[step % kept_steps]
-            open_rows, candidate_rows = row_gates[:, :, step].split((2 * size, size), 1)
-            write_products(weight, outputs[step], rounding, kept[:, : 3 * size])
-            inner, open_gates, candidate = kept.split((size, 2 * size, size), 1)
-            inner.add_(bias)
-            _add_gates(open_gates, open_rows, of_open)
-            _fill_gates(candidate, candidate_rows, of_candidate)
-            reset, update = open_gates.sigmoid_().chunk(2, 1)
-            tanh_of_double(candidate.addcmul_(reset, inner).mul_(2))
-            torch.lerp(candidate, outputs[step], update, out=outputs[step + 1])
+            place = step % kept_steps
+            write_products(weight, states[step], rounding, of_state[place])
+            inner[place].add_(bias)
+            open_inputs.add(step, open_gates[place])
+            open_gates[place].sigmoid_()
+            doubled_inputs.write(step, candidate[place])
+            tanh_of_double(candidate[place].addcmul_(reset[place], inner[place], value=2))
+            torch.lerp(candidate[place], states[step], update[place], out=states[step + 1])
         context.save_for_backward(outputs, activations, weight)
         context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
         return outputs[1:]
@@ -179,29 +196,32 @@ class _GRU(torch.autograd.Function):
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight = context.saved_tensors
         rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
+        states, transposed_states, of_outputs = outputs.unbind(), outputs.mT.unbind(), grad_outputs[0].unbind()
+        inner, reset, update, candidate = (part.unbind() for part in activations.chunk(4, 2))
         transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
-        grad_inner, grad_reset, grad_update, grad_candidate = gradients.columns.chunk(4, 1)
         grad_hidden = torch.zeros_like(outputs[0])
         through, past = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         for step in reversed(range(steps)):
-            inner, reset, update, candidate = activations[step].chunk(4, 1)
-            grad_hidden.add_(grad_outputs[0][step])
-            torch.mul(grad_hidden, update, out=past)  # h' = n + u (h - n)
+            columns = gradients.columns(step)
+            grad_inner, grad_reset, grad_update, grad_candidate = columns.chunk(4, 1)
+            grad_hidden.add_(of_outputs[step])
+            torch.mul(grad_hidden, update[step], out=past)  # h' = n + u (h - n)
             torch.sub(grad_hidden, past, out=through)
-            torch.ops.aten.tanh_backward.grad_input(through, candidate, grad_input=grad_candidate)
-            torch.sub(outputs[step + 1], candidate, out=grad_update).mul_(through)  # u (h - n) dh (1 - u)
-            torch.mul(grad_candidate, reset, out=grad_inner)
-            torch.mul(grad_candidate, inner, out=through)
-            torch.ops.aten.sigmoid_backward.grad_input(through, reset, grad_input=grad_reset)
-            taken = rounded(gradients.columns[:, : 3 * size], rounding)
-            add_products(grad_weight, taken, outputs[step].mT, rounding)
+            torch.ops.aten.tanh_backward.grad_input(through, candidate[step], grad_input=grad_candidate)
+            torch.sub(states[step + 1], candidate[step], out=grad_update).mul_(through)  # u (h - n) dh (1 - u)
+            torch.mul(grad_candidate, reset[step], out=grad_inner)
+            torch.mul(grad_candidate, inner[step], out=through)
+            torch.ops.aten.sigmoid_backward.grad_input(through, reset[step], grad_input=grad_reset)
+            taken = rounded(columns[:, : 3 * size], rounding)
+            add_products(grad_weight, taken, transposed_states[step], rounding)
             add_products(past, transposed, taken, rounding)
             grad_hidden, past = past, grad_hidden
             gradients.add(step)
-        grad_bias_n = gradients.rows[:, :size].sum((2, 3))
+        of_rows = gradients.of_rows()
+        grad_bias_n = of_rows[:, :size].sum((2, 3))
         grad_weight_hh = grad_weight.roll(-size, 1)
-        return gradients.rows[:, size:], gradients.constant, grad_hidden, grad_weight_hh, grad_bias_n, None, None
+        return of_rows[:, size:], gradients.constant, grad_hidden, grad_weight_hh, grad_bias_n, None, None
 
 
 class _LSTM(torch.autograd.Function):
@@ -228,18 +248,20 @@ class _LSTM(torch.autograd.Function):
         cells = hidden.new_empty(steps + 1 if keep else 1, layers, size, columns)
         activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
         weight, shown = rounded(weight_hh, rounding), torch.empty_like(hidden)
+        inputs = _Inputs(row_gates, constant)
+        states, gates, open_gates = outputs.unbind(), activations.unbind(), activations[:, :, : 2 * size].unbind()
+        enter, forget, value, leave = (part.unbind() for part in activations.chunk(4, 2))
         outputs[0], cells[0] = hidden, cell
         for step in range(steps):
-            gates = activations[step % kept_steps]
+            place = step % kept_steps
             before, after = cells[step % len(cells)], cells[(step + 1) % len(cells)]
-            write_products(weight, outputs[step], rounding, gates)
-            _add_gates(gates, row_gates[:, :, step], constant)
-            enter, forget, value, leave = gates.chunk(4, 1)
-            gates[:, : 2 * size].sigmoid_()
-            tanh_of_double(value.mul_(2))
-            leave.sigmoid_()
-            torch.mul(forget, before, out=after).addcmul_(enter, value)
-            torch.mul(leave, tanh_of_double(torch.mul(after, 2, out=shown)), out=outputs[step + 1])
+            write_products(weight, states[step], rounding, gates[place])
+            inputs.add(step, gates[place])
+            open_gates[place].sigmoid_()
+            tanh_of_double(value[place].mul_(2))
+            leave[place].sigmoid_()
+            torch.mul(forget[place], before, out=after).addcmul_(enter[place], value[place])
+            torch.mul(leave[place], tanh_of_double(torch.mul(after, 2, out=shown)), out=states[step + 1])
         context.save_for_backward(outputs, cells, activations, weight)
         context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
         return outputs[1:]
@@ -248,30 +270,32 @@ class _LSTM(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight = context.saved_tensors
-        rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
+        rounding, steps = context.rounding, len(grad_outputs[0])
+        size, transposed_states, of_outputs = outputs.shape[2], outputs.mT.unbind(), grad_outputs[0].unbind()
+        enter, forget, value, leave = (part.unbind() for part in activations.chunk(4, 2))
         transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
         gradients = _Gradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)
-        grad_enter, grad_forget, grad_value, grad_leave = gradients.columns.chunk(4, 1)
         grad_hidden, grad_cell = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[0])
         shown, through = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
         sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
         tanh_backward = torch.ops.aten.tanh_backward.grad_input
         for step in reversed(range(steps)):
-            enter, forget, value, leave = activations[step].chunk(4, 1)
+            columns = gradients.columns(step)
+            grad_enter, grad_forget, grad_value, grad_leave = columns.chunk(4, 1)
             tanh_of_double(torch.mul(cells[step + 1], 2, out=shown))
-            grad_hidden.add_(grad_outputs[0][step])
-            sigmoid_backward(torch.mul(grad_hidden, shown, out=through), leave, grad_input=grad_leave)
-            tanh_backward(grad_hidden.mul_(leave), shown, grad_input=through)
+            grad_hidden.add_(of_outputs[step])
+            sigmoid_backward(torch.mul(grad_hidden, shown, out=through), leave[step], grad_input=grad_leave)
+            tanh_backward(grad_hidden.mul_(leave[step]), shown, grad_input=through)
             grad_cell.add_(through)
-            sigmoid_backward(torch.mul(grad_cell, value, out=through), enter, grad_input=grad_enter)
-            tanh_backward(torch.mul(grad_cell, enter, out=through), value, grad_input=grad_value)
-            sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget, grad_input=grad_forget)
-            grad_cell.mul_(forget)
-            taken = rounded(gradients.columns, rounding)
-            add_products(grad_weight, taken, outputs[step].mT, rounding)
+            sigmoid_backward(torch.mul(grad_cell, value[step], out=through), enter[step], grad_input=grad_enter)
+            tanh_backward(torch.mul(grad_cell, enter[step], out=through), value[step], grad_input=grad_value)
+            sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget[step], grad_input=grad_forget)
+            grad_cell.mul_(forget[step])
+            taken = rounded(columns, rounding)
+            add_products(grad_weight, taken, transposed_states[step], rounding)
             write_products(transposed, taken, rounding, grad_hidden)
             gradients.add(step)
-        return gradients.rows, gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
+        return gradients.of_rows(), gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
 
 
 class RecurrentLayer(Multiplies):

@@ -7,6 +7,7 @@ is not known before the way back, the logits are made again there, by one more p
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
-from seqssvae_torch.products import Rounding, add_product, rounded
+from seqssvae_torch.products import Rounding, add_product, rounded, swift_products
 from seqssvae_torch.recurrence import tanh_of_double
 
 SMALL = 2**18
 """Most logits of a block of more than one step, 1 MiB of float32: so few cost more in calls than in products."""
+
+
+LARGE = 1024
+"""Most symbols of a vocabulary whose products are left to `swift_products`."""
 
 
 def block_size(vocabulary_size: int) -> int:
@@ -73,17 +78,18 @@ class _Symbols(torch.autograd.Function):
         layer = _OutputLayer(hidden, weight, bias, label_bias, x, rounding, most)
         result = hidden.new_empty(steps, labels, rows)
         gradients = None if weights is None else layer.zero_gradients()
-        for block in layer.blocks():
-            columns = layer.columns(block)
-            logits = layer.logits(block, columns)
-            chosen = logits.gather(1, layer.targets(block))
-            greatest = logits.amax(1, keepdim=True)
-            torch._softmax(logits, -1, False, out=logits)
-            # the greatest probability is at least 1 / V: its logarithm loses nothing
-            chosen += logits.amax(1, keepdim=True).log_() - greatest
-            result[block.steps, block.labels] = chosen.view(-1, block.labels.stop - block.labels.start, rows)
-            if gradients is not None and weights is not None:
-                layer.add_gradients(gradients, block, columns, logits, weights[None, block.labels])
+        with layer.products():
+            for block in layer.blocks():
+                columns = layer.columns(block)
+                logits = layer.logits(block, columns)
+                chosen = logits.gather(1, layer.targets(block))
+                greatest = logits.amax(1, keepdim=True)
+                torch._softmax(logits, -1, False, out=logits)
+                # the greatest probability is at least 1 / V: its logarithm loses nothing
+                chosen += logits.amax(1, keepdim=True).log_() - greatest
+                result[block.steps, block.labels] = chosen.view(-1, block.labels.stop - block.labels.start, rows)
+                if gradients is not None and weights is not None:
+                    layer.add_gradients(gradients, block, columns, logits, weights[None, block.labels])
         context.save_for_backward(hidden, weight, bias, label_bias, x, weights, *(gradients or ()))
         context.rounding, context.most = rounding, most
         return result.masked_fill_(layer.padding, 0.0)
@@ -100,11 +106,12 @@ class _Symbols(torch.autograd.Function):
                 gradients = [None if part is None else part * factor for part in gradients]
             return *gradients, None, None, None, None
         found = layer.zero_gradients()
-        for block in layer.blocks():
-            columns = layer.columns(block)
-            probabilities = layer.logits(block, columns)
-            torch._softmax(probabilities, -1, False, out=probabilities)
-            layer.add_gradients(found, block, columns, probabilities, gradient[block.steps, block.labels])
+        with layer.products():
+            for block in layer.blocks():
+                columns = layer.columns(block)
+                probabilities = layer.logits(block, columns)
+                torch._softmax(probabilities, -1, False, out=probabilities)
+                layer.add_gradients(found, block, columns, probabilities, gradient[block.steps, block.labels])
         return *found, None, None, None, None
 
 
@@ -143,6 +150,10 @@ class _OutputLayer:
         padding = (x == PAD).t()
         self.padding = padding[:, None]
         self.symbols = x.t().masked_fill(padding, END)  # any symbol that can be generated will do
+
+    def products(self) -> AbstractContextManager[None]:
+        """The context for its products: with a large vocabulary MKL's are faster (by a tenth, measured with 10,000)."""
+        return swift_products() if len(self.weight) <= LARGE else nullcontext()
 
     def blocks(self) -> Iterator[_Block]:
         """All positions."""

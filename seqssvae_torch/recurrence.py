@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, write_products
+from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, swift_products, write_products
 
 State = tuple[Tensor, ...]
 
@@ -156,6 +156,7 @@ class _GRU(torch.autograd.Function):
     """
 
     @staticmethod
+    @swift_products()
     def forward(
         context: Any,
         row_gates: Tensor,
@@ -193,6 +194,7 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @swift_products()
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight = context.saved_tensors
         rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
@@ -232,6 +234,7 @@ class _LSTM(torch.autograd.Function):
     """
 
     @staticmethod
+    @swift_products()
     def forward(
         context: Any,
         row_gates: Tensor,
@@ -268,6 +271,7 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @swift_products()
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight = context.saved_tensors
         rounding, steps = context.rounding, len(grad_outputs[0])

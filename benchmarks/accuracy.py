@@ -1,6 +1,6 @@
 """What unlabelled rows are worth: accuracy with 50 labels per class, with and without the other rows, for both twins.
 
-    python -m benchmarks.accuracy [--dataset peptides] [--seeds 10] [--output runs/accuracy.jsonl]
+    python -m benchmarks.accuracy [--dataset peptides] [--seeds 10] [--precision bf16] [--output runs/accuracy.jsonl]
 
 For each seed the classifier is trained on the labels alone, and the semi-supervised model on the same labels and all
 other rows without theirs: same test rows, validation rows, early stopping and network q(y|x). Presets were chosen on
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,33 @@ import numpy as np
 from rich.progress import track
 from scipy import stats
 
+from seqssvae.config import Config, Precision
+from seqssvae.presets import PRESETS
+from seqssvae.settings import to_yaml
+
 SIDES = ("classifier", "ssvae")
 TWINS = ("torch", "jax")
 
 
-def run(task: tuple[str, str, int]) -> dict[str, Any]:
+def presets(dataset: str, precision: Precision) -> list[Config]:
+    """Both sides' configurations, in this precision."""
+    configs = (preset() for preset in PRESETS[dataset])
+    return [replace(config, training=replace(config.training, precision=precision)) for config in configs]
+
+
+def run(task: tuple[str, Precision, str, int]) -> dict[str, Any]:
     """Train and test both sides of one twin and seed."""
-    dataset, twin, seed = task
+    dataset, precision, twin, seed = task
     if twin == "torch":
         import torch
 
         torch.set_num_threads(1)
     from seqssvae.demo import dataset_rows
     from seqssvae.experiment import prepare, run_pair
-    from seqssvae.presets import PRESETS
 
-    config, own = PRESETS[dataset].ssvae(), PRESETS[dataset].classifier()
+    config, own = presets(dataset, precision)
     pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin, own=own)
-    result: dict[str, Any] = {"dataset": dataset, "settings": settings(dataset), "twin": twin, "seed": seed}
+    result: dict[str, Any] = {"dataset": dataset, "settings": settings(dataset, precision), "twin": twin, "seed": seed}
     for side in SIDES:
         trained = getattr(pair, side)
         result[side] = trained.test.metrics.accuracy
@@ -47,34 +57,31 @@ def run(task: tuple[str, str, int]) -> dict[str, Any]:
     return result
 
 
-def settings(dataset: str) -> str:
+def settings(dataset: str, precision: Precision) -> str:
     """A digest of both presets, to know runs of others by."""
-    from seqssvae.presets import PRESETS
-    from seqssvae.settings import to_yaml
-
-    text = "".join(to_yaml(preset()) for preset in PRESETS[dataset])
+    text = "".join(map(to_yaml, presets(dataset, precision)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def finished(path: Path, dataset: str) -> list[dict[str, Any]]:
+def finished(path: Path, dataset: str, precision: Precision) -> list[dict[str, Any]]:
     """The runs on file, of the settings that hold now."""
     if not path.exists():
         return []
-    runs, current = map(json.loads, path.read_text().splitlines()), settings(dataset)
+    runs, current = map(json.loads, path.read_text().splitlines()), settings(dataset, precision)
     return [run for run in runs if run["dataset"] == dataset and run.get("settings") == current]
 
 
-def run_missing(dataset: str, seeds: int, path: Path, workers: int) -> list[dict[str, Any]]:
+def run_missing(dataset: str, precision: Precision, seeds: int, path: Path, workers: int) -> list[dict[str, Any]]:
     """Run what is not on file, a core each, and append it."""
-    done = {(run["twin"], run["seed"]) for run in finished(path, dataset)}
-    tasks = [(dataset, twin, seed) for seed in range(seeds) for twin in TWINS if (twin, seed) not in done]
+    done = {(run["twin"], run["seed"]) for run in finished(path, dataset, precision)}
+    tasks = [(dataset, precision, twin, seed) for seed in range(seeds) for twin in TWINS if (twin, seed) not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         futures = [pool.submit(run, task) for task in tasks]
         for future in track(as_completed(futures), "Training", len(futures)):
             with path.open("a") as file:
                 file.write(json.dumps(future.result()) + "\n")
-    return [run for run in finished(path, dataset) if run["seed"] < seeds]
+    return [run for run in finished(path, dataset, precision) if run["seed"] < seeds]
 
 
 def interval(values: np.ndarray) -> str:
@@ -107,12 +114,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy with and without unlabelled rows.")
     parser.add_argument("--dataset", choices=("peptides", "languages"), default="peptides")
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to this less one")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a core each")
     parser.add_argument("--output", type=Path, default=Path("runs/accuracy.jsonl"))
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".cache/jax").absolute()))
-    print(*report(run_missing(arguments.dataset, arguments.seeds, arguments.output, arguments.workers)), sep="\n")
+    what = arguments.dataset, arguments.precision, arguments.seeds
+    print(*report(run_missing(*what, arguments.output, arguments.workers)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ def objective(
     for batch in batches:
         rows, features = encoded(ssvae, batch)
         if generative:
-            share = 1 / (estimator.particles * real_rows)
+            share = torch.ones_like(loss) / (estimator.particles * real_rows)  # in the precision of the loss
             found = [
                 negative_elbo(ssvae, drawn, beta, features, label_gradient, estimator, share)
                 for drawn in particles(rows, estimator.particles)

@@ -14,8 +14,11 @@ SETTING = torch.backends.mkldnn.matmul
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
+    """Nothing tried yet, and a setting that is known."""
     products.onednn_is_exact.cache_clear()
+    before, SETTING.fp32_precision = SETTING.fp32_precision, "ieee"
     yield
+    SETTING.fp32_precision = before
     products.onednn_is_exact.cache_clear()
 
 
@@ -34,9 +37,7 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
 
 
 @pytest.mark.usefixtures("fresh")
-def test_the_setting_is_given_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SETTING, "fp32_precision", "ieee")
-
+def test_the_setting_is_given_back_whatever_happens() -> None:
     def failing() -> None:
         with products.swift_products():
             assert (SETTING.fp32_precision == "bf16") == products.onednn_is_exact()
@@ -58,7 +59,6 @@ def test_where_operands_would_be_rounded_nothing_is_changed(monkeypatch: pytest.
         return original(*short)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
-    monkeypatch.setattr(SETTING, "fp32_precision", "ieee")
     assert not products.onednn_is_exact()
     with products.swift_products():
         assert SETTING.fp32_precision == "ieee"

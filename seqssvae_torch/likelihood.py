@@ -152,7 +152,7 @@ class _OutputLayer:
         self.symbols = x.t().masked_fill(padding, END)  # any symbol that can be generated will do
 
     def products(self) -> AbstractContextManager[None]:
-        """The context for its products: with a large vocabulary MKL's are faster (by a tenth, measured with 10,000)."""
+        """The context for its products: MKL's with a large vocabulary, with which oneDNN took longer (V 10,000)."""
         return swift_products() if len(self.weight) <= LARGE else nullcontext()
 
     def blocks(self) -> Iterator[_Block]:

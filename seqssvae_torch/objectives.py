@@ -160,7 +160,7 @@ def negative_elbo(
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
     """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row.
 
-    `share` is by what the objective multiplies it, which spares a pass over the gradient.
+    `share` is by what the objective multiplies it: that known, the gradient needs no pass over it for a factor.
     """
     if rows.y is None and estimator.name != "enumerate":
         return _estimated(ssvae, rows, beta, features, label_gradient, estimator)

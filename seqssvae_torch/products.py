@@ -40,7 +40,7 @@ def swift_products() -> Iterator[None]:
 
     PyTorch has MKL multiply float32 unless operands may be rounded to bfloat16: then oneDNN does it, which rounds only
     on processors with kernels for that (AMX), and elsewhere multiplies float32 as it is. On an AMD processor with
-    AVX-512 it took up to a third less time than MKL. Whether it rounds is tried, once (`onednn_is_exact`).
+    AVX-512 it was up to 1.8 times as fast as MKL. Whether it rounds is tried, once (`onednn_is_exact`).
     """
     setting = _setting()
     if setting is None or not onednn_is_exact():

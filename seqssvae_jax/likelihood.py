@@ -7,7 +7,7 @@ is not known before the way back, the logits are made again there, by one more p
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,26 +23,18 @@ def block_size(vocabulary_size: int) -> int:
     return max(2**18, min(1024 * vocabulary_size, 2**23))
 
 
+LARGE = 1024
+"""With more symbols than this, logits have a row a position."""
+
+
 def labels_per_block(labels: int, rows: int, vocabulary_size: int, most: int) -> int:
     """How many labels of one step a block has: blocks of about the same size, of at most `most` logits if they can."""
     fitting = max(1, min(labels, most // (rows * vocabulary_size)))
     return -(-labels // -(-labels // fitting))
 
 
-def _logits(
-    columns: Float[Array, "H N"], weight: Array, bias: Array, label_bias: Array | None, rounding: Rounding
-) -> Float[Array, "V N"]:
-    logits = product(weight, columns, rounding=rounding) + bias[:, None]
-    return logits if label_bias is None else logits + _over_rows(label_bias, columns.shape[1])
-
-
-def _over_rows(label_bias: Float[Array, "V K #B"], columns: int) -> Float[Array, "V N"]:
-    size, labels, _ = label_bias.shape
-    return jnp.broadcast_to(label_bias, (size, labels, columns // labels)).reshape(size, columns)
-
-
 class _Operands(NamedTuple):
-    """Of the output layer, in C blocks of N columns a step; `bias` is -inf for what is never generated."""
+    """Of the output layer, in C blocks of N positions a step; `bias` is -inf for what is never generated."""
 
     hidden: Float[Array, "T C H N"]
     weight: Float[Array, "V H"]
@@ -50,59 +42,161 @@ class _Operands(NamedTuple):
     label_bias: Float[Array, "C V L #B"] | None
 
 
+class _SymbolsFirst:
+    """The output layer over blocks of logits with a column a position: hidden states are read as they are."""
+
+    axis = 0
+    """The dimension of the symbols."""
+
+    def __init__(self, operands: _Operands, rounding: Rounding) -> None:
+        self.hidden, self.weight, self.bias, self.label_bias = operands
+        self.transposed = operands.weight.T  # once, not for each block: a product wants its first operand in rows
+        self.rounding = rounding
+
+    def logits(self, hidden: Float[Array, "H N"]) -> Float[Array, "V N"]:
+        """Of a block."""
+        return product(self.weight, hidden, rounding=self.rounding) + self.bias[:, None]
+
+    def zeros(self) -> tuple[Float[Array, "V H"], Float[Array, "V"]]:
+        """Gradients of weight and bias, before the first block."""
+        return jnp.zeros_like(self.weight), jnp.zeros_like(self.bias)
+
+    def add(
+        self, totals: tuple[Array, Array], hidden: Float[Array, "H N"], errors: Float[Array, "V N"]
+    ) -> tuple[Float[Array, "V H"], Float[Array, "V"]]:
+        """Those gradients with a block's share, from the gradient of its logits."""
+        weight, bias = totals
+        return weight + product(errors, hidden, (1, 1), self.rounding), bias + errors.sum(1)
+
+    def of_hidden(self, errors: Float[Array, "V N"]) -> Float[Array, "H N"]:
+        """The gradient of a block's hidden states."""
+        return product(self.transposed, errors, rounding=self.rounding)
+
+    def gradients(self, hidden: Array, totals: Any, label_bias: Array | None) -> _Operands:
+        """All of them, as operands are laid out."""
+        weight, bias = totals
+        return _Operands(hidden, weight, bias, label_bias)
+
+
+class _PositionsFirst:
+    """The same with a row a position, for which hidden states are transposed: products with many symbols are faster.
+
+    When it comes to gradients the bias is a weight of one more unit (U = H + 1), which is always 1: that spares a pass
+    over the errors. With rounded products its gradient is the sum of rounded errors.
+    """
+
+    axis = 1
+
+    def __init__(self, operands: _Operands, rounding: Rounding) -> None:
+        hidden, self.weight, self.bias, label_bias = operands
+        with_one = jnp.pad(hidden, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=1.0)
+        self.hidden = jnp.swapaxes(hidden, 2, 3), with_one
+        self.label_bias = None if label_bias is None else jnp.moveaxis(label_bias, 1, 3)
+        self.rounding = rounding
+
+    def logits(self, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]]) -> Float[Array, "N V"]:
+        """Of a block."""
+        return product(hidden[0], self.weight, (1, 1), self.rounding) + self.bias
+
+    def zeros(self) -> Float[Array, "U V"]:
+        """Gradients of weight and bias, before the first block."""
+        return jnp.zeros((self.hidden[1].shape[2], len(self.weight)), self.weight.dtype)
+
+    def add(
+        self, total: Array, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]], errors: Float[Array, "N V"]
+    ) -> Float[Array, "U V"]:
+        """Those gradients with a block's share, from the gradient of its logits."""
+        return total + product(hidden[1], errors, rounding=self.rounding)
+
+    def of_hidden(self, errors: Float[Array, "N V"]) -> Float[Array, "N H"]:
+        """The gradient of a block's hidden states."""
+        return product(errors, self.weight, rounding=self.rounding)
+
+    def gradients(self, hidden: Array, total: Any, label_bias: Array | None) -> _Operands:
+        """All of them, as operands are laid out."""
+        label_bias = None if label_bias is None else jnp.moveaxis(label_bias, 3, 1)
+        return _Operands(jnp.swapaxes(hidden, 2, 3), total[:-1].T, total[-1], label_bias)
+
+
+_OutputLayer = _SymbolsFirst | _PositionsFirst
+
+
+def _output_layer(operands: _Operands, rounding: Rounding) -> _OutputLayer:
+    layout = _PositionsFirst if len(operands.weight) > LARGE else _SymbolsFirst
+    return layout(operands, rounding)
+
+
+def _logits(layer: _OutputLayer, hidden: Any, label_bias: Array | None) -> Float[Array, "..."]:
+    """Of a block, one dimension for symbols and one for positions."""
+    logits = layer.logits(hidden)
+    if label_bias is None:
+        return logits
+    by_label = _by_label(logits, label_bias, layer)
+    return (by_label + label_bias).reshape(logits.shape)
+
+
+def _by_label(of_positions: Float[Array, "..."], label_bias: Array, layer: _OutputLayer) -> Float[Array, "..."]:
+    """Positions in two dimensions, as labels and rows."""
+    place, size = 1 - layer.axis, of_positions.shape
+    return of_positions.reshape(*size[:place], label_bias.shape[place], -1, *size[place + 1 :])
+
+
 def _read(operands: _Operands, targets: Int[Array, "T N"], rounding: Rounding) -> Float[Array, "T C N"]:
     """Log-probabilities of the symbols."""
+    layer = _output_layer(operands, rounding)
 
-    def of_block(_: None, block: tuple[Array, Array, Array | None]) -> tuple[None, Array]:
-        columns, symbols, label_bias = block
-        return None, _chosen(_logits(columns, operands.weight, operands.bias, label_bias, rounding), symbols)[0]
+    def of_block(_: None, block: tuple[Any, Array, Array | None]) -> tuple[None, Array]:
+        hidden, symbols, label_bias = block
+        return None, _chosen(_logits(layer, hidden, label_bias), symbols, layer.axis)[0]
 
-    def of_step(_: None, step: tuple[Array, Array]) -> tuple[None, Array]:
-        columns, symbols = step
-        return jax.lax.scan(of_block, None, (columns, _repeated(symbols, columns), operands.label_bias))
+    def of_step(_: None, step: tuple[Any, Array]) -> tuple[None, Array]:
+        hidden, symbols = step
+        blocks = hidden, _repeated(symbols, operands), layer.label_bias
+        return jax.lax.scan(of_block, None, blocks)
 
-    return jax.lax.scan(of_step, None, (operands.hidden, targets))[1]
+    return jax.lax.scan(of_step, None, (layer.hidden, targets))[1]
 
 
 def _differentiate(
     operands: _Operands, targets: Int[Array, "T N"], weights: Float[Array, "T C N"], rounding: Rounding
 ) -> tuple[Float[Array, "T C N"], _Operands]:
     """Log-probabilities of the symbols, and the gradients of their weighted sum, from logits made once."""
-    symbols_of_v = jnp.arange(len(operands.weight))[:, None]
-    transposed = operands.weight.T  # once, not for each block: a product wants its first operand in rows
+    layer = _output_layer(operands, rounding)
+    symbols_of_v = jnp.expand_dims(jnp.arange(len(operands.weight)), 1 - layer.axis)
 
-    def of_block(carried: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], tuple]:
-        grad_weight, grad_bias = carried
-        columns, symbols, label_bias, weights = block
-        logits = _logits(columns, operands.weight, operands.bias, label_bias, rounding)
-        chosen, normalizer = _chosen(logits, symbols)
+    def of_block(totals: Any, block: tuple) -> tuple[Any, tuple]:
+        hidden, symbols, label_bias, weights = block
+        logits = _logits(layer, hidden, label_bias)
+        chosen, normalizer = _chosen(logits, symbols, layer.axis)
+        symbols, normalizer, weights = (jnp.expand_dims(part, layer.axis) for part in (symbols, normalizer, weights))
         errors = ((symbols_of_v == symbols) - jnp.exp(logits - normalizer)) * weights
-        grad_label_bias = None if label_bias is None else _sum_rows(errors, label_bias)
-        grad_weight = grad_weight + product(errors, columns, (1, 1), rounding)
-        grad_columns = product(transposed, errors, rounding=rounding)
-        return (grad_weight, grad_bias + errors.sum(1)), (chosen, grad_columns, grad_label_bias)
+        of_labels = None if label_bias is None else _sum_rows(errors, label_bias, layer)
+        return layer.add(totals, hidden, errors), (chosen, layer.of_hidden(errors), of_labels)
 
-    def of_step(carried: tuple[Array, Array, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
-        grad_weight, grad_bias, grad_label_bias = carried
-        columns, symbols, weights = step
-        blocks = columns, _repeated(symbols, columns), operands.label_bias, weights
-        totals, (chosen, grad_columns, of_labels) = jax.lax.scan(of_block, (grad_weight, grad_bias), blocks)
+    def of_step(carried: tuple[Any, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
+        totals, grad_label_bias = carried
+        hidden, symbols, weights = step
+        blocks = hidden, _repeated(symbols, operands), layer.label_bias, weights
+        totals, (chosen, grad_hidden, of_labels) = jax.lax.scan(of_block, totals, blocks)
         grad_label_bias = None if grad_label_bias is None else grad_label_bias + of_labels
-        return (*totals, grad_label_bias), (chosen, grad_columns)
+        return (totals, grad_label_bias), (chosen, grad_hidden)
 
-    first = jax.tree.map(jnp.zeros_like, operands[1:])
-    totals, (chosen, grad_hidden) = jax.lax.scan(of_step, first, (operands.hidden, targets, weights))
-    return chosen, _Operands(grad_hidden, *totals)
+    first = layer.zeros(), jax.tree.map(jnp.zeros_like, layer.label_bias)
+    (totals, of_labels), (chosen, grad_hidden) = jax.lax.scan(of_step, first, (layer.hidden, targets, weights))
+    return chosen, layer.gradients(grad_hidden, totals, of_labels)
 
 
-def _chosen(logits: Float[Array, "V N"], symbols: Int[Array, "N"]) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+def _chosen(
+    logits: Float[Array, "..."], symbols: Int[Array, "N"], axis: int
+) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
     """Log-probabilities of the symbols, and the logarithms of the sums that divide them."""
-    normalizer = jax.nn.logsumexp(logits, 0)
-    return jnp.take_along_axis(logits, symbols[None], 0)[0] - normalizer, normalizer
+    normalizer = jax.nn.logsumexp(logits, axis)
+    found = jnp.take_along_axis(logits, jnp.expand_dims(symbols, axis), axis)
+    return found.squeeze(axis) - normalizer, normalizer
 
 
-def _repeated(symbols: Int[Array, "N"], columns: Float[Array, "C H N"]) -> Int[Array, "C N"]:
-    return jnp.broadcast_to(symbols, (len(columns), len(symbols)))
+def _repeated(symbols: Int[Array, "N"], operands: _Operands) -> Int[Array, "C N"]:
+    return jnp.broadcast_to(symbols, (operands.hidden.shape[1], len(symbols)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -150,9 +244,10 @@ def _common_factor(gradient: Array, weights: Array) -> tuple[Float[Array, ""], B
 _symbols.defvjp(_symbols_kept, _symbols_backward)
 
 
-def _sum_rows(errors: Float[Array, "V N"], label_bias: Float[Array, "V K #B"]) -> Float[Array, "V K #B"]:
-    by_label = errors.reshape(*label_bias.shape[:2], -1)
-    return by_label.sum(2, keepdims=True) if label_bias.shape[2] == 1 else by_label
+def _sum_rows(errors: Float[Array, "..."], label_bias: Array, layer: _OutputLayer) -> Array:
+    """Summed to the shape of the bias."""
+    by_label, rows = _by_label(errors, label_bias, layer), 2 - layer.axis
+    return by_label.sum(rows, keepdims=True) if label_bias.shape[rows] == 1 else by_label
 
 
 def symbol_log_probs(

@@ -14,6 +14,7 @@ from seqssvae_jax import likelihood as jax_likelihood
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_torch import likelihood as torch_likelihood
 from seqssvae_torch.backend import TorchBackend
+from seqssvae_torch.products import onednn_is_exact
 
 K, B, T, V, H = 5, 4, 6, 11, 8
 
@@ -34,6 +35,12 @@ def step(labelled: bool = False) -> TrainingStep:
     y = np.arange(B, dtype=np.int32) % K if labelled else np.full(B, -1, np.int32)
     batch = Batch(x, y, np.ones(B, bool), np.arange(B, dtype=np.int32))
     return TrainingStep(batch if labelled else None, None if labelled else batch, 1.0, 1e-3, 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _products_tried() -> None:
+    """What PyTorch tries once, before its first step, is no product of a step."""
+    onednn_is_exact()
 
 
 def counted(twin: str, settings: Config, taken: TrainingStep) -> int:
@@ -60,6 +67,13 @@ def test_a_step_does_the_products_of_the_formula(twin, cell, conditioning):
     classifier = 2 * B * 2 * H * K * (1 + 1 + 2)  # and once more for the weights that the objective will have
     expected = total(necessary(settings.model, K, B, T, V)) + labels + classifier
     assert counted(twin, settings, step()) == expected
+
+
+def test_with_many_symbols_one_unit_more_has_a_gradient(monkeypatch):
+    settings = config("gru", "every_step")
+    few = counted("jax", settings, step())
+    monkeypatch.setattr(jax_likelihood, "LARGE", 0)
+    assert counted("jax", settings, step()) - few == 2 * K * B * T * V  # the bias's, beside H units
 
 
 @pytest.mark.parametrize("twin", ["torch", "jax"])

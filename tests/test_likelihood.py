@@ -84,9 +84,12 @@ def solve_jax(given, cotangent, weights, most, rounding=None):
 SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}
 
 
-@pytest.fixture(params=SOLVERS)
-def solve(request) -> Callable[..., Any]:
-    return SOLVERS[request.param]
+@pytest.fixture(params=[*SOLVERS, "jax, many symbols"])
+def solve(request, monkeypatch) -> Callable[..., Any]:
+    twin, *many = request.param.split(", ")
+    if many:
+        monkeypatch.setattr(of_jax, "LARGE", 0)
+    return SOLVERS[twin]
 
 
 def weights_and_cotangent(kind: str) -> tuple[np.ndarray | None, np.ndarray]:

@@ -19,7 +19,9 @@ from benchmarks.flops import Product, necessary, total
 from benchmarks.sides import model_config, padded, random_rows
 from benchmarks.sizes import Sizes
 from benchmarks.worker import TWINS, Worker, median_and_spread
-from seqssvae.batches import buckets
+from seqssvae.backend import NO_LABEL
+from seqssvae.batches import BatchStream, buckets
+from seqssvae.corpus import Corpus, CorpusCounts
 
 RESULTS = Path("docs/benchmarks.json")
 MB = 1024 * 1024
@@ -45,27 +47,27 @@ def dataset(name: str, cache: Path) -> Dataset:
         from benchmarks.glosses import glosses
 
         rows, _ = glosses(cache)
-        return Dataset(rows, Sizes(45, 16, 32, 10_000), 12)
+        return Dataset(rows, Sizes(45, 16, 32, 10_000), 32)
     from seqssvae.demo import dataset_rows
 
     texts = [row.symbols[:50] for row in dataset_rows(name)]
     ids = {symbol: place for place, symbol in enumerate(sorted({symbol for text in texts for symbol in text}), start=4)}
     rows = [np.array([*(ids[symbol] for symbol in text), 3], np.int32) for text in texts]
     labels, size = (2, 64) if name == "peptides" else (12, 64)
-    return Dataset(rows, Sizes(labels, size, 0, len(ids) + 4), 12)
+    return Dataset(rows, Sizes(labels, size, 0, len(ids) + 4), 24)
 
 
 def ours_batches(data: Dataset) -> dict[int, tuple[np.ndarray, float]]:
     """For each of our lengths a batch of it, and how many there are in an epoch."""
-    lengths = np.array([len(row) for row in data.rows])
-    chosen = buckets(lengths, data.buckets)
-    of_row, generator, found = np.searchsorted(chosen, lengths), np.random.default_rng(0), {}
-    for place, length in enumerate(chosen):
-        members = np.flatnonzero(of_row == place)
-        taken = generator.choice(members, data.sizes.rows, replace=len(members) < data.sizes.rows)
-        count = float(-(-len(members) // data.sizes.rows))
-        found[length] = padded([data.rows[row] for row in taken], length), count
-    return found
+    rows, none = tuple(data.rows), np.full(len(data.rows), NO_LABEL, np.int32)
+    corpus = Corpus(rows, none, (None,) * len(rows), "memory", CorpusCounts(len(rows), 0, 0, 0))
+    chosen = buckets(corpus.lengths, data.buckets)
+    found: dict[int, tuple[np.ndarray, float]] = {}
+    for batch in BatchStream(corpus, np.arange(len(rows)), data.sizes.rows, chosen, seed=0).epoch(0):
+        length = batch.x.shape[1]
+        first, count = found.get(length, (batch.x, 0.0))
+        found[length] = (batch.x if batch.row_mask.all() else first), count + 1
+    return dict(sorted(found.items()))
 
 
 def recipe_batches(data: Dataset, count: int, round_to: int) -> list[np.ndarray]:

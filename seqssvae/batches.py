@@ -1,5 +1,8 @@
 """Batches of few shapes: rows of about the same length together, padded to one of a few lengths, so many to a batch.
 
+Places that would be empty in a batch of long rows are given to shorter ones, so that an epoch has no more batches than
+its rows fill, however many lengths there are.
+
 All is a function of seed and epoch, so that training resumed at an epoch sees the batches it would have seen.
 """
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -128,19 +132,70 @@ class _Plan:
     time_steps: int
 
 
-def _by_bucket(
-    indices: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"], buckets: Sequence[int]
-) -> Iterator[tuple[int, Int[np.ndarray, "S"]]]:
-    """The rows that fall to each bucket, in the order given; a row longer than all doubles the last bucket."""
+class _Level(NamedTuple):
+    """Batches of one epoch that are padded to the same length.
+
+    Args:
+        time_steps: T.
+        rows: Rows of all of them.
+        batches: How many they are.
+        places: Rows that they have places for.
+    """
+
+    time_steps: int
+    rows: int
+    batches: int
+    places: int
+
+
+def _levels(time_steps: Int[np.ndarray, "R"], batch_size: int, batch_symbols: int) -> list[_Level]:
+    """How rows, longest first, are divided into batches.
+
+    Each batch takes as many as it has places for. If they do not come out even, the places left over are spread over
+    the batches of all lengths, as far as the rows are short enough for that, so that no batch is nearly empty.
+
+    Args:
+        time_steps: The bucket of each row, in descending order.
+        batch_size: B.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
+    """
+    full: list[_Level] = []
+    start = 0
+    while start < len(time_steps):
+        length = int(time_steps[start])
+        size = rows_of_batch(batch_size, batch_symbols, length)
+        count = ceil(np.count_nonzero(time_steps[start:] == length) / size)
+        full.append(_Level(length, min(count * size, len(time_steps) - start), count, count * size))
+        start += count * size
+    # rows that are to be in the batches of each length or longer ones: those too long for shorter ones, and those that
+    # find no place there
+    least = [len(time_steps)]
+    for level in reversed(full[1:]):
+        too_long = int(np.count_nonzero(time_steps > level.time_steps))
+        least.insert(0, max(too_long, least[0] - level.places))
+    levels, taken, places = [], 0, sum(level.places for level in full)
+    for level, needed in zip(full, least, strict=True):
+        evenly = ceil(Fraction((len(time_steps) - taken) * level.places, places))
+        end = max(needed, taken + evenly)
+        levels.append(level._replace(rows=end - taken))
+        taken, places = end, places - level.places
+    return levels
+
+
+def _steps_of_rows(lengths: Int[np.ndarray, "R"], buckets: Sequence[int]) -> Int[np.ndarray, "R"]:
+    """The least bucket that each row fits into; a row longer than all doubles the last as often as it takes."""
     sizes = list(buckets)
     while sizes[-1] < lengths.max(initial=0):
         sizes.append(2 * sizes[-1])
-    bucket_of_row = np.searchsorted(sizes, lengths)
-    order = np.argsort(bucket_of_row, kind="stable")
-    ends = np.cumsum(np.bincount(bucket_of_row, minlength=len(sizes)))
-    for size, rows in zip(sizes, np.split(indices[order], ends[:-1]), strict=True):
-        if len(rows):
-            yield size, rows
+    return np.array(sizes)[np.searchsorted(sizes, lengths)]
+
+
+def _by_bucket(
+    indices: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"], buckets: Sequence[int]
+) -> Iterator[tuple[int, Int[np.ndarray, "S"]]]:
+    """The rows that fall to each bucket, in the order given."""
+    steps = _steps_of_rows(lengths, buckets)
+    return ((int(length), indices[steps == length]) for length in np.unique(steps))
 
 
 def evaluation_batches(
@@ -174,7 +229,7 @@ class BatchStream:
     Args:
         corpus: The rows.
         indices: Which of them, at least one.
-        batch_size: B. The rows of a bucket are dealt out evenly, so that no batch is nearly empty.
+        batch_size: B. Rows are dealt out evenly, as far as their lengths allow it, so that no batch is nearly empty.
         buckets: Lengths to pad to.
         seed: Seed of the order.
         time_steps: T, where every batch is to be padded to it, whatever its rows' lengths.
@@ -208,14 +263,17 @@ class BatchStream:
             raise ValueError("A stream of batches needs at least one row.")
         if time_steps is not None and time_steps < self._lengths.max():
             raise ValueError(f"time_steps must be at least {self._lengths.max()}, not {time_steps}.")
-        of_buckets = list(_by_bucket(self._indices, self._lengths, self._buckets))
-        self._count = sum(self._parts(len(rows), time_steps) for time_steps, rows in of_buckets)
+        self._row_steps = _steps_of_rows(self._lengths, self._buckets)
+        self._levels = _levels(-np.sort(-self._row_steps), batch_size, batch_symbols)
         # of each length one of sources, so that there are as many shapes as buckets
-        self._source_steps = {time_steps: _longest(corpus.sources, rows) for time_steps, rows in of_buckets}
+        self._source_steps = {
+            level.time_steps: _longest(corpus.sources, self._indices[self._row_steps <= level.time_steps])
+            for level in self._levels
+        }
 
     def __len__(self) -> int:
         """Batches of an epoch, the same in every epoch."""
-        return self._count
+        return sum(level.batches for level in self._levels)
 
     @property
     def rows(self) -> int:
@@ -234,21 +292,21 @@ class BatchStream:
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         shuffled = generator.permutation(len(self._indices))
+        longest_first = self._indices[shuffled[np.argsort(-self._row_steps[shuffled], kind="stable")]]
         groups: list[list[_Plan]] = []
-        for time_steps, rows in _by_bucket(self._indices[shuffled], self._lengths[shuffled], self._buckets):
-            parts = np.array_split(rows, self._parts(len(rows), time_steps))
-            plans = [_Plan(part, time_steps) for part in parts]
+        taken = 0
+        for level in self._levels:
+            # shorter rows come last: dealt out in turns, they do not end up in the same batch
+            parts = [
+                longest_first[taken : taken + level.rows][place :: level.batches] for place in range(level.batches)
+            ]
+            plans = [_Plan(part, level.time_steps) for part in parts]
             groups.extend(plans[start : start + self._together] for start in range(0, len(plans), self._together))
+            taken += level.rows
         return [plan for place in generator.permutation(len(groups)) for plan in groups[place]]
 
-    def _size(self, time_steps: int) -> int:
-        return rows_of_batch(self._batch_size, self._batch_symbols, time_steps)
-
-    def _parts(self, rows: int, time_steps: int) -> int:
-        return ceil(rows / self._size(time_steps))
-
     def _pad(self, plan: _Plan) -> Batch:
-        size = self._size(plan.time_steps)
+        size = rows_of_batch(self._batch_size, self._batch_symbols, plan.time_steps)
         corpus, source_steps = self._corpus, self._source_steps[plan.time_steps]
         return pad(corpus.sequences, plan.indices, corpus.y, size, plan.time_steps, corpus.sources, source_steps)
 

@@ -151,7 +151,7 @@ def test_epoch_has_every_row_once_in_few_shapes(lengths, batch_size, count, seed
     assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == indices.tolist()
     assert all(batch.row_mask.any() for batch in batches)
     assert {batch.x.shape for batch in batches} <= {(batch_size, length) for length in chosen}
-    assert len(batches) == len(stream)
+    assert len(batches) == len(stream) == -(-len(indices) // batch_size)  # no more than the rows fill
     assert stream.rows == len(indices)
 
 
@@ -169,6 +169,43 @@ def test_rows_of_a_bucket_are_dealt_out_evenly():
     corpus = corpus_of([5] * 9)
     stream = BatchStream(corpus, np.arange(9), 4, (5,), seed=0)
     assert [batch.row_mask.sum() for batch in stream.epoch(0)] == [3, 3, 3]
+
+
+def test_empty_places_are_given_to_shorter_rows():
+    corpus = corpus_of([3] * 50 + [6] * 21 + [9] * 5)
+    stream = BatchStream(corpus, np.arange(76), 4, (3, 6, 9), seed=0)
+    batches = list(stream.epoch(0))
+    shapes = [batch.x.shape[1] for batch in batches]
+    assert [shapes.count(length) for length in (3, 6, 9)] == [12, 5, 2]  # three of 6 stand with 9, two of 3 with 6
+    assert all(batch.row_mask.all() for batch in batches)
+    others = BatchStream(corpus, np.arange(76), 4, (3, 6, 9), seed=1).epoch(0)
+    lifted = [
+        {int(row) for b in found if b.x.shape[1] == 9 for row in b.rows if row < 71} for found in (batches, others)
+    ]
+    assert lifted[0] != lifted[1]  # drawn anew
+
+
+def test_places_left_over_are_spread_over_all_lengths():
+    corpus = corpus_of([3] * 22 + [6] * 22 + [9] * 22)
+    stream = BatchStream(corpus, np.arange(66), 64, (3, 6, 9), seed=0)
+    found = {batch.x.shape[1]: int(batch.row_mask.sum()) for batch in stream.epoch(0)}
+    assert found == {9: 44, 3: 22}  # and not 64 and 2
+
+
+@given(LENGTHS, SIZES, st.integers(0, 60), st.integers(1, 5), SEEDS)
+def test_longer_batches_take_shorter_rows_only_where_they_have_place(lengths, batch_size, most, count, seed):
+    corpus = corpus_of(lengths)
+    chosen = buckets(corpus.lengths, count)
+    batches = list(BatchStream(corpus, np.arange(len(lengths)), batch_size, chosen, seed, batch_symbols=most).epoch(0))
+    assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == list(range(len(lengths)))
+    own = {length: 0 for length in chosen}
+    for length in lengths:
+        own[min(bucket for bucket in chosen if bucket >= length)] += 1
+    for length in chosen:
+        sizes = [len(batch.x) for batch in batches if batch.x.shape[1] == length]
+        assert len(sizes) <= -(-own[length] // (sizes or [1])[0])  # as many as its own rows need, or fewer
+        filled = [batch.row_mask.sum() for batch in batches if batch.x.shape[1] == length]
+        assert not filled or max(filled) - min(filled) <= 1
 
 
 def test_epochs_depend_on_seed_and_number_alone():

@@ -38,7 +38,7 @@ def necessary(model: ModelConfig, labels: int, rows: int, steps: int, vocabulary
     """What a step needs if nothing is done twice, for one layer each in encoder and decoder.
 
     What does not depend on the label is computed once per row, what does not depend on the step once per label and
-    row. For observed labels `labels` is 1.
+    row, and the encoder's first state of zeros is not multiplied. For observed labels `labels` is 1.
     """
     hidden, latent = model.decoder.hidden_size, model.latent_size
     features, gates, columns = feature_size(model), GATES[model.cell], labels * rows
@@ -46,7 +46,7 @@ def necessary(model: ModelConfig, labels: int, rows: int, steps: int, vocabulary
     size, conditioning = model.encoder.hidden_size, model.decoder.conditioning
     products = {
         "encoder input": Product(rows * steps, model.encoder.embedding_size, gates * size, directions),
-        "encoder recurrence": Product(rows, size, gates * size, directions * steps),
+        "encoder recurrence": Product(rows, size, gates * size, directions * (steps - 1)),
         "q(z|x,y) hidden": Product(rows, features, size),
         "q(z|x,y) loc and scale": Product(columns, size, 2 * latent),
         "decoder input": Product(rows * steps, model.decoder.embedding_size, gates * hidden),

@@ -127,7 +127,7 @@ def use(backend: TorchBackend) -> None:
 def reversed_by_the_cpu(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """As `reverse_rows`, with positions on no device in particular."""
     mirrored = lengths[:, None] - 1 - torch.arange(values.shape[1])
-    return values.gather(1, mirrored.clamp(min=0)[:, :, None].expand_as(values))
+    return torch.take_along_dim(values, mirrored.clamp(min=0).reshape(*mirrored.shape, *[1] * (values.dim() - 2)), 1)
 
 
 def plate_on_no_device(plate: Any) -> Any:

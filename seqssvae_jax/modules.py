@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpyro import distributions as dist
 
 from seqssvae.config import ModelConfig
@@ -76,12 +76,12 @@ class JointLinear(Multiplies):
         return result + self.bias[...] if hasattr(self, "bias") else result
 
 
-def reverse_rows(values: Float[Array, "B T F"], lengths: Int[Array, "B"]) -> Float[Array, "B T F"]:
+def reverse_rows(values: Shaped[Array, "B T *F"], lengths: Int[Array, "B"]) -> Shaped[Array, "B T *F"]:
     """Reverse the real positions of each row and leave the padding behind them: its own inverse."""
     positions = jnp.arange(values.shape[1])
     mirrored = lengths[:, None] - 1 - positions
     index = jnp.where(mirrored >= 0, mirrored, positions)
-    return jnp.take_along_axis(values, index[:, :, None], 1)
+    return jnp.take_along_axis(values, index.reshape(*index.shape, *[1] * (values.ndim - 2)), 1)
 
 
 class Encoding(NamedTuple):
@@ -104,50 +104,69 @@ class EncoderTower(nnx.Module):
     def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
         encoder = model.encoder
         self.pooling = encoder.pooling
-        self.hidden_size = encoder.hidden_size
-        directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
+        self.directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nnx.Param(jnp.zeros((vocabulary_size, encoder.embedding_size)))
         sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
         self.layers = nnx.List(
-            nnx.Dict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in directions})
+            nnx.Dict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in self.directions})
             for size in sizes
         )
 
     def __call__(self, x: Int[Array, "B T"], keep_embedding: Bool[Array, "B T E"] | None, rate: float) -> Encoding:
         """Features of each row, and what they are made of."""
-        mask = x != PAD
-        lengths = mask.sum(1)
-        states = self.embedding[...][x]
-        if keep_embedding is not None:
-            states = states * keep_embedding / (1.0 - rate)
-        for layer in self.layers:
-            states = jnp.concatenate([self._read(cell, name, states, lengths) for name, cell in layer.items()], -1)
-        return Encoding(self._pool(states, mask, lengths), states, mask)
+        lengths = (x != PAD).sum(1)
+        outputs = self._outputs(x, lengths, keep_embedding, rate)
+        return Encoding(self._pool(outputs, lengths), self._joined(outputs, lengths), x != PAD)
 
-    @staticmethod
-    def _read(
-        layer: RecurrentLayer, direction: str, states: Float[Array, "B T I"], lengths: Int[Array, "B"]
-    ) -> Float[Array, "B T H"]:
-        backwards = direction == "right_to_left"
-        gates = layer.project(reverse_rows(states, lengths) if backwards else states)
-        outputs = layer(gates, None, layer.zero_state(1, len(states)))[0]
-        return reverse_rows(outputs, lengths) if backwards else outputs
-
-    def _pool(
-        self, states: Float[Array, "B T F"], mask: Bool[Array, "B T"], lengths: Int[Array, "B"]
+    def features(
+        self, x: Int[Array, "B T"], keep_embedding: Bool[Array, "B T E"] | None, rate: float
     ) -> Float[Array, "B F"]:
-        real = (lengths > 0)[:, None]
+        """Features of each row, without the states in the order of the symbols: no direction is turned back."""
+        lengths = (x != PAD).sum(1)
+        return self._pool(self._outputs(x, lengths, keep_embedding, rate), lengths)
+
+    def _outputs(
+        self, x: Int[Array, "B T"], lengths: Int[Array, "B"], keep_embedding: Bool[Array, "B T E"] | None, rate: float
+    ) -> tuple[Float[Array, "B T H"], ...]:
+        """States of the top layer, of each direction in the order in which it reads."""
+        states = tuple(self.embedding[...][read] for read in self._as_read(x, lengths))
+        if keep_embedding is not None:
+            kept = self._as_read(keep_embedding, lengths)
+            states = tuple(of * keep / (1.0 - rate) for of, keep in zip(states, kept, strict=True))
+        for place, layer in enumerate(self.layers):
+            if place:
+                states = self._as_read(self._joined(states, lengths), lengths)
+            states = tuple(
+                cell(cell.project(of), None, cell.zero_state(1, len(x)))[0]
+                for cell, of in zip(layer.values(), states, strict=True)
+            )
+        return states
+
+    def _as_read(
+        self, values: Shaped[Array, "B T *F"], lengths: Int[Array, "B"]
+    ) -> tuple[Shaped[Array, "B T *F"], ...]:
+        """Rows as each direction reads them."""
+        return tuple(reverse_rows(values, lengths) if name == "right_to_left" else values for name in self.directions)
+
+    def _joined(self, outputs: tuple[Float[Array, "B T H"], ...], lengths: Int[Array, "B"]) -> Float[Array, "B T F"]:
+        """States of all directions, in the order of the symbols."""
+        named = zip(self.directions, outputs, strict=True)
+        parts = [reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in named]
+        return jnp.concatenate(parts, -1)
+
+    def _pool(self, outputs: tuple[Float[Array, "B T H"], ...], lengths: Int[Array, "B"]) -> Float[Array, "B F"]:
+        return jnp.concatenate([self._pooled(of, lengths) for of in outputs], -1)
+
+    def _pooled(self, states: Float[Array, "B T H"], lengths: Int[Array, "B"]) -> Float[Array, "B H"]:
+        mask = (jnp.arange(states.shape[1]) < lengths[:, None])[:, :, None]
         if self.pooling == "mean":
-            return (states * mask[:, :, None]).sum(1) / jnp.maximum(lengths, 1)[:, None]
-        if self.pooling == "max":
-            lowest = jnp.finfo(states.dtype).min
-            return jnp.where(real, jnp.where(mask[:, :, None], states, lowest).max(1), 0.0)
-        size = self.hidden_size
-        last = jnp.maximum(lengths - 1, 0)[:, None, None]
-        ends = [jnp.take_along_axis(states[..., :size], last, 1)[:, 0]]
-        if states.shape[-1] > size:
-            ends.append(states[:, 0, size:])
-        return jnp.where(real, jnp.concatenate(ends, -1), 0.0)
+            pooled = (states * mask).sum(1) / jnp.maximum(lengths, 1)[:, None]
+        elif self.pooling == "max":
+            pooled = jnp.where(mask, states, jnp.finfo(states.dtype).min).max(1)
+        else:
+            last = jnp.maximum(lengths - 1, 0)[:, None, None]
+            pooled = jnp.take_along_axis(states, last, 1)[:, 0]
+        return jnp.where((lengths > 0)[:, None], pooled, 0.0)
 
 
 class Encoder(nnx.Module):
@@ -166,7 +185,7 @@ class Encoder(nnx.Module):
         noise = noise or {}
         return tuple(
             dropped(
-                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout).features,
+                tower.features(x, noise.get(f"encoder.embedding.{index}"), self.dropout),
                 noise,
                 f"features.{index}",
                 self.dropout,

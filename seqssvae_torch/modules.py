@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,12 +77,12 @@ class JointLinear(Multiplies):
         return result + self.bias if hasattr(self, "bias") else result
 
 
-def reverse_rows(values: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B T F"]:
+def reverse_rows(values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, "B"]) -> Shaped[Tensor, "B T *F"]:
     """Reverse the real positions of each row and leave the padding behind them: its own inverse."""
     positions = torch.arange(values.shape[1], device=values.device)
     mirrored = lengths[:, None] - 1 - positions
     index = torch.where(mirrored >= 0, mirrored, positions)
-    return values.gather(1, index[:, :, None].expand_as(values))
+    return torch.take_along_dim(values, index.reshape(*index.shape, *[1] * (values.dim() - 2)), 1)
 
 
 class Encoding(NamedTuple):
@@ -106,53 +106,68 @@ class EncoderTower(nn.Module):
         super().__init__()
         encoder = model.encoder
         self.pooling = encoder.pooling
-        self.hidden_size = encoder.hidden_size
-        directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
+        self.directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nn.Parameter(torch.zeros(vocabulary_size, encoder.embedding_size))
         sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in directions})
+            nn.ModuleDict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in self.directions})
             for size in sizes
         )
 
     def forward(self, x: Int[Tensor, "B T"], keep_embedding: Bool[Tensor, "B T E"] | None, rate: float) -> Encoding:
         """Features of each row, and what they are made of."""
-        mask = x != PAD
-        lengths = mask.sum(1)
-        states = functional.embedding(x, self.embedding)
-        if keep_embedding is not None:
-            states = states * keep_embedding / (1.0 - rate)
-        for layer in self.layers:
-            assert isinstance(layer, nn.ModuleDict)
-            states = self._read(layer, states, lengths)
-        return Encoding(self._pool(states, mask, lengths), states, mask)
+        lengths = (x != PAD).sum(1)
+        outputs = self._outputs(x, lengths, keep_embedding, rate)
+        return Encoding(self._pool(outputs, lengths), self._joined(outputs, lengths), x != PAD)
 
-    @staticmethod
-    def _read(
-        layer: nn.ModuleDict, states: Float[Tensor, "B T I"], lengths: Int[Tensor, "B"]
-    ) -> Float[Tensor, "B T F"]:
-        cells = [cell for cell in layer.values() if isinstance(cell, RecurrentLayer)]
-        inputs = [reverse_rows(states, lengths) if name == "right_to_left" else states for name in layer]
-        gates = project_together(cells, torch.stack(inputs))
-        zeros = tuple(zero.expand(len(cells), -1, -1) for zero in cells[0].zero_state(1, len(states)))
-        found = zip(layer, read_together(cells, gates, None, zeros), strict=True)
-        return torch.cat([reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in found], -1)
-
-    def _pool(
-        self, states: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], lengths: Int[Tensor, "B"]
+    def features(
+        self, x: Int[Tensor, "B T"], keep_embedding: Bool[Tensor, "B T E"] | None, rate: float
     ) -> Float[Tensor, "B F"]:
-        real = (lengths > 0)[:, None]
+        """Features of each row, without the states in the order of the symbols: no direction is turned back."""
+        lengths = (x != PAD).sum(1)
+        return self._pool(self._outputs(x, lengths, keep_embedding, rate), lengths)
+
+    def _outputs(
+        self,
+        x: Int[Tensor, "B T"],
+        lengths: Int[Tensor, "B"],
+        keep_embedding: Bool[Tensor, "B T E"] | None,
+        rate: float,
+    ) -> Float[Tensor, "D B T H"]:
+        """States of the top layer, of each direction in the order in which it reads."""
+        states = functional.embedding(self._as_read(x, lengths), self.embedding)
+        if keep_embedding is not None:
+            states = states * self._as_read(keep_embedding, lengths) / (1.0 - rate)
+        for place, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.ModuleDict)
+            cells = [cell for cell in layer.values() if isinstance(cell, RecurrentLayer)]
+            if place:
+                states = self._as_read(self._joined(states, lengths), lengths)
+            states = read_together(cells, project_together(cells, states), None, None)
+        return states
+
+    def _as_read(self, values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, "B"]) -> Shaped[Tensor, "D B T *F"]:
+        """Rows as each direction reads them."""
+        return torch.stack(
+            [reverse_rows(values, lengths) if name == "right_to_left" else values for name in self.directions]
+        )
+
+    def _joined(self, outputs: Float[Tensor, "D B T H"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B T F"]:
+        """States of all directions, in the order of the symbols."""
+        named = zip(self.directions, outputs, strict=True)
+        return torch.cat([reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in named], -1)
+
+    def _pool(self, outputs: Float[Tensor, "D B T H"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B F"]:
+        by_step = outputs.permute(2, 0, 3, 1)  # as it lies in memory, where its gradient is to lie as well
+        mask = (torch.arange(len(by_step), device=lengths.device)[:, None] < lengths)[:, None, None]
         if self.pooling == "mean":
-            return (states * mask[:, :, None]).sum(1) / lengths.clamp(min=1)[:, None]
-        if self.pooling == "max":
-            lowest = torch.finfo(states.dtype).min
-            return torch.where(real, states.masked_fill(~mask[:, :, None], lowest).amax(1), 0.0)
-        size = self.hidden_size
-        last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, size)
-        ends = [states[..., :size].gather(1, last)[:, 0]]
-        if states.shape[-1] > size:
-            ends.append(states[:, 0, size:])
-        return torch.where(real, torch.cat(ends, -1), 0.0)
+            pooled = (by_step * mask).sum(0) / lengths.clamp(min=1)
+        elif self.pooling == "max":
+            pooled = by_step.masked_fill(~mask, torch.finfo(by_step.dtype).min).amax(0)
+        else:
+            last = (lengths - 1).clamp(min=0).expand(1, *by_step.shape[1:])
+            pooled = by_step.gather(0, last)[0]
+        return torch.where(lengths > 0, pooled, 0.0).permute(2, 0, 1).flatten(1)
 
 
 class Encoder(nn.Module):
@@ -169,16 +184,12 @@ class Encoder(nn.Module):
 
     def forward(self, x: Int[Tensor, "B T"], noise: Noise | None = None) -> tuple[Float[Tensor, "B F"], ...]:
         """Features of each row, from each tower."""
-        noise = noise or {}
-        return tuple(
-            dropped(
-                tower(x, noise.get(f"encoder.embedding.{index}"), self.dropout).features,
-                noise,
-                f"features.{index}",
-                self.dropout,
-            )
-            for index, tower in enumerate(self.towers)
-        )
+        noise, found = noise or {}, []
+        for index, tower in enumerate(self.towers):
+            assert isinstance(tower, EncoderTower)
+            features = tower.features(x, noise.get(f"encoder.embedding.{index}"), self.dropout)
+            found.append(dropped(features, noise, f"features.{index}", self.dropout))
+        return tuple(found)
 
 
 class SourceEncoder(nn.Module):

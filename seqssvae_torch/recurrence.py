@@ -147,6 +147,37 @@ class _Gradients:
         return self.by_step.permute(1, 2, 0, 3)
 
 
+class _WeightGradient:
+    """The gradient of the state's weights, added up step by step.
+
+    Args:
+        weight: Weights of D layers.
+        dtype: Of the gradient.
+        rounding: Type to which operands are rounded.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D G H"], dtype: torch.dtype, rounding: Rounding) -> None:
+        self.sum = torch.empty_like(weight, dtype=dtype)
+        self.rounding, self.has_steps = rounding, False
+
+    def add(self, gates: Float[Tensor, "D G N"], states: Float[Tensor, "D N H"]) -> None:
+        """Add the share of a step, from the gates' gradient and the states that it started from."""
+        if self.has_steps:
+            add_products(self.sum, gates, states, self.rounding)
+        else:
+            write_products(gates, states, self.rounding, self.sum)
+        self.has_steps = True
+
+    def total(self) -> Float[Tensor, "D G H"]:
+        """Of all steps."""
+        return self.sum if self.has_steps else self.sum.zero_()
+
+
+def _state_shape(row_gates: Tensor, weight_hh: Float[Tensor, "D G H"], hidden: Tensor | None) -> tuple[int, int, int]:
+    """D, H and N: without a first state there is one label."""
+    return (len(weight_hh), weight_hh.shape[2], row_gates.shape[3]) if hidden is None else (*hidden.shape,)
+
+
 class _GRU(torch.autograd.Function):
     """`gru_step` over a sequence, of D layers that know nothing of each other.
 
@@ -161,16 +192,16 @@ class _GRU(torch.autograd.Function):
         context: Any,
         row_gates: Tensor,
         constant: Tensor | None,
-        hidden: Tensor,
+        hidden: Tensor | None,
         weight_hh: Tensor,
         bias_n: Tensor,
         rounding: Rounding,
         keep: bool,
     ) -> Tensor:
-        steps, (layers, size, columns) = row_gates.shape[2], hidden.shape
-        outputs = hidden.new_empty(steps + 1, layers, size, columns)
+        steps, (layers, size, columns) = row_gates.shape[2], _state_shape(row_gates, weight_hh, hidden)
+        outputs = row_gates.new_empty(steps + 1, layers, size, columns)
         kept_steps = steps if keep else 1
-        activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
+        activations = row_gates.new_empty(kept_steps, layers, 4 * size, columns)
         weight, bias = rounded(weight_hh.roll(size, 1), rounding), bias_n[:, :, None]
         of_open, of_candidate = (None, None) if constant is None else constant.split((2 * size, size), 1)
         open_inputs = _Inputs(row_gates[:, : 2 * size], of_open)
@@ -178,10 +209,13 @@ class _GRU(torch.autograd.Function):
         states, of_state = outputs.unbind(), activations[:, :, : 3 * size].unbind()
         inner, reset, update, candidate = (part.unbind() for part in activations.chunk(4, 2))
         open_gates = activations[:, :, size : 3 * size].unbind()
-        outputs[0] = hidden
+        outputs[0] = 0.0 if hidden is None else hidden
         for step in range(steps):
             place = step % kept_steps
-            write_products(weight, states[step], rounding, of_state[place])
+            if step == 0 and hidden is None:
+                of_state[place].zero_()
+            else:
+                write_products(weight, states[step], rounding, of_state[place])
             inner[place].add_(bias)
             open_inputs.add(step, open_gates[place])
             open_gates[place].sigmoid_()
@@ -190,6 +224,7 @@ class _GRU(torch.autograd.Function):
             torch.lerp(candidate[place], states[step], update[place], out=states[step + 1])
         context.save_for_backward(outputs, activations, weight)
         context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
+        context.from_zero = hidden is None
         return outputs[1:]
 
     @staticmethod
@@ -200,7 +235,7 @@ class _GRU(torch.autograd.Function):
         rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
         states, transposed_states, of_outputs = outputs.unbind(), outputs.mT.unbind(), grad_outputs[0].unbind()
         inner, reset, update, candidate = (part.unbind() for part in activations.chunk(4, 2))
-        transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
+        transposed, grad_weight = weight.mT, _WeightGradient(weight, outputs.dtype, rounding)
         gradients = _Gradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
         grad_hidden = torch.zeros_like(outputs[0])
         through, past = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
@@ -215,15 +250,18 @@ class _GRU(torch.autograd.Function):
             torch.mul(grad_candidate, reset[step], out=grad_inner)
             torch.mul(grad_candidate, inner[step], out=through)
             torch.ops.aten.sigmoid_backward.grad_input(through, reset[step], grad_input=grad_reset)
+            gradients.add(step)
+            if step == 0 and context.from_zero:  # a state of zeros has no share in the weight's gradient, and no own
+                break
             taken = rounded(columns[:, : 3 * size], rounding)
-            add_products(grad_weight, taken, transposed_states[step], rounding)
+            grad_weight.add(taken, transposed_states[step])
             add_products(past, transposed, taken, rounding)
             grad_hidden, past = past, grad_hidden
-            gradients.add(step)
         of_rows = gradients.of_rows()
         grad_bias_n = of_rows[:, :size].sum((2, 3))
-        grad_weight_hh = grad_weight.roll(-size, 1)
-        return of_rows[:, size:], gradients.constant, grad_hidden, grad_weight_hh, grad_bias_n, None, None
+        grad_state = None if context.from_zero else grad_hidden
+        grad_weight_hh = grad_weight.total().roll(-size, 1)
+        return of_rows[:, size:], gradients.constant, grad_state, grad_weight_hh, grad_bias_n, None, None
 
 
 class _LSTM(torch.autograd.Function):
@@ -239,27 +277,30 @@ class _LSTM(torch.autograd.Function):
         context: Any,
         row_gates: Tensor,
         constant: Tensor | None,
-        hidden: Tensor,
-        cell: Tensor,
+        hidden: Tensor | None,
+        cell: Tensor | None,
         weight_hh: Tensor,
         rounding: Rounding,
         keep: bool,
     ) -> Tensor:
-        steps, (layers, size, columns) = row_gates.shape[2], hidden.shape
-        outputs = hidden.new_empty(steps + 1, layers, size, columns)
+        steps, (layers, size, columns) = row_gates.shape[2], _state_shape(row_gates, weight_hh, hidden)
+        outputs = row_gates.new_empty(steps + 1, layers, size, columns)
         kept_steps = steps if keep else 1
-        cells = hidden.new_empty(steps + 1 if keep else 1, layers, size, columns)
-        activations = hidden.new_empty(kept_steps, layers, 4 * size, columns)
-        weight, shown = rounded(weight_hh, rounding), torch.empty_like(hidden)
+        cells = row_gates.new_empty(steps + 1 if keep else 1, layers, size, columns)
+        activations = row_gates.new_empty(kept_steps, layers, 4 * size, columns)
+        weight, shown = rounded(weight_hh, rounding), torch.empty_like(outputs[0])
         inputs = _Inputs(row_gates, constant)
         states, gates, open_gates = outputs.unbind(), activations.unbind(), activations[:, :, : 2 * size].unbind()
         enter, forget, value, leave = (part.unbind() for part in activations.chunk(4, 2))
-        outputs[0], cells[0] = hidden, cell
+        outputs[0], cells[0] = 0.0 if hidden is None else hidden, 0.0 if cell is None else cell
         for step in range(steps):
             place = step % kept_steps
             before, after = cells[step % len(cells)], cells[(step + 1) % len(cells)]
-            write_products(weight, states[step], rounding, gates[place])
-            inputs.add(step, gates[place])
+            if step == 0 and hidden is None:
+                inputs.write(step, gates[place])
+            else:
+                write_products(weight, states[step], rounding, gates[place])
+                inputs.add(step, gates[place])
             open_gates[place].sigmoid_()
             tanh_of_double(value[place].mul_(2))
             leave[place].sigmoid_()
@@ -267,6 +308,7 @@ class _LSTM(torch.autograd.Function):
             torch.mul(leave[place], tanh_of_double(torch.mul(after, 2, out=shown)), out=states[step + 1])
         context.save_for_backward(outputs, cells, activations, weight)
         context.rows, context.has_constant, context.rounding = row_gates.shape[3], constant is not None, rounding
+        context.from_zero = hidden is None
         return outputs[1:]
 
     @staticmethod
@@ -277,7 +319,7 @@ class _LSTM(torch.autograd.Function):
         rounding, steps = context.rounding, len(grad_outputs[0])
         size, transposed_states, of_outputs = outputs.shape[2], outputs.mT.unbind(), grad_outputs[0].unbind()
         enter, forget, value, leave = (part.unbind() for part in activations.chunk(4, 2))
-        transposed, grad_weight = weight.mT, torch.zeros_like(weight, dtype=outputs.dtype)
+        transposed, grad_weight = weight.mT, _WeightGradient(weight, outputs.dtype, rounding)
         gradients = _Gradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)
         grad_hidden, grad_cell = torch.zeros_like(outputs[0]), torch.zeros_like(outputs[0])
         shown, through = torch.empty_like(grad_hidden), torch.empty_like(grad_hidden)
@@ -294,12 +336,15 @@ class _LSTM(torch.autograd.Function):
             sigmoid_backward(torch.mul(grad_cell, value[step], out=through), enter[step], grad_input=grad_enter)
             tanh_backward(torch.mul(grad_cell, enter[step], out=through), value[step], grad_input=grad_value)
             sigmoid_backward(torch.mul(grad_cell, cells[step], out=through), forget[step], grad_input=grad_forget)
+            gradients.add(step)
+            if step == 0 and context.from_zero:
+                break
             grad_cell.mul_(forget[step])
             taken = rounded(columns, rounding)
-            add_products(grad_weight, taken, transposed_states[step], rounding)
+            grad_weight.add(taken, transposed_states[step])
             write_products(transposed, taken, rounding, grad_hidden)
-            gradients.add(step)
-        return gradients.of_rows(), gradients.constant, grad_hidden, grad_cell, grad_weight, None, None
+        states = (None, None) if context.from_zero else (grad_hidden, grad_cell)
+        return gradients.of_rows(), gradients.constant, *states, grad_weight.total(), None, None
 
 
 class RecurrentLayer(Multiplies):
@@ -325,11 +370,6 @@ class RecurrentLayer(Multiplies):
     def project(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N G"]:
         """What the inputs contribute to the gates."""
         return linear(inputs, self.weight_ih, self.bias, self.rounding)
-
-    def zero_state(self, labels: int, rows: int) -> State:
-        """States of zeros, each of shape `(K, B, H)`."""
-        zeros = self.bias.new_zeros(labels, rows, self.hidden_size)
-        return (zeros,) if self.cell == "gru" else (zeros, zeros)
 
     def step(self, gates: Float[Tensor, "*N G"], state: State) -> State:
         """One step; the first entry of the state is the output."""
@@ -387,7 +427,7 @@ def read_together(
     layers: Sequence[RecurrentLayer],
     row_gates: Float[Tensor, "D B T G"],
     constant: Float[Tensor, "D N G"] | None,
-    state: State,
+    state: State | None,
 ) -> Float[Tensor, "D N T H"]:
     """Read whole sequences with layers that know nothing of each other, as the directions of an encoder, step by step.
 
@@ -398,13 +438,14 @@ def read_together(
         layers: D layers of the same cell and sizes.
         row_gates: As of `RecurrentLayer.forward`, of each layer.
         constant: Likewise, folded.
-        state: First states, each of shape `(D, N, H)`.
+        state: First states, each of shape `(D, N, H)`; None for zeros, with which the first step has no product.
 
     Returns:
         Outputs, which lie in memory as `(T, D, H, N)`.
     """
-    function, names = (_GRU, ("weight_hh", "bias_n")) if layers[0].cell == "gru" else (_LSTM, ("weight_hh",))
-    columns = [None if part is None else part.mT.contiguous() for part in (constant, *state)]
+    gru = layers[0].cell == "gru"
+    function, names, states = (_GRU, ("weight_hh", "bias_n"), 1) if gru else (_LSTM, ("weight_hh",), 2)
+    columns = [None if part is None else part.mT.contiguous() for part in (constant, *(state or (None,) * states))]
     weights = [_together([getattr(layer, name) for layer in layers]) for name in names]
     gates = row_gates.permute(0, 3, 2, 1).contiguous()
     outputs = function.apply(gates, *columns, *weights, layers[0].rounding, torch.is_grad_enabled())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqssvae.parameters import STATES
 from seqssvae_torch.recurrence import RecurrentLayer, fold, project_together, read_together, unfold
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
@@ -36,7 +37,7 @@ def test_values_and_gradients_are_those_of_pytorchs_own_layer(cell: str) -> None
     layer = layer_with_weights(cell)
     module = reference(layer)
     inputs = torch.randn(B, T, INPUTS, dtype=torch.double)
-    states = tuple(torch.randn(K, B, H, dtype=torch.double) for _ in layer.zero_state(1, 1))
+    states = tuple(torch.randn(K, B, H, dtype=torch.double) for _ in range(STATES[cell]))
     outputs = layer(layer.project(inputs), None, states)
     folded = tuple(fold(state)[None] for state in states)
     expected = module(inputs.repeat(K, 1, 1), folded[0] if cell == "gru" else folded)[0]
@@ -57,7 +58,7 @@ def test_gradient_of_every_input(cell: str, with_constant: bool) -> None:
     layer = layer_with_weights(cell)
     gates = layer.weight_ih.shape[0]
     arguments = [torch.randn(B, T, gates, dtype=torch.double), torch.randn(K, B, gates, dtype=torch.double)]
-    arguments += [torch.randn(K, B, H, dtype=torch.double) for _ in layer.zero_state(1, 1)]
+    arguments += [torch.randn(K, B, H, dtype=torch.double) for _ in range(STATES[cell])]
     arguments = [argument.requires_grad_() for argument in arguments]
 
     def function(row_gates: torch.Tensor, constant: torch.Tensor, *state: torch.Tensor) -> torch.Tensor:
@@ -73,7 +74,7 @@ def test_steps_one_by_one_give_the_sequence(cell: str) -> None:
     layer = layer_with_weights(cell)
     row_gates = torch.randn(B, T, layer.weight_ih.shape[0], dtype=torch.double)
     constant = torch.randn(K, B, row_gates.shape[-1], dtype=torch.double)
-    state = tuple(torch.randn(K, B, H, dtype=torch.double) for _ in layer.zero_state(1, 1))
+    state = tuple(torch.randn(K, B, H, dtype=torch.double) for _ in range(STATES[cell]))
     outputs = layer(row_gates, constant, state)
     for step in range(T):
         state = layer.step(row_gates[:, step] + constant, state)
@@ -85,7 +86,7 @@ def test_layers_read_together_are_each_read_alone(cell: str) -> None:
     layers = [layer_with_weights(cell, seed) for seed in range(2)]
     inputs = torch.randn(2, B, T, INPUTS, dtype=torch.double)
     constant = torch.randn(2, K, B, layers[0].weight_ih.shape[0], dtype=torch.double)
-    states = [torch.randn(2, K, B, H, dtype=torch.double) for _ in layers[0].zero_state(1, 1)]
+    states = [torch.randn(2, K, B, H, dtype=torch.double) for _ in range(STATES[cell])]
     columns, folded = (constant.flatten(1, 2), tuple(state.flatten(1, 2) for state in states))
     together = read_together(layers, project_together(layers, inputs), columns, folded).unflatten(1, (K, B))
     weighting = torch.randn_like(together)
@@ -96,6 +97,20 @@ def test_layers_read_together_are_each_read_alone(cell: str) -> None:
         torch.testing.assert_close(together[place], alone)
         expected += torch.autograd.grad((alone * weighting[place]).sum(), list(layer.parameters()))
     torch.testing.assert_close(list(found), expected)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("steps", [1, T])
+def test_no_first_state_is_a_state_of_zeros(cell: str, steps: int) -> None:
+    layers = [layer_with_weights(cell, seed) for seed in range(2)]
+    weights = [weight for one in layers for name, weight in one.named_parameters() if name in ("weight_hh", "bias_n")]
+    gates = torch.randn(2, B, steps, layers[0].weight_ih.shape[0], dtype=torch.double, requires_grad=True)
+    zeros = tuple(torch.zeros(2, B, H, dtype=torch.double) for _ in range(STATES[cell]))
+    found, expected = (read_together(layers, gates, None, state) for state in (None, zeros))
+    torch.testing.assert_close(found, expected)
+    weighting = torch.randn_like(found)
+    gradients = [torch.autograd.grad((of * weighting).sum(), [gates, *weights]) for of in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_fold_is_repeat_and_expand_and_nothing_else() -> None:

@@ -84,11 +84,11 @@ def solve_jax(given, cotangent, weights, most, rounding=None):
 SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}
 
 
-@pytest.fixture(params=[*SOLVERS, "jax, many symbols"])
+@pytest.fixture(params=[*SOLVERS, *(f"{twin}, many symbols" for twin in SOLVERS)])
 def solve(request, monkeypatch) -> Callable[..., Any]:
     twin, *many = request.param.split(", ")
     if many:
-        monkeypatch.setattr(of_jax, "LARGE", 0)
+        monkeypatch.setattr({"torch": of_torch, "jax": of_jax}[twin], "LARGE", 0)
     return SOLVERS[twin]
 
 
@@ -113,6 +113,19 @@ def test_values_and_gradients_are_those_of_all_logits(solve, rows_of_bias, kind,
     assert gradients.keys() == expected_gradients.keys()
     for name, gradient in expected_gradients.items():
         np.testing.assert_allclose(gradients[name], gradient, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (2, 3, 1, 0), (3, 1, 2, 0)])
+def test_hidden_states_may_lie_in_any_order(order):
+    """Gradients are written in place, which has to be a place and no copy."""
+    given, (weights, cotangent) = operands(), weights_and_cotangent("come true")
+    values = torch.tensor(given["hidden"])
+    back = np.argsort(order).tolist()
+    hidden = values.permute(order).contiguous().permute(back).requires_grad_()
+    fixed = {name: torch.tensor(value) for name, value in given.items() if name not in ("hidden", "x")}
+    found = of_torch.symbol_log_probs(hidden, **fixed, x=torch.tensor(given["x"]).long(), weights=torch.tensor(weights))
+    found.backward(torch.tensor(cotangent))
+    np.testing.assert_allclose(hidden.grad.numpy(), expected(given, cotangent)[1]["hidden"], atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["come true", "unknown"])

@@ -92,7 +92,8 @@ def torch_flops(function: Callable[[], Any]) -> int:
 def jaxpr_flops(jaxpr: Any) -> int:
     """Floating-point operations of the matrix products of a program, those in a scan times its length.
 
-    Of two branches the second counts, which is the one that is taken where the condition holds.
+    Of two branches the second counts, which is the one that is taken where the condition holds; a loop without a known
+    length counts nothing, as the one of ours that starts only where weights did not come true (`likelihood.py`).
     """
     found = 0
     for equation in jaxpr.eqns:
@@ -106,7 +107,7 @@ def jaxpr_flops(jaxpr: Any) -> int:
             found += 2 * result.size * inner
         elif equation.primitive.name == "cond":
             found += jaxpr_flops(parameters["branches"][1].jaxpr)
-        else:
+        elif equation.primitive.name != "while":
             for name in ("jaxpr", "call_jaxpr", "body_jaxpr"):
                 if name in parameters:
                     inner_jaxpr = getattr(parameters[name], "jaxpr", parameters[name])

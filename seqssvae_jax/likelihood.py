@@ -223,13 +223,16 @@ def _symbols_kept(
 def _symbols_backward(rounding: Rounding, residuals: tuple, gradient: Array) -> tuple[_Operands, None, Array | None]:
     operands, targets, weights, gradients = residuals
 
-    def again() -> _Operands:
-        return _differentiate(operands, targets, gradient, rounding)[1]
-
     if weights is None:
-        return again(), None, None
+        return _differentiate(operands, targets, gradient, rounding)[1], None, None
     factor, expected = _common_factor(gradient, weights)
-    found = jax.lax.cond(expected, lambda: jax.tree.map(lambda part: part * factor, gradients), again)
+
+    def again(_: tuple[_Operands, Array]) -> tuple[_Operands, Array]:
+        return _differentiate(operands, targets, gradient, rounding)[1], jnp.array(True)
+
+    # a loop of no or one turn: a branch would copy all gradients in and out
+    scaled = jax.tree.map(lambda part: part * factor, gradients)
+    found, _ = jax.lax.while_loop(lambda state: ~state[1], again, (scaled, expected))
     return found, None, jnp.zeros_like(weights)
 
 

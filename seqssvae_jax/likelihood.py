@@ -121,9 +121,8 @@ class _PositionsFirst:
 _OutputLayer = _SymbolsFirst | _PositionsFirst
 
 
-def _output_layer(operands: _Operands, rounding: Rounding) -> _OutputLayer:
-    layout = _PositionsFirst if len(operands.weight) > LARGE else _SymbolsFirst
-    return layout(operands, rounding)
+def _layout(weight: Float[Array, "V H"]) -> type[_OutputLayer]:
+    return _PositionsFirst if len(weight) > LARGE else _SymbolsFirst
 
 
 def _logits(layer: _OutputLayer, hidden: Any, label_bias: Array | None) -> Float[Array, "..."]:
@@ -143,7 +142,7 @@ def _by_label(of_positions: Float[Array, "..."], label_bias: Array, layer: _Outp
 
 def _read(operands: _Operands, targets: Int[Array, "T N"], rounding: Rounding) -> Float[Array, "T C N"]:
     """Log-probabilities of the symbols."""
-    layer = _output_layer(operands, rounding)
+    layer = _layout(operands.weight)(operands, rounding)
 
     def of_block(_: None, block: tuple[Any, Array, Array | None]) -> tuple[None, Array]:
         hidden, symbols, label_bias = block
@@ -161,7 +160,7 @@ def _differentiate(
     operands: _Operands, targets: Int[Array, "T N"], weights: Float[Array, "T C N"], rounding: Rounding
 ) -> tuple[Float[Array, "T C N"], _Operands]:
     """Log-probabilities of the symbols, and the gradients of their weighted sum, from logits made once."""
-    layer = _output_layer(operands, rounding)
+    layer = _layout(operands.weight)(operands, rounding)
     symbols_of_v = jnp.expand_dims(jnp.arange(len(operands.weight)), 1 - layer.axis)
 
     def of_block(totals: Any, block: tuple) -> tuple[Any, tuple]:

@@ -76,7 +76,7 @@ class _Symbols(torch.autograd.Function):
         most: int,
     ) -> Tensor:
         steps, _, labels, rows = hidden.shape
-        layer = _output_layer(hidden, weight, bias, label_bias, x, rounding, most)
+        layer = _layout(weight)(hidden, weight, bias, label_bias, x, rounding, most)
         result = hidden.new_empty(steps, labels, rows)
         gradients = None if weights is None else layer.zero_gradients()
         with layer.products():
@@ -99,7 +99,7 @@ class _Symbols(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, label_bias, x, weights, *gradients = context.saved_tensors
-        layer = _output_layer(hidden, weight, bias, label_bias, x, context.rounding, context.most)
+        layer = _layout(weight)(hidden, weight, bias, label_bias, x, context.rounding, context.most)
         gradient = grad_outputs[0].masked_fill(layer.padding, 0.0)
         factor = None if weights is None else _common_factor(gradient, weights.masked_fill(layer.padding, 0.0))
         if factor is not None:
@@ -285,17 +285,8 @@ class _PositionsFirst(_OutputLayer):
         return of_positions.view(-1, labels, self.hidden.shape[3], of_positions.shape[1])
 
 
-def _output_layer(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    label_bias: Tensor | None,
-    x: Tensor,
-    rounding: Rounding,
-    most: int,
-) -> _OutputLayer:
-    layout = _PositionsFirst if len(weight) > LARGE else _SymbolsFirst
-    return layout(hidden, weight, bias, label_bias, x, rounding, most)
+def _layout(weight: Float[Tensor, "V H"]) -> type[_OutputLayer]:
+    return _PositionsFirst if len(weight) > LARGE else _SymbolsFirst
 
 
 def symbol_log_probs(

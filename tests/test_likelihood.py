@@ -153,8 +153,11 @@ def test_logits_far_apart_stay_finite(solve):
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
+@pytest.mark.parametrize("large", [None, 0])
 @pytest.mark.parametrize("twin", SOLVERS)
-def test_bfloat16_rounds_products_alone(twin):
+def test_bfloat16_rounds_products_alone(twin, large, monkeypatch):
+    if large is not None:
+        monkeypatch.setattr({"torch": of_torch, "jax": of_jax}[twin], "LARGE", large)
     given, (weights, cotangent) = operands(3), weights_and_cotangent("come true")
     short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
     rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16

@@ -165,10 +165,9 @@ def _differentiate(
 
     def of_block(totals: Any, block: tuple) -> tuple[Any, tuple]:
         hidden, symbols, label_bias, weights = block
-        logits = _logits(layer, hidden, label_bias)
-        chosen, normalizer = _chosen(logits, symbols, layer.axis)
-        symbols, normalizer, weights = (jnp.expand_dims(part, layer.axis) for part in (symbols, normalizer, weights))
-        errors = ((symbols_of_v == symbols) - jnp.exp(logits - normalizer)) * weights
+        chosen, shares, sums = _chosen(_logits(layer, hidden, label_bias), symbols, layer.axis)
+        scaled, symbols, weights = (jnp.expand_dims(part, layer.axis) for part in (weights / sums, symbols, weights))
+        errors = jnp.where(symbols_of_v == symbols, weights, 0.0) - shares * scaled
         of_labels = None if label_bias is None else _sum_rows(errors, label_bias, layer)
         return layer.add(totals, hidden, errors), (chosen, layer.of_hidden(errors), of_labels)
 
@@ -187,11 +186,16 @@ def _differentiate(
 
 def _chosen(
     logits: Float[Array, "..."], symbols: Int[Array, "N"], axis: int
-) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
-    """Log-probabilities of the symbols, and the logarithms of the sums that divide them."""
-    normalizer = jax.nn.logsumexp(logits, axis)
+) -> tuple[Float[Array, "N"], Float[Array, "..."], Float[Array, "N"]]:
+    """Log-probabilities of the symbols; and all probabilities but for a factor, with the sums to divide them by.
+
+    Exponentials are taken once, for the sums and for the gradient: they are the dearest of what is no product.
+    """
+    greatest = logits.max(axis)
+    shares = jnp.exp(logits - jnp.expand_dims(greatest, axis))
+    sums = shares.sum(axis)
     found = jnp.take_along_axis(logits, jnp.expand_dims(symbols, axis), axis)
-    return found.squeeze(axis) - normalizer, normalizer
+    return found.squeeze(axis) - greatest - jnp.log(sums), shares, sums
 
 
 def _repeated(symbols: Int[Array, "N"], operands: _Operands) -> Int[Array, "C N"]:

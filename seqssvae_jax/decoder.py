@@ -18,7 +18,7 @@ from seqssvae_jax.distributions import AutoregressiveCategorical
 from seqssvae_jax.likelihood import symbol_log_probs
 from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, dropped
 from seqssvae_jax.products import Multiplies, linear
-from seqssvae_jax.recurrence import RecurrentLayer, State
+from seqssvae_jax.recurrence import RecurrentLayer, State, project_together
 
 
 class InitialState(nnx.Module):
@@ -223,10 +223,10 @@ class Decoder(nnx.Module):
             states = self.split_states(self.first_state(len(embedded), memory)[None])
         first, *higher = zip(self.layers, states, strict=True)
         layer, state = first
-        outputs = layer(layer.project(embedded), conditions.constant, state)
+        outputs = layer(project_together((layer,), (embedded,))[0], conditions.constant, state)
         for layer, state in higher:  # a higher layer reads what depends on the label: fold labels into rows
             labels, rows = outputs.shape[:2]
-            gates = layer.project(outputs).reshape(labels * rows, embedded.shape[1], -1)
+            (gates,) = project_together((layer,), (outputs.reshape(labels * rows, embedded.shape[1], -1),))
             folded = tuple(part.reshape(1, labels * rows, -1) for part in state)
             outputs = layer(gates, None, folded)[0].reshape(labels, rows, embedded.shape[1], -1)
         return outputs

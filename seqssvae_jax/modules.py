@@ -19,7 +19,7 @@ from seqssvae.parameters import feature_size
 from seqssvae.vocabulary import PAD
 from seqssvae_jax.distributions import DiagonalNormal
 from seqssvae_jax.products import Multiplies, linear
-from seqssvae_jax.recurrence import RecurrentLayer
+from seqssvae_jax.recurrence import RecurrentLayer, project_together, read_together
 
 Noise = Mapping[str, Array]
 
@@ -136,10 +136,10 @@ class EncoderTower(nnx.Module):
         for place, layer in enumerate(self.layers):
             if place:
                 states = self._as_read(self._joined(states, lengths), lengths)
-            states = tuple(
-                cell(cell.project(of), None, cell.zero_state(1, len(x)))[0]
-                for cell, of in zip(layer.values(), states, strict=True)
-            )
+            cells = tuple(layer.values())
+            zeros = tuple(cell.zero_state(1, len(x)) for cell in cells)
+            outputs = read_together(cells, project_together(cells, states), (None,) * len(cells), zeros)
+            states = tuple(of[0] for of in outputs)
         return states
 
     def _as_read(

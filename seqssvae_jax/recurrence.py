@@ -200,6 +200,7 @@ class _GRU(NamedTuple):
         recurrent, gates = _columns((grad_reset, grad_update, grad_inner)), (grad_reset, grad_update, grad_candidate)
         through = product(self.transposed, recurrent, rounding=self.rounding)
         totals = totals.add(step, recurrent, gates, hidden, self.rounding)
+        assert totals.bias is not None
         totals = totals._replace(bias=totals.bias + grad_inner.sum((1, 2)))
         return (grad_hidden * update + through.reshape(hidden.shape),), totals
 
@@ -378,8 +379,9 @@ def read_together(
     """
     parts = []
     for layer, gates, constant, state in zip(layers, row_gates, constants, states, strict=True):
-        constant, *state = (None if part is None else part.transpose(2, 0, 1) for part in (constant, *state))
+        constant = None if constant is None else constant.transpose(2, 0, 1)
+        state = tuple(part.transpose(2, 0, 1) for part in state)
         bias_n = layer.bias_n[...] if layer.cell == "gru" else None
-        parts.append(_Layer(gates.transpose(2, 1, 0), constant, tuple(state), layer.weight_hh[...], bias_n))
+        parts.append(_Layer(gates.transpose(2, 1, 0), constant, state, layer.weight_hh[...], bias_n))
     outputs = _read(tuple(parts), _Setting(layers[0].cell, layers[0].rounding))
     return tuple(of_layer.transpose(2, 3, 0, 1) for of_layer in outputs)

@@ -25,6 +25,9 @@ def block_size(vocabulary_size: int) -> int:
 
 LARGE = 1024
 """With more symbols than this, logits have a row a position."""
+SPREAD = 30.0
+"""Nats between the greatest and the least bias up to which a bound of a position's logits is as good as their maximum:
+what is divided by is e^-30 of the greatest exponential at least, far from where float32 loses digits."""
 
 
 def labels_per_block(labels: int, rows: int, vocabulary_size: int, most: int) -> int:
@@ -53,9 +56,10 @@ class _SymbolsFirst:
         self.transposed = operands.weight.T  # once, not for each block: a product wants its first operand in rows
         self.rounding = rounding
 
-    def logits(self, hidden: Float[Array, "H N"]) -> Float[Array, "V N"]:
-        """Of a block."""
-        return product(self.weight, hidden, rounding=self.rounding) + self.bias[:, None]
+    def logits(self, hidden: Float[Array, "H N"]) -> tuple[Float[Array, "V N"], Float[Array, "N"]]:
+        """Of a block, and the greatest of each position."""
+        logits = product(self.weight, hidden, rounding=self.rounding) + self.bias[:, None]
+        return logits, logits.max(0)
 
     def zeros(self) -> tuple[Float[Array, "V H"], Float[Array, "V"]]:
         """Gradients of weight and bias, before the first block."""
@@ -93,10 +97,21 @@ class _PositionsFirst:
         self.hidden = jnp.swapaxes(hidden, 2, 3), with_one
         self.label_bias = None if label_bias is None else jnp.moveaxis(label_bias, 1, 3)
         self.rounding = rounding
+        self.greatest_bias = self.bias.max()
+        least = jnp.where(self.bias == -jnp.inf, self.greatest_bias, self.bias).min()
+        self.biases_are_close = self.greatest_bias - least < SPREAD
 
-    def logits(self, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]]) -> Float[Array, "N V"]:
-        """Of a block."""
-        return product(hidden[0], self.weight, (1, 1), self.rounding) + self.bias
+    def logits(
+        self, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]]
+    ) -> tuple[Float[Array, "N V"], Float[Array, "N"]]:
+        """Of a block, and the greatest of each position or, where biases are close, a bound that spares a pass."""
+        products = product(hidden[0], self.weight, (1, 1), self.rounding)
+        greatest = jax.lax.cond(
+            self.biases_are_close,
+            lambda: products.max(1) + self.greatest_bias,
+            lambda: (products + self.bias).max(1),
+        )
+        return products + self.bias, greatest
 
     def zeros(self) -> Float[Array, "U V"]:
         """Gradients of weight and bias, before the first block."""
@@ -125,13 +140,16 @@ def _layout(weight: Float[Array, "V H"]) -> type[_OutputLayer]:
     return _PositionsFirst if len(weight) > LARGE else _SymbolsFirst
 
 
-def _logits(layer: _OutputLayer, hidden: Any, label_bias: Array | None) -> Float[Array, "..."]:
-    """Of a block, one dimension for symbols and one for positions."""
-    logits = layer.logits(hidden)
+def _logits(
+    layer: _OutputLayer, hidden: Any, label_bias: Array | None
+) -> tuple[Float[Array, "..."], Float[Array, "N"]]:
+    """Of a block, one dimension for symbols and one for positions; and the greatest of each position, or a bound."""
+    logits, greatest = layer.logits(hidden)
     if label_bias is None:
-        return logits
+        return logits, greatest
     by_label = _by_label(logits, label_bias, layer)
-    return (by_label + label_bias).reshape(logits.shape)
+    logits = (by_label + label_bias).reshape(logits.shape)
+    return logits, logits.max(layer.axis)
 
 
 def _by_label(of_positions: Float[Array, "..."], label_bias: Array, layer: _OutputLayer) -> Float[Array, "..."]:
@@ -146,7 +164,7 @@ def _read(operands: _Operands, targets: Int[Array, "T N"], rounding: Rounding) -
 
     def of_block(_: None, block: tuple[Any, Array, Array | None]) -> tuple[None, Array]:
         hidden, symbols, label_bias = block
-        return None, _chosen(_logits(layer, hidden, label_bias), symbols, layer.axis)[0]
+        return None, _chosen(*_logits(layer, hidden, label_bias), symbols, layer.axis)[0]
 
     def of_step(_: None, step: tuple[Any, Array]) -> tuple[None, Array]:
         hidden, symbols = step
@@ -165,7 +183,7 @@ def _differentiate(
 
     def of_block(totals: Any, block: tuple) -> tuple[Any, tuple]:
         hidden, symbols, label_bias, weights = block
-        chosen, shares, sums = _chosen(_logits(layer, hidden, label_bias), symbols, layer.axis)
+        chosen, shares, sums = _chosen(*_logits(layer, hidden, label_bias), symbols, layer.axis)
         scaled, symbols, weights = (jnp.expand_dims(part, layer.axis) for part in (weights / sums, symbols, weights))
         errors = jnp.where(symbols_of_v == symbols, weights, 0.0) - shares * scaled
         of_labels = None if label_bias is None else _sum_rows(errors, label_bias, layer)
@@ -185,13 +203,12 @@ def _differentiate(
 
 
 def _chosen(
-    logits: Float[Array, "..."], symbols: Int[Array, "N"], axis: int
+    logits: Float[Array, "..."], greatest: Float[Array, "N"], symbols: Int[Array, "N"], axis: int
 ) -> tuple[Float[Array, "N"], Float[Array, "..."], Float[Array, "N"]]:
     """Log-probabilities of the symbols; and all probabilities but for a factor, with the sums to divide them by.
 
     Exponentials are taken once, for the sums and for the gradient: they are the dearest of what is no product.
     """
-    greatest = logits.max(axis)
     shares = jnp.exp(logits - jnp.expand_dims(greatest, axis))
     sums = shares.sum(axis)
     found = jnp.take_along_axis(logits, jnp.expand_dims(symbols, axis), axis)

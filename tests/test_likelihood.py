@@ -153,6 +153,21 @@ def test_logits_far_apart_stay_finite(solve):
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
+@pytest.mark.parametrize("bias", [20.0, 400.0])
+def test_a_great_bias_may_be_undone_by_the_weight(solve, bias):
+    """The greatest product with the greatest bias is then far above all logits."""
+    given = operands(1, rows_of_bias=None)
+    given["hidden"][..., 0] = 1.0
+    given["bias"][5], given["weight"][5, 0] = bias, -bias - 10
+    short = {name: value if name == "x" or value is None else np.float32(value) for name, value in given.items()}
+    weights, cotangent = weights_and_cotangent("come true")
+    values, gradients = solve(short, np.float32(cotangent), np.float32(weights), None)
+    expected_values, expected_gradients = expected(given, cotangent)
+    np.testing.assert_allclose(values, expected_values, atol=1e-4)
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, atol=1e-4 * max(1, np.abs(gradient).max()), err_msg=name)
+
+
 @pytest.mark.parametrize("large", [None, 0])
 @pytest.mark.parametrize("twin", SOLVERS)
 def test_bfloat16_rounds_products_alone(twin, large, monkeypatch):

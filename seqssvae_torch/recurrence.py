@@ -432,7 +432,7 @@ def read_together(
     """Read whole sequences with layers that know nothing of each other, as the directions of an encoder, step by step.
 
     Where rows are few, a step's products are so small that calls count: together, there are half as many. (The JAX
-    twin's loops are compiled: it has no calls to save, and reads each layer alone.)
+    twin's loops are compiled and have no calls to save: there each layer keeps its products, and all share one loop.)
 
     Args:
         layers: D layers of the same cell and sizes.

@@ -123,7 +123,7 @@ def printing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, which also prints."""
 
     def prints(*arguments: Any) -> Any:
-        jax.debug.print("{}", arguments[0].sum())
+        jax.debug.print("{}", jax.tree.leaves(arguments)[0].sum())
         return function(*arguments)
 
     return prints
@@ -143,8 +143,8 @@ def computed_by_the_host(gradients: dict[str, jax.Array], clip_norm: float) -> t
     ("place", "planted", "call"),
     [
         (
-            (seqssvae_jax.recurrence, "_gates"),
-            printing(seqssvae_jax.recurrence._gates),
+            (seqssvae_jax.recurrence._Layer, "gates"),
+            printing(seqssvae_jax.recurrence._Layer.gates),
             "debug_print|debug_callback",
         ),
         ((seqssvae_jax.optimizers, "clip_gradients"), computed_by_the_host, "pure_callback"),

@@ -27,7 +27,7 @@ LARGE = 1024
 """With more symbols than this, logits have a row a position."""
 SPREAD = 30.0
 """Nats between the greatest and the least bias up to which a bound of a position's logits is as good as their maximum:
-what is divided by is e^-30 of the greatest exponential at least, far from where float32 loses digits."""
+the sum of exponentials, 1 at least with the maximum, is then e^-30 at least, far from where float32 loses digits."""
 
 
 def labels_per_block(labels: int, rows: int, vocabulary_size: int, most: int) -> int:

@@ -1,6 +1,6 @@
 """What exact enumeration costs, beside what a user would write: `python -m benchmarks.enumeration [PART ...]`.
 
-Parts: epochs, identical, fraction, memory, observed, labels, sizes, sequential, precision; without any, all. Both sides
+Parts: epochs, identical, fraction, memory, observed, labels, sizes, sequential; without any, all. Both sides
 of a comparison have a process of their own, and take turns. Results are added to `docs/benchmarks.json`; tables and
 plot are made from it by `python -m benchmarks.tables`.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from benchmarks.sizes import Sizes
 from benchmarks.worker import TWINS, Worker, median_and_spread
 from seqssvae.backend import NO_LABEL
 from seqssvae.batches import BatchStream, buckets
+from seqssvae.config import Precision
 from seqssvae.corpus import Corpus, CorpusCounts
 
 RESULTS = Path("docs/benchmarks.json")
@@ -92,30 +94,41 @@ which took ours 7 % longer with words, and in JAX 8 % longer with definitions.
 """
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16 numbers."""
+    flags = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("languages", "glosses")) -> Any:
-    """Seconds an epoch takes either side, from at least 50 batches of each, in turns."""
+    """Seconds an epoch takes either side, and ours with bfloat16, from at least 50 batches of each, in turns.
+
+    Ours have the same batches in either precision; bfloat16 is left out where the processor has no instructions for it.
+    """
     results = {}
     for name in names:
         data = dataset(name, cache)
         count = max(count, 150) if name != "glosses" else count  # short steps, of which noise is a larger part
         ours, theirs = ours_batches(data), recipe_batches(data, count, 1 if twin == "torch" else 4)
-        with Worker(twin, "ours") as us, Worker(twin, "recipe") as them:
-            us.build(data.sizes)
+        precisions: tuple[Precision, ...] = ("float32", "bf16") if has_bfloat16() else ("float32",)
+        with ExitStack() as stack:
+            us = {precision: stack.enter_context(Worker(twin, "ours")) for precision in precisions}
+            them = stack.enter_context(Worker(twin, "recipe"))
             them.build(data.sizes)
-            for x, _ in ours.values():
-                us.seconds(x)
+            for precision, worker in us.items():
+                worker.build(data.sizes, precision=precision)
+                for x, _ in ours.values():
+                    worker.seconds(x)
             for length in sorted({x.shape[1] for x in theirs}):
                 them.seconds(next(x for x in theirs if x.shape[1] == length))
-            times: dict[int, list[float]] = {length: [] for length in ours}
+            times: dict[str, dict[int, list[float]]] = {precision: {length: [] for length in ours} for precision in us}
             their_times, repeated = [], np.resize(list(ours), count)
             for length, x in zip(np.random.default_rng(2).permutation(repeated), theirs, strict=True):
-                times[int(length)].append(us.seconds(ours[int(length)][0], warm=WARM))
+                for precision, worker in us.items():
+                    times[precision][int(length)].append(worker.seconds(ours[int(length)][0], warm=WARM))
                 their_times.append(them.seconds(x, warm=WARM))
-        epoch = sum(float(np.median(times[length])) * number for length, (_, number) in ours.items())
-        low, high = (
-            sum(float(np.quantile(times[length], q)) * number for length, (_, number) in ours.items())
-            for q in (0.25, 0.75)
-        )
+        counts = {length: number for length, (_, number) in ours.items()}
+        epoch, low, high = (_epoch(times["float32"], counts, share) for share in (0.5, 0.25, 0.75))
         their_steps = len(data.rows) / data.sizes.rows
         their_epoch, generator = float(np.mean(their_times)) * their_steps, np.random.default_rng(3)
         means = [float(np.mean(generator.choice(their_times, count))) * their_steps for _ in range(1000)]
@@ -126,11 +139,23 @@ def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("l
             "recipe_seconds": their_epoch,
             "recipe_interval": [float(np.quantile(means, q)) for q in (0.025, 0.975)],
             "ratio": their_epoch / epoch,
-            "our_lengths": {str(length): number for length, (_, number) in ours.items()},
+            "our_lengths": {str(length): number for length, number in counts.items()},
             "mean_recipe_length": float(np.mean([x.shape[1] for x in theirs])),
         }
+        if "bf16" in times:
+            short = _epoch(times["bf16"], counts)
+            steps = [
+                a / b for length in counts for a, b in zip(times["float32"][length], times["bf16"][length], strict=True)
+            ]
+            gain = {"bf16": epoch / short, "bf16_quartiles": median_and_spread(steps)[1:]}
+            results[name] |= {"bf16_seconds": short, "bf16_ratio": their_epoch / short, **gain}
         _show(twin, "epochs", name, results[name])
     return results
+
+
+def _epoch(times: dict[int, list[float]], counts: dict[int, float], share: float = 0.5) -> float:
+    """Seconds of as many steps of each length as there are, each as long as this quantile of those that were timed."""
+    return sum(float(np.quantile(times[length], share)) * number for length, number in counts.items())
 
 
 def identical(twin: str, _: Path, repetitions: int = 9) -> Any:
@@ -296,48 +321,6 @@ def sequential(twin: str, _: Path, repetitions: int = 9) -> Any:
     return results
 
 
-def precision(twin: str, cache: Path, count: int = 60) -> Any:
-    """An epoch in float32 beside one with bfloat16 products, where the processor has instructions for them.
-
-    Both have the same batches of the same lengths, and take turns.
-    """
-    flags = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
-    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
-        return {"note": "this processor has no bfloat16 instructions"}
-    results = {}
-    for name in ("languages", "glosses"):
-        data = dataset(name, cache)
-        batches = ours_batches(data)
-        with Worker(twin, "ours") as us, Worker(twin, "ours") as short:
-            us.build(data.sizes)
-            short.build(data.sizes, precision="bf16")
-            for side in (us, short):
-                for x, _ in batches.values():
-                    side.seconds(x)
-            pairs = {
-                length: [
-                    (us.seconds(x, warm=WARM), short.seconds(x, warm=WARM)) for _ in range(-(-count // len(batches)))
-                ]
-                for length, (x, _) in batches.items()
-            }
-        epoch, short_epoch = (
-            sum(
-                float(np.median([pair[side] for pair in pairs[length]])) * number
-                for length, (_, number) in batches.items()
-            )
-            for side in (0, 1)
-        )
-        ratios = median_and_spread([a / b for of_length in pairs.values() for a, b in of_length])
-        results[name] = {
-            "float32_seconds": epoch,
-            "bf16_seconds": short_epoch,
-            "ratio": epoch / short_epoch,
-            "quartiles": ratios[1:],
-        }
-        _show(twin, "precision", name, results[name])
-    return results
-
-
 PARTS = {
     "identical": identical,
     "fraction": fraction,
@@ -346,7 +329,6 @@ PARTS = {
     "labels": labels,
     "sizes": sizes_of,
     "sequential": sequential,
-    "precision": precision,
     "epochs": epochs,
 }
 
@@ -382,7 +364,7 @@ def main() -> None:
         options: dict[str, Any] = {"repetitions": given.repetitions} if given.repetitions else {}
         if part == "epochs":
             options = {"count": given.batches, "names": tuple(given.data)}
-        elif part in ("memory", "precision"):
+        elif part == "memory":
             options = {}
         result = PARTS[part](twin, given.cache, **options)
         add_result(given.results, part, twin, result)

@@ -26,11 +26,30 @@ def spread(result: dict[str, Any], name: str = "ratio") -> str:
 def epochs(found: dict[str, Any]) -> str:
     """Whole epochs."""
     rows = [
-        [name, twin, *(f"{one[side]:.0f} s" for side in ("ours_seconds", "recipe_seconds")), f"{one['ratio']:.2f}"]
+        [
+            name,
+            twin,
+            *(f"{one[side]:.0f} s" for side in ("recipe_seconds", "ours_seconds")),
+            f"{one['ratio']:.2f}",
+            *(
+                (f"{one['bf16_seconds']:.0f} s", f"{one['bf16_ratio']:.2f}", spread(one, "bf16"))
+                if "bf16" in one
+                else [""] * 3
+            ),
+        ]
         for twin, results in found.items()
         for name, one in results.items()
     ]
-    head = ["rows", "twin", "an epoch, ours", "an epoch, recipe", "recipe / ours"]
+    head = [
+        "rows",
+        "twin",
+        "recipe",
+        "ours",
+        "recipe / ours",
+        "bfloat16",
+        "recipe / bfloat16",
+        "ours / bfloat16 (steps)",
+    ]
     return "### An epoch of real data\n\n" + table(head, sorted(rows))
 
 
@@ -87,19 +106,6 @@ def sequential(found: dict[str, Any]) -> str:
     return "### Few labels: one after the other, or all at once? (PyTorch, B 32, T 40, H 100)\n\n" + table(head, rows)
 
 
-def precision(found: dict[str, Any]) -> str:
-    """bfloat16."""
-    rows = [
-        [name, twin, *(f"{one[side]:.0f} s" for side in ("float32_seconds", "bf16_seconds")), spread(one)]
-        if isinstance(one, dict)
-        else ["", twin, one, "", ""]
-        for twin, results in found.items()
-        for name, one in results.items()
-    ]
-    head = ["rows", "twin", "an epoch, float32", "an epoch, bfloat16", "float32 / bfloat16 (quartiles of single steps)"]
-    return "### float32 / bfloat16\n\n" + table(head, sorted(rows))
-
-
 def plot(found: dict[str, Any]) -> None:
     """Time in K."""
     from matplotlib import pyplot
@@ -130,7 +136,6 @@ PARTS = {
     "identical": identical,
     "sizes": sizes,
     "sequential": sequential,
-    "precision": precision,
 }
 
 

@@ -110,23 +110,7 @@ def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("l
         data = dataset(name, cache)
         count = max(count, 150) if name != "glosses" else count  # short steps, of which noise is a larger part
         ours, theirs = ours_batches(data), recipe_batches(data, count, 1 if twin == "torch" else 4)
-        precisions: tuple[Precision, ...] = ("float32", "bf16") if has_bfloat16() else ("float32",)
-        with ExitStack() as stack:
-            us = {precision: stack.enter_context(Worker(twin, "ours")) for precision in precisions}
-            them = stack.enter_context(Worker(twin, "recipe"))
-            them.build(data.sizes)
-            for precision, worker in us.items():
-                worker.build(data.sizes, precision=precision)
-                for x, _ in ours.values():
-                    worker.seconds(x)
-            for length in sorted({x.shape[1] for x in theirs}):
-                them.seconds(next(x for x in theirs if x.shape[1] == length))
-            times: dict[str, dict[int, list[float]]] = {precision: {length: [] for length in ours} for precision in us}
-            their_times, repeated = [], np.resize(list(ours), count)
-            for length, x in zip(np.random.default_rng(2).permutation(repeated), theirs, strict=True):
-                for precision, worker in us.items():
-                    times[precision][int(length)].append(worker.seconds(ours[int(length)][0], warm=WARM))
-                their_times.append(them.seconds(x, warm=WARM))
+        times, their_times = _turns(twin, data.sizes, {length: x for length, (x, _) in ours.items()}, theirs)
         counts = {length: number for length, (_, number) in ours.items()}
         epoch, low, high = (_epoch(times["float32"], counts, share) for share in (0.5, 0.25, 0.75))
         their_steps = len(data.rows) / data.sizes.rows
@@ -144,13 +128,40 @@ def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("l
         }
         if "bf16" in times:
             short = _epoch(times["bf16"], counts)
-            steps = [
-                a / b for length in counts for a, b in zip(times["float32"][length], times["bf16"][length], strict=True)
+            pairs = (zip(times["float32"][length], times["bf16"][length], strict=True) for length in counts)
+            quartiles = median_and_spread([longer / shorter for of_length in pairs for longer, shorter in of_length])[
+                1:
             ]
-            gain = {"bf16": epoch / short, "bf16_quartiles": median_and_spread(steps)[1:]}
+            gain = {"bf16": epoch / short, "bf16_quartiles": quartiles}
             results[name] |= {"bf16_seconds": short, "bf16_ratio": their_epoch / short, **gain}
         _show(twin, "epochs", name, results[name])
     return results
+
+
+def _turns(
+    twin: str, sizes: Sizes, ours: dict[int, np.ndarray], theirs: list[np.ndarray]
+) -> tuple[dict[Precision, dict[int, list[float]]], list[float]]:
+    """Seconds of our steps, by precision and length, and of the recipe's, each of which ours take turns with."""
+    precisions: tuple[Precision, ...] = ("float32", "bf16") if has_bfloat16() else ("float32",)
+    times: dict[Precision, dict[int, list[float]]] = {
+        precision: {length: [] for length in ours} for precision in precisions
+    }
+    their_times, repeated = [], np.resize(list(ours), len(theirs))
+    with ExitStack() as stack:
+        us = {precision: stack.enter_context(Worker(twin, "ours")) for precision in precisions}
+        them = stack.enter_context(Worker(twin, "recipe"))
+        them.build(sizes)
+        for precision, worker in us.items():
+            worker.build(sizes, precision=precision)
+            for x in ours.values():
+                worker.seconds(x)
+        for x in {x.shape[1]: x for x in theirs}.values():
+            them.seconds(x)
+        for length, x in zip(np.random.default_rng(2).permutation(repeated), theirs, strict=True):
+            for precision, worker in us.items():
+                times[precision][int(length)].append(worker.seconds(ours[int(length)], warm=WARM))
+            their_times.append(them.seconds(x, warm=WARM))
+    return times, their_times
 
 
 def _epoch(times: dict[int, list[float]], counts: dict[int, float], share: float = 0.5) -> float:

@@ -128,11 +128,9 @@ def epochs(twin: str, cache: Path, count: int = 50, names: tuple[str, ...] = ("l
         }
         if "bf16" in times:
             short = _epoch(times["bf16"], counts)
-            pairs = (zip(times["float32"][length], times["bf16"][length], strict=True) for length in counts)
-            quartiles = median_and_spread([longer / shorter for of_length in pairs for longer, shorter in of_length])[
-                1:
-            ]
-            gain = {"bf16": epoch / short, "bf16_quartiles": quartiles}
+            pairs = [zip(times["float32"][length], times["bf16"][length], strict=True) for length in counts]
+            ratios = median_and_spread([longer / shorter for of_length in pairs for longer, shorter in of_length])
+            gain = {"bf16": epoch / short, "bf16_quartiles": ratios[1:]}
             results[name] |= {"bf16_seconds": short, "bf16_ratio": their_epoch / short, **gain}
         _show(twin, "epochs", name, results[name])
     return results

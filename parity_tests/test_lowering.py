@@ -143,8 +143,8 @@ def computed_by_the_host(gradients: dict[str, jax.Array], clip_norm: float) -> t
     ("place", "planted", "call"),
     [
         (
-            (seqssvae_jax.recurrence._Layer, "gates"),
-            printing(seqssvae_jax.recurrence._Layer.gates),
+            (seqssvae_jax.recurrence.Layer, "gates"),
+            printing(seqssvae_jax.recurrence.Layer.gates),
             "debug_print|debug_callback",
         ),
         ((seqssvae_jax.optimizers, "clip_gradients"), computed_by_the_host, "pure_callback"),

@@ -22,6 +22,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from seqssvae_jax import fused
 from seqssvae_jax.products import Multiplies, Rounding, linear, product
 
 State = tuple[Array, ...]
@@ -75,7 +76,7 @@ class _Setting(NamedTuple):
     rounding: Rounding
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """What a layer that is read has; its gradients have the same form.
 
     Args:
@@ -122,7 +123,7 @@ class _Totals(NamedTuple):
     bias: Float[Array, "H"] | None
 
     @classmethod
-    def zero(cls, layer: _Layer) -> "_Totals":
+    def zero(cls, layer: Layer) -> "_Totals":
         """Nothing yet."""
         weight, hidden = layer.weight_hh, layer.state[0]
         gates = len(weight) // len(hidden)
@@ -150,10 +151,10 @@ class _Totals(NamedTuple):
             constants = tuple(total + gate for total, gate in zip(constants, gates, strict=True))
         return self._replace(weight=weight, rows=rows, constants=constants)
 
-    def gradients(self, state: tuple[Float[Array, "H K B"], ...]) -> _Layer:
+    def gradients(self, state: tuple[Float[Array, "H K B"], ...]) -> Layer:
         """All of a layer's, with those of its first states."""
         constant = None if self.constants is None else jnp.concatenate(self.constants)
-        return _Layer(jnp.concatenate(self.rows), constant, state, self.weight, self.bias)
+        return Layer(jnp.concatenate(self.rows), constant, state, self.weight, self.bias)
 
 
 def _columns(parts: tuple[Float[Array, "H K B"], ...]) -> Float[Array, "G N"]:
@@ -164,7 +165,7 @@ def _columns(parts: tuple[Float[Array, "H K B"], ...]) -> Float[Array, "G N"]:
 class _GRU(NamedTuple):
     """`gru_step` in steps, and back. Kept are the outputs, and r, u, n and `W_n h + bias_n`, of every step."""
 
-    layer: _Layer
+    layer: Layer
     transposed: Float[Array, "H G"]
     rounding: Rounding
 
@@ -208,7 +209,7 @@ class _GRU(NamedTuple):
 class _LSTM(NamedTuple):
     """`lstm_step` in steps, and back. Kept are outputs, cells, and the open gates i, f, g, o, of every step."""
 
-    layer: _Layer
+    layer: Layer
     transposed: Float[Array, "H G"]
     rounding: Rounding
 
@@ -249,17 +250,30 @@ class _LSTM(NamedTuple):
         return (grad_hidden, grad_cell * forget), totals
 
 
-def _cells(layers: tuple[_Layer, ...], setting: _Setting) -> tuple[_GRU | _LSTM, ...]:
+def _cells(layers: tuple[Layer, ...], setting: _Setting) -> tuple[_GRU | _LSTM, ...]:
     kind = _GRU if setting.cell == "gru" else _LSTM
     return tuple(kind(layer, layer.weight_hh.T, setting.rounding) for layer in layers)
 
 
-def _steps(layers: tuple[_Layer, ...]) -> Int[Array, "T"]:
+def _steps(layers: tuple[Layer, ...]) -> Int[Array, "T"]:
     return jnp.arange(layers[0].row_gates.shape[1])
 
 
-def _forward(layers: tuple[_Layer, ...], setting: _Setting) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
-    """What each layer keeps of every step, outputs first."""
+def _forward(
+    layers: tuple[Layer, ...], setting: _Setting, keep: bool = True
+) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
+    """Outputs of each layer, and what is kept of every step if anything is."""
+
+    def scan(layers: tuple[Layer, ...]) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
+        found = _scan(layers, setting)
+        return found if keep else tuple(of_layer[:1] for of_layer in found)
+
+    if not fused.serves(layers[0], setting.rounding):
+        return scan(layers)
+    return jax.lax.platform_dependent(layers, cpu=partial(fused.forward, keep=keep), default=scan)
+
+
+def _scan(layers: tuple[Layer, ...], setting: _Setting) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
     cells = _cells(layers, setting)
 
     def read(states: tuple[tuple[Array, ...], ...], step: Int[Array, ""]) -> tuple[tuple, tuple]:
@@ -270,18 +284,33 @@ def _forward(layers: tuple[_Layer, ...], setting: _Setting) -> tuple[tuple[Float
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _read(layers: tuple[_Layer, ...], setting: _Setting) -> tuple[Float[Array, "T H K B"], ...]:
+def _read(layers: tuple[Layer, ...], setting: _Setting) -> tuple[Float[Array, "T H K B"], ...]:
     """Outputs of each layer."""
-    return tuple(kept[0] for kept in _forward(layers, setting))
+    return tuple(kept[0] for kept in _forward(layers, setting, keep=False))
 
 
-def _read_kept(layers: tuple[_Layer, ...], setting: _Setting) -> tuple[tuple[Array, ...], tuple]:
+def _read_kept(layers: tuple[Layer, ...], setting: _Setting) -> tuple[tuple[Array, ...], tuple]:
     kept = _forward(layers, setting)
     return tuple(of[0] for of in kept), (layers, kept)
 
 
-def _read_backward(setting: _Setting, residuals: tuple, grad_outputs: tuple[Array, ...]) -> tuple[tuple[_Layer, ...]]:
+def _read_backward(setting: _Setting, residuals: tuple, grad_outputs: tuple[Array, ...]) -> tuple[tuple[Layer, ...]]:
     layers, kept = residuals
+    if not fused.serves(layers[0], setting.rounding):
+        return (_scan_back(layers, kept, grad_outputs, setting),)
+    found = jax.lax.platform_dependent(
+        layers,
+        kept,
+        grad_outputs,
+        cpu=partial(fused.backward, rounding=setting.rounding),
+        default=partial(_scan_back, setting=setting),
+    )
+    return (found,)
+
+
+def _scan_back(
+    layers: tuple[Layer, ...], kept: tuple, grad_outputs: tuple[Array, ...], setting: _Setting
+) -> tuple[Layer, ...]:
     cells = _cells(layers, setting)
 
     def unread(carried: tuple, step: tuple) -> tuple[tuple, None]:
@@ -294,7 +323,7 @@ def _read_backward(setting: _Setting, residuals: tuple, grad_outputs: tuple[Arra
 
     start = tuple((jax.tree.map(jnp.zeros_like, layer.state), _Totals.zero(layer)) for layer in layers)
     found, _ = jax.lax.scan(unread, start, (_steps(layers), grad_outputs, kept), reverse=True)
-    return (tuple(totals.gradients(state) for state, totals in found),)
+    return tuple(totals.gradients(state) for state, totals in found)
 
 
 _read.defvjp(_read_kept, _read_backward)
@@ -382,6 +411,6 @@ def read_together(
         constant = None if constant is None else constant.transpose(2, 0, 1)
         state = tuple(part.transpose(2, 0, 1) for part in state)
         bias_n = layer.bias_n[...] if layer.cell == "gru" else None
-        parts.append(_Layer(gates.transpose(2, 1, 0), constant, state, layer.weight_hh[...], bias_n))
+        parts.append(Layer(gates.transpose(2, 1, 0), constant, state, layer.weight_hh[...], bias_n))
     outputs = _read(tuple(parts), _Setting(layers[0].cell, layers[0].rounding))
     return tuple(of_layer.transpose(2, 3, 0, 1) for of_layer in outputs)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqssvae_torch import fused
 from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, swift_products, write_products
 
 State = tuple[Tensor, ...]
@@ -447,6 +448,9 @@ def read_together(
     function, names, states = (_GRU, ("weight_hh", "bias_n"), 1) if gru else (_LSTM, ("weight_hh",), 2)
     columns = [None if part is None else part.mT.contiguous() for part in (constant, *(state or (None,) * states))]
     weights = [_together([getattr(layer, name) for layer in layers]) for name in names]
-    gates = row_gates.permute(0, 3, 2, 1).contiguous()
-    outputs = function.apply(gates, *columns, *weights, layers[0].rounding, torch.is_grad_enabled())
+    gates, rounding = row_gates.permute(0, 3, 2, 1).contiguous(), layers[0].rounding
+    if fused.serves(gates, layers[0].hidden_size, rounding):
+        outputs = fused.read(gates, columns[0], tuple(columns[1:]), weights[0], weights[1] if gru else None)
+    else:
+        outputs = function.apply(gates, *columns, *weights, rounding, torch.is_grad_enabled())
     return outputs.permute(1, 3, 0, 2)

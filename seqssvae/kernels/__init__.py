@@ -1,0 +1,123 @@
+"""Recurrent layers with bfloat16 products for processors that have instructions for them, written in C.
+
+They are compiled when the package is installed, where there is a C compiler, and otherwise missing: then the twins'
+own products and elementwise operations do the same. `recurrence.h` says what they compute and how it lies in memory.
+"""
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+GATES = {"gru": 3, "lstm": 4}
+"""Gates of a unit."""
+
+KEPT = {"gru": 4, "lstm": 5}
+"""Numbers of a unit that are kept of every step for the gradient: open gates, and the reset one's operand or the cell."""
+
+_POINTER = ctypes.c_void_p
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *[(name, ctypes.c_int32) for name in ("lstm", "layers", "steps", "size", "columns", "rows")],
+        ("stride", ctypes.c_int64),
+        ("threads", ctypes.c_int32),
+        ("team", _POINTER),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("row_gates", _POINTER),
+        ("constant", _POINTER),
+        ("first", _POINTER * 2),
+        ("weight", _POINTER),
+        ("bias_n", _POINTER),
+        ("outputs", _POINTER),
+        ("kept", _POINTER * 5),
+        ("grad_outputs", _POINTER),
+        ("grad_columns", _POINTER),
+        ("states", _POINTER),
+        ("grad_rows", _POINTER),
+        ("grad_constant", _POINTER),
+        ("grad_first", _POINTER * 2),
+        ("grad_bias", _POINTER),
+        ("packed", _POINTER),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they are missing, or this processor lacks the instructions or has better."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_recurrence{suffix}")
+        if path.is_file():
+            try:
+                found = ctypes.CDLL(str(path))
+                return found if found.recurrence_available() else None
+            except (OSError, AttributeError):  # of another platform, or of another version
+                return None
+    return None
+
+
+def serve(hidden_size: int) -> bool:
+    """Whether layers of this size can be read with them; never where the environment has `SEQSSVAE_KERNELS=0`."""
+    return hidden_size % 8 == 0 and os.environ.get("SEQSSVAE_KERNELS") != "0" and library() is not None
+
+
+def openmp_team() -> int | None:
+    """GNU OpenMP's function that starts a team of threads, if the process has loaded it.
+
+    Its threads may be waiting in a loop for more to do, and others would have to share their cores.
+    """
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
+    except (OSError, AttributeError):
+        return None
+
+
+Arrays = Mapping[str, int | None | Sequence[int | None]]
+"""Addresses of a layer's arrays by their names in `recurrence.h`; what is left out is NULL."""
+
+
+def _layer(arrays: Arrays) -> _Layer:
+    types = dict(_Layer._fields_)
+    return _Layer(**{name: types[name](*of) if isinstance(of, Sequence) else of for name, of in arrays.items()})
+
+
+def run(
+    function: str,
+    layers: Sequence[Arrays],
+    *,
+    cell: str,
+    steps: int,
+    size: int,
+    columns: int,
+    rows: int,
+    threads: int,
+    team: int | None = None,
+) -> None:
+    """Call `recurrence_forward` or `recurrence_backward`.
+
+    Args:
+        function: Which.
+        layers: D layers, whose outputs lie as `(T, D, H, N)`.
+        cell: `gru` or `lstm`.
+        steps: T.
+        size: H.
+        columns: N = K*B.
+        rows: B.
+        threads: How many to use.
+        team: A function that starts them, as GNU OpenMP's; None: they are made for the call.
+
+    Raises:
+        MemoryError: If there is none.
+    """
+    stride = len(layers) * size * columns
+    shape = _Shape(cell == "lstm", len(layers), steps, size, columns, rows, stride, threads, team)
+    found = (_Layer * len(layers))(*map(_layer, layers))
+    if getattr(library(), function)(ctypes.byref(shape), found):
+        raise MemoryError(f"{function}: no memory for the rounded weights of {len(layers)} layers of {size} units.")

@@ -1,0 +1,53 @@
+/* Recurrent layers over whole sequences, for K labels times B rows, and their gradients, with bfloat16 products.
+ *
+ * Labels and rows are N = K*B columns, column k * B + b; features come first. A thread takes WIDE columns through all
+ * steps: their state stays in the first cache and the rounded weights in the second, and what a step does besides its
+ * product is done on the product's sums while they are there.
+ */
+#ifndef SEQSSVAE_RECURRENCE_H
+#define SEQSSVAE_RECURRENCE_H
+
+#include <stdint.h>
+
+#include "parallel.h"
+
+/* What all layers of a call have in common. GRU has gates r, u, n (G = 3H), LSTM i, f, g, o (G = 4H). */
+typedef struct {
+    int32_t lstm;
+    int32_t layers, steps, size, columns, rows; /* D, T, H, N, B; H is a multiple of 8 */
+    int64_t stride;                             /* from one step to the next in outputs and their gradients */
+    int32_t threads;
+    team of; /* NULL: threads are made for the call */
+} shape;
+
+/* A layer's arrays. Gradients are written, not added to. */
+typedef struct {
+    const float *row_gates;     /* (G, T, B) */
+    const float *constant;      /* (G, N), or NULL for nothing */
+    const float *first[2];      /* first states (H, N): output, and cell of an LSTM; NULL for zeros */
+    const float *weight;        /* (G, H) */
+    const float *bias_n;        /* (H) of a GRU */
+    float *outputs;             /* (T, H, N), steps `stride` apart */
+    uint16_t *kept[5];          /* each T*H*N numbers in an order of their own, see `place_of`; NULL: nothing is kept. */
+                                /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell */
+    const float *grad_outputs;  /* as outputs */
+    uint16_t *grad_columns;     /* bfloat16 (4H, T, N); GRU: of W_n h, r, u, n; LSTM: of i, f, g, o */
+    uint16_t *states;           /* bfloat16 (H, T, N): the outputs before each step */
+    float *grad_rows;           /* of row_gates */
+    float *grad_constant;       /* of constant */
+    float *grad_first[2];       /* of first */
+    float *grad_bias;           /* of bias_n */
+    uint32_t *packed;           /* rounded weights, G*H/2 pairs; set by the call */
+} layer;
+
+/* Whether this processor has the instructions, and none that make other kernels faster (AMX). */
+int recurrence_available(void);
+
+/* Write outputs, and what is kept. Returns 0, or -1 where there was no memory. */
+int recurrence_forward(const shape *all, layer *layers);
+
+/* Write all gradients but the weight's, which is one product of what is written: the first 3H of a GRU's grad_columns
+ * (4H of an LSTM's) by the states, over all steps and columns. */
+int recurrence_backward(const shape *all, layer *layers);
+
+#endif

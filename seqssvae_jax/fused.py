@@ -75,7 +75,9 @@ def backward(
         results += [_like(part) for part in found if part is not None]
         size, labels, rows = layer.state[0].shape
         columns = (len(of_outputs), labels * rows)
-        results += [jax.ShapeDtypeStruct((lines, *columns), jnp.bfloat16) for lines in (4 * size, size)]
+        lines = (len(layer.weight_hh),) if layer.bias_n is None else (len(layer.weight_hh), size)
+        shapes = [(count, *columns) for count in lines] + [(*columns, size)]
+        results += [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
     found = iter(_call("xla_backward", layers, True, arrays, results))
     gradients = []
     for layer in layers:
@@ -83,11 +85,11 @@ def backward(
         of_constant = None if layer.constant is None else next(found)
         of_state = tuple(next(found) for _ in layer.state)
         of_bias = None if layer.bias_n is None else next(found)
-        gates, states = (part.reshape(len(part), -1) for part in (next(found), next(found)))
+        gates, *_, states = (next(found) for _ in range(2 if layer.bias_n is None else 3))
         of_weight = jax.lax.dot_general(
-            gates[: len(layer.weight_hh)], states, (((1,), (1,)), ((), ())), preferred_element_type=layer.weight_hh.dtype
+            gates, states, (((1, 2), (0, 1)), ((), ())), preferred_element_type=layer.weight_hh.dtype
         )
         if layer.bias_n is not None:  # a GRU's candidate comes first there
-            of_weight = jnp.roll(of_weight, -len(states), 0)
+            of_weight = jnp.roll(of_weight, -states.shape[2], 0)
         gradients.append(layer._replace(row_gates=of_rows, constant=of_constant, state=of_state, weight_hh=of_weight, bias_n=of_bias))
     return tuple(gradients)

@@ -168,10 +168,10 @@ def _read(operands: _Operands, targets: Int[Array, "T N"], rounding: Rounding) -
 
     def of_step(_: None, step: tuple[Any, Array]) -> tuple[None, Array]:
         hidden, symbols = step
-        blocks = hidden, _repeated(symbols, operands), layer.label_bias
+        blocks = _blocks(hidden, operands), _repeated(symbols, operands), layer.label_bias
         return jax.lax.scan(of_block, None, blocks)
 
-    return jax.lax.scan(of_step, None, (layer.hidden, targets))[1]
+    return jax.lax.scan(of_step, None, (_joined(layer.hidden), targets))[1]
 
 
 def _differentiate(
@@ -192,14 +192,25 @@ def _differentiate(
     def of_step(carried: tuple[Any, Array | None], step: tuple) -> tuple[tuple, tuple[Array, Array]]:
         totals, grad_label_bias = carried
         hidden, symbols, weights = step
-        blocks = hidden, _repeated(symbols, operands), layer.label_bias, weights
+        blocks = _blocks(hidden, operands), _repeated(symbols, operands), layer.label_bias, weights
         totals, (chosen, grad_hidden, of_labels) = jax.lax.scan(of_block, totals, blocks)
         grad_label_bias = None if grad_label_bias is None else grad_label_bias + of_labels
-        return (totals, grad_label_bias), (chosen, grad_hidden)
+        return (totals, grad_label_bias), (chosen, grad_hidden.reshape(-1, grad_hidden.shape[-1]))
 
     first = layer.zeros(), jax.tree.map(jnp.zeros_like, layer.label_bias)
-    (totals, of_labels), (chosen, grad_hidden) = jax.lax.scan(of_step, first, (layer.hidden, targets, weights))
+    (totals, of_labels), (chosen, grad_hidden) = jax.lax.scan(of_step, first, (_joined(layer.hidden), targets, weights))
+    grad_hidden = grad_hidden.reshape(*operands.hidden.shape[:2], -1, grad_hidden.shape[-1])
     return chosen, layer.gradients(grad_hidden, totals, of_labels)
+
+
+def _joined(hidden: Any) -> Any:
+    """Blocks behind each other: XLA copies, to no end, what has a dimension of 1 there before it is looped over."""
+    return jax.tree.map(lambda part: part.reshape(len(part), -1, part.shape[3]), hidden)
+
+
+def _blocks(hidden: Any, operands: _Operands) -> Any:
+    """Of a step."""
+    return jax.tree.map(lambda part: part.reshape(operands.hidden.shape[1], -1, part.shape[1]), hidden)
 
 
 def _chosen(
@@ -309,7 +320,9 @@ def symbol_log_probs(
         return padded.reshape(*values.shape[:axis], blocks, taken, *values.shape[axis + 1 :])
 
     by_step = hidden.transpose(2, 3, 0, 1)  # as recurrent layers lay it out: first of all, or it would be copied twice
-    columns = jnp.moveaxis(cut(by_step, 2), 2, 1).reshape(steps, blocks, size, taken * rows)
+    if blocks > 1:
+        by_step = jnp.moveaxis(cut(by_step, 2), 2, 1)
+    columns = by_step.reshape(steps, blocks, size, taken * rows)
     label_bias = None if label_bias is None else cut(label_bias).transpose(0, 3, 1, 2)
     if weights is not None:
         of_steps = jnp.where(padding.T[:, None, None], 0.0, cut(jax.lax.stop_gradient(weights)))

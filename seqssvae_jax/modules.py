@@ -45,13 +45,14 @@ def noise_of_label(noise: Array | None, y: Float[Array, "*#B L"]) -> Array | Non
 class Linear(Multiplies):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, features_first: bool = False) -> None:
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
+        self.features_first = features_first
 
     def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
         """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...], self.bias[...], self.rounding)
+        return linear(inputs, self.weight[...], self.bias[...], self.rounding, self.features_first)
 
 
 class JointLinear(Multiplies):
@@ -64,7 +65,10 @@ class JointLinear(Multiplies):
         bias: Whether there is a b.
     """
 
-    def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, label_count: int, outputs: int, bias: bool = True, features_first: bool = False
+    ) -> None:
+        self.features_first = features_first
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.label_weight = nnx.Param(jnp.zeros((outputs, label_count)))
         if bias:
@@ -72,7 +76,8 @@ class JointLinear(Multiplies):
 
     def __call__(self, inputs: Float[Array, "*#N I"], y: Float[Array, "*#N L"]) -> Float[Array, "*#N O"]:
         """The two products, broadcast against each other: `(B, I)` with `(K, 1, K)` gives `(K, B, O)`."""
-        result = linear(inputs, self.weight[...], None, self.rounding) + linear(y, self.label_weight[...])
+        result = linear(inputs, self.weight[...], None, self.rounding, self.features_first)
+        result = result + linear(y, self.label_weight[...])
         return result + self.bias[...] if hasattr(self, "bias") else result
 
 

@@ -5,6 +5,7 @@ all that is not a product stay in float32 ("mixed precision", Micikevicius et al
 """
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -37,7 +38,11 @@ def linear(
     weight: Float[Array, "O I"],
     bias: Float[Array, "O"] | None = None,
     rounding: Rounding = None,
+    features_first: bool = False,
 ) -> Float[Array, "*N O"]:
-    """`W a + b`, with the weight laid out as PyTorch does."""
-    result = product(inputs, weight, (inputs.ndim - 1, 1), rounding)
+    """`W a + b`, with the weight laid out as PyTorch does; made as `(O, *N)` for what reads it so, if that is said."""
+    if features_first:
+        result = jnp.moveaxis(product(weight, inputs, (1, inputs.ndim - 1), rounding), 0, -1)
+    else:
+        result = product(inputs, weight, (inputs.ndim - 1, 1), rounding)
     return result if bias is None else result + bias

@@ -77,8 +77,10 @@ class Fused(torch.autograd.Function):
         outputs, kept, constant, hidden, cell, weight_hh, bias_n = context.saved_tensors
         steps, layers, size, columns = outputs.shape
         gates, rows = weight_hh.shape[1], context.shape["rows"]
-        of_gates = outputs.new_empty(layers, 4 * size, steps, columns, dtype=torch.bfloat16)
-        states = outputs.new_empty(layers, size, steps, columns, dtype=torch.bfloat16)
+        of_gates, of_candidate = (
+            outputs.new_empty(layers, lines, steps, columns, dtype=torch.bfloat16) for lines in (gates, size)
+        )
+        states = outputs.new_empty(layers, steps * columns, size, dtype=torch.bfloat16)
         given = {"constant": constant, "first.0": hidden, "first.1": cell, "weight": weight_hh, "bias_n": bias_n}
         found = {
             "grad_rows": outputs.new_empty(layers, gates, steps, rows),
@@ -87,13 +89,13 @@ class Fused(torch.autograd.Function):
             "grad_first.1": _like(cell),
             "grad_bias": _like(bias_n),
         }
-        constants = given | found | {"grad_columns": of_gates, "states": states}
+        constants = given | found | {"grad_columns": of_gates, "grad_candidate": of_candidate, "states": states}
         by_step = {"outputs": outputs, "grad_outputs": grad_outputs[0].contiguous()}
         arrays = [_arrays(layer, constants, by_step, kept) for layer in range(layers)]
         kernels.run("recurrence_backward", arrays, **context.shape, **_threads())
         grad_weight = torch.empty_like(weight_hh)
         for of_layer, found_gates, found_states in zip(grad_weight, of_gates, states, strict=True):
-            of_layer.copy_(found_gates[:gates].flatten(1) @ found_states.flatten(1).t())
+            of_layer.copy_(found_gates.flatten(1) @ found_states)
         if bias_n is not None:  # a GRU's candidate comes first there
             grad_weight = grad_weight.roll(-size, 1)
         grad_rows, grad_constant, grad_hidden, grad_cell, grad_bias = found.values()

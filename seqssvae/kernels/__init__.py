@@ -40,6 +40,7 @@ class _Layer(ctypes.Structure):
         ("kept", _POINTER * 5),
         ("grad_outputs", _POINTER),
         ("grad_columns", _POINTER),
+        ("grad_candidate", _POINTER),
         ("states", _POINTER),
         ("grad_rows", _POINTER),
         ("grad_constant", _POINTER),

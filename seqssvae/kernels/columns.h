@@ -87,6 +87,39 @@ INLINE void begin(const shape *all, const float *first, const columns *at, uint3
     }
 }
 
+/* Write 8 units' outputs before a step, rounded, as rows: 8 by 16 numbers are turned at a time. */
+INLINE void give_states(const shape *all, const layer *of, const columns *at, int step, int unit) {
+    const float *from = step ? of->outputs + (step - 1) * all->stride : of->first[0];
+    uint16_t *to = of->states + ((int64_t)step * all->columns + at->column) * all->size + unit;
+    UNROLL for (int half = 0; half < 2; half++) {
+        __m256i a[8], b[8];
+        UNROLL for (int i = 0; i < 8; i++) {
+            const float *line = from ? from + (int64_t)(unit + i) * all->columns + at->column : NULL;
+            a[i] = rounded(line ? take(at, half, line) : _mm512_setzero_ps());
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            b[2 * i] = _mm256_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
+            b[2 * i + 1] = _mm256_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
+        }
+        UNROLL for (int i = 0; i < 8; i += 4) {
+            UNROLL for (int j = 0; j < 2; j++) {
+                a[i + 2 * j] = _mm256_unpacklo_epi32(b[i + j], b[i + j + 2]);
+                a[i + 2 * j + 1] = _mm256_unpackhi_epi32(b[i + j], b[i + j + 2]);
+            }
+        }
+        UNROLL for (int j = 0; j < 4; j++) {
+            b[2 * j] = _mm256_unpacklo_epi64(a[j], a[j + 4]);
+            b[2 * j + 1] = _mm256_unpackhi_epi64(a[j], a[j + 4]);
+        }
+        UNROLL for (int j = 0; j < 8; j++) { /* columns j and j + 8 of this half */
+            const int column = 16 * half + j;
+            __m128i *rows = (__m128i *)(to + (int64_t)column * all->size);
+            if (column < at->width) _mm_storeu_si128(rows, _mm256_castsi256_si128(b[j]));
+            if (column + 8 < at->width) _mm_storeu_si128(rows + all->size, _mm256_extracti128_si256(b[j], 1));
+        }
+    }
+}
+
 /* Write lines of WIDE columns to where they lie as columns. */
 INLINE void finish(const shape *all, const columns *at, const float *lines, int count, float *to) {
     for (int line = 0; to && line < count; line++)

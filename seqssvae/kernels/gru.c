@@ -76,11 +76,11 @@ INLINE void step_back(const shape *all, const layer *of, const columns *at, int 
     gradients[INNER] = multiply(gradients[CANDIDATE], reset);
     gradients[RESET] = multiply(multiply(gradients[INNER], inner), one_minus(reset));
     UNROLL for (int gate = 0; gate < 4; gate++) {
-        int64_t to = (((int64_t)gate * all->size + unit) * all->steps + t) * all->columns + at->column;
-        give_rounded(at, half, of->grad_columns + to, gradients[gate]);
+        const int64_t row = (gate == CANDIDATE ? 0 : (int64_t)gate * all->size) + unit;
+        uint16_t *to = gate == CANDIDATE ? of->grad_candidate : of->grad_columns;
+        give_rounded(at, half, to + (row * all->steps + t) * all->columns + at->column, gradients[gate]);
         if (gate && of->grad_constant) accumulate(totals + ((gate - 1) * all->size + unit) * WIDE, half, gradients[gate]);
     }
-    give_rounded(at, half, of->states + ((int64_t)unit * all->steps + t) * all->columns + at->column, state);
 }
 
 /* Add to the gradients of 8 units' states what comes by way of the gates of the step after. */
@@ -109,6 +109,7 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
                     }
                 }
             }
+            give_states(all, of, &at, t, unit);
         }
         uint32_t *swap = after;
         after = gates, gates = swap;

@@ -82,7 +82,6 @@ INLINE void step_back(const shape *all, const layer *of, const columns *at, int 
         give_rounded(at, half, of->grad_columns + to, gradients[gate]);
         if (of->grad_constant) accumulate(totals + (gate * all->size + unit) * WIDE, half, gradients[gate]);
     }
-    give_rounded(at, half, of->states + ((int64_t)unit * all->steps + t) * all->columns + at->column, state);
 }
 
 /* The gradients of 8 units' outputs that come by way of the gates of the step after. */
@@ -113,6 +112,7 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
                     }
                 }
             }
+            give_states(all, of, &at, t, unit);
         }
         uint32_t *swap = after;
         after = gates, gates = swap;

@@ -77,7 +77,8 @@ AVX512 static void sum_columns(const void *given, int number, void *scratch) {
     const layer *one = of->layers + number / (H / 2);
     const int first = number % (H / 2) * 8;
     for (int line = first; line < first + 8; line++) {
-        const uint16_t *from = one->grad_columns + (int64_t)line * T * all->columns;
+        const uint16_t *from = inner && line >= 3 * H ? one->grad_candidate - (int64_t)3 * H * T * all->columns : one->grad_columns;
+        from += (int64_t)line * T * all->columns;
         if (line < inner) {
             __m512 total = _mm512_setzero_ps();
             for (int64_t i = 0, left = (int64_t)T * all->columns; left > 0; i += 16, left -= 16)

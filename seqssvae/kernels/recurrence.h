@@ -31,8 +31,9 @@ typedef struct {
     uint16_t *kept[5];          /* each T*H*N numbers in an order of their own, see `place_of`; NULL: nothing is kept. */
                                 /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell */
     const float *grad_outputs;  /* as outputs */
-    uint16_t *grad_columns;     /* bfloat16 (4H, T, N); GRU: of W_n h, r, u, n; LSTM: of i, f, g, o */
-    uint16_t *states;           /* bfloat16 (H, T, N): the outputs before each step */
+    uint16_t *grad_columns;     /* bfloat16 (G, T, N); GRU: of W_n h, r, u; LSTM: of i, f, g, o */
+    uint16_t *grad_candidate;   /* bfloat16 (H, T, N) of a GRU: of n */
+    uint16_t *states;           /* bfloat16 (T, N, H): the outputs before each step */
     float *grad_rows;           /* of row_gates */
     float *grad_constant;       /* of constant */
     float *grad_first[2];       /* of first */
@@ -46,8 +47,8 @@ int recurrence_available(void);
 /* Write outputs, and what is kept. Returns 0, or -1 where there was no memory. */
 int recurrence_forward(const shape *all, layer *layers);
 
-/* Write all gradients but the weight's, which is one product of what is written: the first 3H of a GRU's grad_columns
- * (4H of an LSTM's) by the states, over all steps and columns. */
+/* Write all gradients but the weight's, which is one product of what is written: grad_columns by states, over all steps
+ * and columns. */
 int recurrence_backward(const shape *all, layer *layers);
 
 #endif

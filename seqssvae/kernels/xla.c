@@ -3,7 +3,7 @@
  * One attribute, int32: cell (0: GRU, 1: LSTM), D, T, H, N, B, whether there is a constant, whether something is kept.
  * xla_forward: of each layer row_gates, constant, first, weight, bias_n; gives of each outputs, kept.
  * xla_backward: of each layer first, weight, outputs, kept, grad_outputs; gives of each grad_rows, grad_constant,
- * grad_first, grad_bias, grad_columns, states.
+ * grad_first, grad_bias, grad_columns, grad_candidate, states.
  */
 #define _GNU_SOURCE
 #include "xla.h"
@@ -57,7 +57,7 @@ static void *run(const frame *given, int back) {
                  processors(), NULL};
     const int has_constant = number[6], states = all.lstm ? 2 : 1, kept = !number[7] ? 0 : all.lstm ? 5 : 4;
     const int taken = back ? states + 3 + kept : 2 + states + !all.lstm + has_constant;
-    const int given_back = back ? 3 + states + !all.lstm + has_constant : 1 + kept;
+    const int given_back = back ? 3 + states + 2 * !all.lstm + has_constant : 1 + kept;
     if (all.layers < 1 || all.layers > LAYERS || given->arguments.size != all.layers * taken ||
         given->results.size != all.layers * given_back)
         return fail(given, INVALID, "seqssvae: a recurrence was given another number of arrays than it has.");
@@ -81,6 +81,7 @@ static void *run(const frame *given, int back) {
         for (int j = 0; j < states; j++) one->grad_first[j] = take(&to);
         if (!all.lstm) one->grad_bias = take(&to);
         one->grad_columns = take(&to);
+        if (!all.lstm) one->grad_candidate = take(&to);
         one->states = take(&to);
     }
     if (back ? recurrence_backward(&all, layers) : recurrence_forward(&all, layers))

@@ -8,7 +8,7 @@ kernels = Extension(
     "seqssvae.kernels._recurrence",
     sorted(glob("seqssvae/kernels/*.c")),
     depends=sorted(glob("seqssvae/kernels/*.h")),
-    extra_compile_args=["-std=c11", "-O3", "-pthread"],
+    extra_compile_args=["-std=c11", "-O3", "-pthread", "-fvisibility=hidden"],
     extra_link_args=["-pthread"],
     optional=True,
 )

@@ -1,9 +1,10 @@
 """Recurrent layers read by the kernels in `seqssvae.kernels`: rounded products, and all else of a step with them.
 
-It is what `recurrence._forward` and `recurrence._backward` compute, but that gradients of gates are rounded before they
-are summed over labels.
+They compute what `recurrence._scan` and `recurrence._scan_back` do, and differ in rounding: what is kept for the
+gradient is in half precision, and gradients of gates are rounded before they are summed over labels.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,15 @@ from jax import Array
 from jaxtyping import Float
 
 from seqssvae import kernels
-from seqssvae_jax.products import Rounding, product
+from seqssvae_jax.products import Rounding
 
 if TYPE_CHECKING:
     from seqssvae_jax.recurrence import Layer
 
+
 @cache
 def _registered() -> bool:
+    """Tell XLA of the kernels, if there are any."""
     library = kernels.library()
     if library is None:
         return False
@@ -30,12 +33,19 @@ def _registered() -> bool:
 
 
 def serves(layer: "Layer", rounding: Rounding) -> bool:
-    """Whether there are kernels, for a CPU, for layers as this one with these products."""
+    """Whether there are kernels, where a program runs on a CPU, for such layers with these products."""
     of_type = layer.weight_hh.dtype == jnp.float32 and rounding is not None and jnp.dtype(rounding) == jnp.bfloat16
     return of_type and kernels.serve(layer.weight_hh.shape[1]) and _registered()
 
 
-def _call(name: str, layers: tuple["Layer", ...], keep: bool, arrays: list[Array], results: list[jax.ShapeDtypeStruct]) -> list[Array]:
+def _given(parts: Sequence[Array | None]) -> list[Array]:
+    return [part for part in parts if part is not None]
+
+
+def _call(
+    name: str, layers: tuple["Layer", ...], keep: bool, arrays: list[Array], results: list[jax.ShapeDtypeStruct]
+) -> list[Array]:
+    """Arrays and results in the order of `xla.c`."""
     first = layers[0]
     _, steps, rows = first.row_gates.shape
     size, labels, _ = first.state[0].shape
@@ -44,18 +54,16 @@ def _call(name: str, layers: tuple["Layer", ...], keep: bool, arrays: list[Array
     return list(call(*arrays, numbers=np.asarray(numbers, np.int32)))
 
 
-def _like(array: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
-
-
 def forward(layers: tuple["Layer", ...], keep: bool) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
-    """Outputs of each layer, and what is kept for the gradient, in an order of its own."""
+    """Outputs of each layer, and what is kept for the gradient: in an order of its own, in half of each array's bytes.
+
+    So the arrays are those that `recurrence._scan` keeps, which is what other platforms run.
+    """
     arrays, results = [], []
     for layer in layers:
-        arrays += [part for part in (layer.row_gates, layer.constant, *layer.state, layer.weight_hh, layer.bias_n) if part is not None]
-        steps = (layer.row_gates.shape[1], *layer.state[0].shape)
-        kept = kernels.KEPT["gru" if layer.bias_n is not None else "lstm"] if keep else 0
-        results += [jax.ShapeDtypeStruct(steps, layer.weight_hh.dtype)] * (1 + kept)
+        arrays += _given((layer.row_gates, layer.constant, *layer.state, layer.weight_hh, layer.bias_n))
+        outputs = jax.ShapeDtypeStruct((layer.row_gates.shape[1], *layer.state[0].shape), layer.weight_hh.dtype)
+        results += [outputs] * (1 + (kernels.KEPT["lstm" if layer.bias_n is None else "gru"] if keep else 0))
     found = _call("xla_forward", layers, keep, arrays, results)
     each = len(found) // len(layers)
     return tuple(tuple(found[first : first + each]) for first in range(0, len(found), each))
@@ -65,31 +73,27 @@ def backward(
     layers: tuple["Layer", ...],
     kept: tuple[tuple[Float[Array, "T H K B"], ...], ...],
     grad_outputs: tuple[Float[Array, "T H K B"], ...],
-    rounding: Rounding,
 ) -> tuple["Layer", ...]:
     """Gradients of all that the layers have."""
     arrays, results = [], []
     for layer, of_layer, of_outputs in zip(layers, kept, grad_outputs, strict=True):
         arrays += [*layer.state, layer.weight_hh, *of_layer, of_outputs]
-        found = [layer.row_gates, layer.constant, *layer.state, layer.bias_n]
-        results += [_like(part) for part in found if part is not None]
+        of_rows = (layer.row_gates, layer.constant, *layer.state, layer.bias_n)
+        results += [jax.ShapeDtypeStruct(part.shape, part.dtype) for part in _given(of_rows)]
         size, labels, rows = layer.state[0].shape
-        columns = (len(of_outputs), labels * rows)
-        lines = (len(layer.weight_hh),) if layer.bias_n is None else (len(layer.weight_hh), size)
-        shapes = [(count, *columns) for count in lines] + [(*columns, size)]
+        columns, is_gru = (len(of_outputs), labels * rows), layer.bias_n is not None
+        shapes = [(len(layer.weight_hh), *columns), *[(size, *columns)] * is_gru, (*columns, size)]
         results += [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
-    found = iter(_call("xla_backward", layers, True, arrays, results))
+    of_layers = iter(_call("xla_backward", layers, True, arrays, results))
     gradients = []
     for layer in layers:
-        of_rows = next(found)
-        of_constant = None if layer.constant is None else next(found)
-        of_state = tuple(next(found) for _ in layer.state)
-        of_bias = None if layer.bias_n is None else next(found)
-        gates, *_, states = (next(found) for _ in range(2 if layer.bias_n is None else 3))
-        of_weight = jax.lax.dot_general(
-            gates, states, (((1, 2), (0, 1)), ((), ())), preferred_element_type=layer.weight_hh.dtype
-        )
+        row_gates, constant = next(of_layers), None if layer.constant is None else next(of_layers)
+        state = tuple(next(of_layers) for _ in layer.state)
+        bias_n = None if layer.bias_n is None else next(of_layers)
+        gates, *_, states = [next(of_layers) for _ in range(2 if layer.bias_n is None else 3)]
+        dimensions = (((1, 2), (0, 1)), ((), ()))
+        weight = jax.lax.dot_general(gates, states, dimensions, preferred_element_type=layer.weight_hh.dtype)
         if layer.bias_n is not None:  # a GRU's candidate comes first there
-            of_weight = jnp.roll(of_weight, -states.shape[2], 0)
-        gradients.append(layer._replace(row_gates=of_rows, constant=of_constant, state=of_state, weight_hh=of_weight, bias_n=of_bias))
+            weight = jnp.roll(weight, -states.shape[2], 0)
+        gradients.append(type(layer)(row_gates, constant, state, weight, bias_n))
     return tuple(gradients)

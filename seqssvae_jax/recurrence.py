@@ -302,7 +302,7 @@ def _read_backward(setting: _Setting, residuals: tuple, grad_outputs: tuple[Arra
         layers,
         kept,
         grad_outputs,
-        cpu=partial(fused.backward, rounding=setting.rounding),
+        cpu=fused.backward,
         default=partial(_scan_back, setting=setting),
     )
     return (found,)

@@ -1,9 +1,11 @@
 """Recurrent layers read by the kernels in `seqssvae.kernels`: rounded products, and all else of a step with them.
 
-It is what `recurrence._GRU` and `recurrence._LSTM` compute, but for the rounding: sums of products stay in float32, and
-gradients of gates are rounded before they are summed over labels.
+They compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: sums of products stay in float32,
+what is kept for the gradient is in half precision, and gradients of gates are rounded before they are summed over
+labels.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,31 +22,44 @@ def serves(gates: Tensor, hidden_size: int, rounding: Rounding) -> bool:
     return of_type and gates.device.type == "cpu" and kernels.serve(hidden_size)
 
 
-def _arrays(
-    layer: int, constants: dict[str, Tensor | None], by_step: dict[str, Tensor], kept: Tensor | None
-) -> dict[str, Any]:
-    """Addresses of one layer's arrays.
+class _Arrays:
+    """Where the arrays of each of D layers are, by their names in `recurrence.h`."""
 
-    Args:
-        layer: Which.
-        constants: Arrays of all layers, one after the other.
-        by_step: Arrays of all layers at each step.
-        kept: One array of all layers for each number that is kept.
-    """
-    found: dict[str, Any] = {
-        name: array if array is None else array[layer].data_ptr() for name, array in constants.items()
-    }
-    found |= {name: array[0, layer].data_ptr() for name, array in by_step.items()}
-    for name in ("first", "grad_first"):
-        found[name] = [found.pop(f"{name}.{state}", None) for state in range(2)]
-    return found | {"kept": [] if kept is None else [of[layer].data_ptr() for of in kept]}
+    def __init__(self, layers: int) -> None:
+        self.layers: list[dict[str, int | list[int | None] | None]] = [{} for _ in range(layers)]
+
+    def by_layer(self, **arrays: Float[Tensor, "D ..."] | None) -> "_Arrays":
+        """Add arrays of which each layer has a part."""
+        return self._add(arrays)
+
+    def by_step(self, **arrays: Float[Tensor, "T D H N"]) -> "_Arrays":
+        """Add arrays of which each layer has a part at each step."""
+        return self._add({name: array[0] for name, array in arrays.items()})
+
+    def lists(self, **arrays: tuple[Float[Tensor, "D ..."] | None, ...]) -> "_Arrays":
+        """Add arrays that share a name."""
+        for place, layer in enumerate(self.layers):
+            for name, parts in arrays.items():
+                layer[name] = [None if part is None else part[place].data_ptr() for part in parts]
+        return self
+
+    def _add(self, arrays: Mapping[str, Tensor | None]) -> "_Arrays":
+        for place, layer in enumerate(self.layers):
+            for name, array in arrays.items():
+                layer[name] = None if array is None else array[place].data_ptr()
+        return self
+
+    def run(self, function: str, shape: Mapping[str, Any]) -> None:
+        """Call a kernel with them."""
+        kernels.run(function, self.layers, **shape, threads=torch.get_num_threads(), team=kernels.openmp_team())
 
 
-class Fused(torch.autograd.Function):
+class _Fused(torch.autograd.Function):
     """Layers that know nothing of each other, over whole sequences.
 
     Gates are `(D, G, T, B)` and `(D, G, K*B)`, states `(D, H, K*B)`, weights `(D, G, H)` and `(D, H)`, outputs
-    `(T, D, H, K*B)`. An LSTM has no `bias_n`, and a GRU no `cell`; without first states they are zeros.
+    `(T, D, H, K*B)`, all in one piece. An LSTM has no `bias_n`, and a GRU no `cell`; without first states they are
+    zeros.
     """
 
     @staticmethod
@@ -62,12 +77,13 @@ class Fused(torch.autograd.Function):
         size, columns = weight_hh.shape[2], rows if hidden is None else hidden.shape[2]
         kind = "lstm" if bias_n is None else "gru"
         outputs = row_gates.new_empty(steps, layers, size, columns)
-        kept = outputs.new_empty(kernels.KEPT[kind], layers, steps, size, columns, dtype=torch.float16) if keep else None
-        given = {"constant": constant, "first.0": hidden, "first.1": cell, "weight": weight_hh, "bias_n": bias_n}
+        kinds = kernels.KEPT[kind] if keep else 0
+        kept = outputs.new_empty(kinds, layers, size, steps, columns, dtype=torch.float16)
+        arrays = _Arrays(layers).by_layer(row_gates=row_gates, constant=constant, weight=weight_hh, bias_n=bias_n)
         shape = {"cell": kind, "steps": steps, "size": size, "columns": columns, "rows": rows}
-        arrays = [_arrays(layer, given | {"row_gates": row_gates}, {"outputs": outputs}, kept) for layer in range(layers)]
-        kernels.run("recurrence_forward", arrays, **shape, **_threads())
-        context.save_for_backward(outputs, kept, *given.values())
+        arrays.by_step(outputs=outputs).lists(first=(hidden, cell), kept=kept.unbind())
+        arrays.run("recurrence_forward", shape)
+        context.save_for_backward(outputs, kept, constant, hidden, cell, weight_hh, bias_n)
         context.shape = shape
         return outputs
 
@@ -76,38 +92,27 @@ class Fused(torch.autograd.Function):
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, kept, constant, hidden, cell, weight_hh, bias_n = context.saved_tensors
         steps, layers, size, columns = outputs.shape
-        gates, rows = weight_hh.shape[1], context.shape["rows"]
-        of_gates, of_candidate = (
-            outputs.new_empty(layers, lines, steps, columns, dtype=torch.bfloat16) for lines in (gates, size)
-        )
-        states = outputs.new_empty(layers, steps * columns, size, dtype=torch.bfloat16)
-        given = {"constant": constant, "first.0": hidden, "first.1": cell, "weight": weight_hh, "bias_n": bias_n}
-        found = {
-            "grad_rows": outputs.new_empty(layers, gates, steps, rows),
-            "grad_constant": _like(constant),
-            "grad_first.0": _like(hidden),
-            "grad_first.1": _like(cell),
-            "grad_bias": _like(bias_n),
-        }
-        constants = given | found | {"grad_columns": of_gates, "grad_candidate": of_candidate, "states": states}
-        by_step = {"outputs": outputs, "grad_outputs": grad_outputs[0].contiguous()}
-        arrays = [_arrays(layer, constants, by_step, kept) for layer in range(layers)]
-        kernels.run("recurrence_backward", arrays, **context.shape, **_threads())
+        gates, short = weight_hh.shape[1], torch.bfloat16
+        grad_rows = outputs.new_empty(layers, gates, steps, context.shape["rows"])
+        grad_constant, grad_hidden, grad_cell, grad_bias = map(_empty_like, (constant, hidden, cell, bias_n))
+        grad_columns = outputs.new_empty(layers, gates, steps * columns, dtype=short)
+        grad_candidate = None if bias_n is None else outputs.new_empty(layers, size, steps * columns, dtype=short)
+        states = outputs.new_empty(layers, steps * columns, size, dtype=short)
+        arrays = _Arrays(layers).by_layer(weight=weight_hh, states=states, grad_rows=grad_rows, grad_bias=grad_bias)
+        arrays.by_layer(grad_constant=grad_constant, grad_columns=grad_columns, grad_candidate=grad_candidate)
+        arrays.by_step(outputs=outputs, grad_outputs=grad_outputs[0].contiguous())
+        arrays.lists(first=(hidden, cell), grad_first=(grad_hidden, grad_cell), kept=kept.unbind())
+        arrays.run("recurrence_backward", context.shape)
         grad_weight = torch.empty_like(weight_hh)
-        for of_layer, found_gates, found_states in zip(grad_weight, of_gates, states, strict=True):
-            of_layer.copy_(found_gates.flatten(1) @ found_states)
+        for of_layer, of_gates, of_states in zip(grad_weight, grad_columns, states, strict=True):
+            of_layer.copy_(of_gates @ of_states)
         if bias_n is not None:  # a GRU's candidate comes first there
             grad_weight = grad_weight.roll(-size, 1)
-        grad_rows, grad_constant, grad_hidden, grad_cell, grad_bias = found.values()
         return grad_rows, grad_constant, grad_hidden, grad_cell, grad_weight, grad_bias, None
 
 
-def _like(array: Tensor | None) -> Tensor | None:
-    return None if array is None else torch.empty_like(array, memory_format=torch.contiguous_format)
-
-
-def _threads() -> dict[str, Any]:
-    return {"threads": torch.get_num_threads(), "team": kernels.openmp_team()}
+def _empty_like(array: Tensor | None) -> Tensor | None:
+    return None if array is None else torch.empty_like(array)
 
 
 def read(
@@ -119,5 +124,6 @@ def read(
 ) -> Float[Tensor, "T D H N"]:
     """Outputs of D layers: GRUs where there is a `bias_n`, LSTMs where there is none."""
     hidden, cell = states if len(states) == 2 else (*states, None)
-    given = (part if part is None else part.contiguous() for part in (row_gates, constant, hidden, cell, weight_hh, bias_n))
-    return Fused.apply(*given, torch.is_grad_enabled())
+    given = (row_gates, constant, hidden, cell, weight_hh, bias_n)
+    in_pieces = (part if part is None else part.contiguous() for part in given)
+    return _Fused.apply(*in_pieces, torch.is_grad_enabled())

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-
-GATES = {"gru": 3, "lstm": 4}
-"""Gates of a unit."""
+from typing import Any
 
 KEPT = {"gru": 4, "lstm": 5}
-"""Numbers of a unit that are kept of every step for the gradient: open gates, and the reset one's operand or the cell."""
+"""How many numbers of a unit are kept of every step for the gradient."""
 
 _POINTER = ctypes.c_void_p
 
@@ -80,12 +78,12 @@ def openmp_team() -> int | None:
         return None
 
 
-Arrays = Mapping[str, int | None | Sequence[int | None]]
+Arrays = Mapping[str, int | Sequence[int | None] | None]
 """Addresses of a layer's arrays by their names in `recurrence.h`; what is left out is NULL."""
 
 
 def _layer(arrays: Arrays) -> _Layer:
-    types = dict(_Layer._fields_)
+    types: dict[str, Any] = dict(_Layer._fields_)
     return _Layer(**{name: types[name](*of) if isinstance(of, Sequence) else of for name, of in arrays.items()})
 
 

@@ -82,7 +82,8 @@ INLINE void begin(const shape *all, const float *first, const columns *at, uint3
                 found[i] = from ? take(at, half, from) : _mm512_setzero_ps();
                 _mm512_store_ps(states + (unit + i) * WIDE + 16 * half, found[i]);
             }
-            if (rounded_pairs) _mm512_store_si512(rounded_pairs + unit / 2 * WIDE + 16 * half, pairs(found[0], found[1]));
+            if (!rounded_pairs) continue;
+            _mm512_store_si512(rounded_pairs + unit / 2 * WIDE + 16 * half, pairs(found[0], found[1]));
         }
     }
 }
@@ -122,9 +123,11 @@ INLINE void give_states(const shape *all, const layer *of, const columns *at, in
 
 /* Write lines of WIDE columns to where they lie as columns. */
 INLINE void finish(const shape *all, const columns *at, const float *lines, int count, float *to) {
-    for (int line = 0; to && line < count; line++)
+    for (int line = 0; to && line < count; line++) {
+        float *place = to + (int64_t)line * all->columns + at->column;
         UNROLL for (int half = 0; half < 2; half++)
-            give(at, half, to + (int64_t)line * all->columns + at->column, _mm512_load_ps(lines + line * WIDE + 16 * half));
+            give(at, half, place, _mm512_load_ps(lines + line * WIDE + 16 * half));
+    }
 }
 
 /* Have what a line of columns, or of rows, holds for these columns brought to the first cache: a product is under way

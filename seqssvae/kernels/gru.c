@@ -14,7 +14,8 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
                    __m512 state) {
     const int H = all->size, line = unit % UNITS;
     __m512 sum[3];
-    UNROLL for (int gate = 0; gate < 3; gate++) sum[gate] = _mm512_load_ps(sums + (gate * UNITS + line) * WIDE + 16 * half);
+    UNROLL for (int gate = 0; gate < 3; gate++)
+        sum[gate] = _mm512_load_ps(sums + (gate * UNITS + line) * WIDE + 16 * half);
     __m512 reset = sigmoid(add(sum[0], input(all, of, at, half, t, unit)));
     __m512 update = sigmoid(add(sum[1], input(all, of, at, half, t, H + unit)));
     __m512 inner = add(sum[2], _mm512_set1_ps(of->bias_n[unit]));
@@ -63,8 +64,10 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       float *grad_state, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 inner = recall(at, half, of->kept[INNER] + place), reset = recall(at, half, of->kept[RESET] + place);
-    __m512 update = recall(at, half, of->kept[UPDATE] + place), candidate = recall(at, half, of->kept[CANDIDATE] + place);
+    __m512 inner = recall(at, half, of->kept[INNER] + place);
+    __m512 reset = recall(at, half, of->kept[RESET] + place);
+    __m512 update = recall(at, half, of->kept[UPDATE] + place);
+    __m512 candidate = recall(at, half, of->kept[CANDIDATE] + place);
     const float *from = t ? of->outputs + (t - 1) * all->stride : of->first[0];
     __m512 state = from ? take(at, half, from + line) : _mm512_setzero_ps();
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);
@@ -79,7 +82,8 @@ INLINE void step_back(const shape *all, const layer *of, const columns *at, int 
         const int64_t row = (gate == CANDIDATE ? 0 : (int64_t)gate * all->size) + unit;
         uint16_t *to = gate == CANDIDATE ? of->grad_candidate : of->grad_columns;
         give_rounded(at, half, to + (row * all->steps + t) * all->columns + at->column, gradients[gate]);
-        if (gate && of->grad_constant) accumulate(totals + ((gate - 1) * all->size + unit) * WIDE, half, gradients[gate]);
+        if (gate != INNER && of->grad_constant)
+            accumulate(totals + ((gate - RESET) * all->size + unit) * WIDE, half, gradients[gate]);
     }
 }
 

@@ -64,8 +64,7 @@ INLINE void step_back(const shape *all, const layer *of, const columns *at, int 
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
     __m512 gates[4], shown = tangent(recall(at, half, of->kept[CELL] + place));
     UNROLL for (int gate = 0; gate < 4; gate++) gates[gate] = recall(at, half, of->kept[gate] + place);
-    const float *from = t ? of->outputs + (t - 1) * all->stride : of->first[0];
-    __m512 state = from ? take(at, half, from + line) : _mm512_setzero_ps(), memory = _mm512_setzero_ps();
+    __m512 memory = _mm512_setzero_ps();
     if (t) memory = recall(at, half, of->kept[CELL] + place_of(all, at, t - 1, unit));
     else if (of->first[1]) memory = take(at, half, of->first[1] + line);
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);

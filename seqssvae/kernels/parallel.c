@@ -19,7 +19,8 @@ static void run(void *given) {
         atomic_store(&all->failed, 1);
         return;
     }
-    for (int number; (number = atomic_fetch_add(&all->next, 1)) < all->count;) all->work(all->arguments, number, scratch);
+    for (int number; (number = atomic_fetch_add(&all->next, 1)) < all->count;)
+        all->work(all->arguments, number, scratch);
     free(scratch);
 }
 

@@ -69,31 +69,40 @@ INLINE __m512 of_columns(const uint16_t *from, int count) {
     return widened(_mm256_maskz_loadu_epi16(mask, from));
 }
 
-/* Sums of 8 lines of grad_columns: over labels for the gates of rows, over all for the bias of a GRU. */
-AVX512 static void sum_columns(const void *given, int number, void *scratch) {
+/* A GRU's bias: over steps and columns. */
+AVX512 static float sum_all(const uint16_t *from, int64_t count) {
+    __m512 total = _mm512_setzero_ps();
+    for (; count > 0; from += 16, count -= 16) total = add(total, of_columns(from, count < 16 ? (int)count : 16));
+    return _mm512_reduce_add_ps(total);
+}
+
+/* A gate's rows: over labels. */
+AVX512 static void sum_labels(const shape *all, const uint16_t *from, float *to) {
+    for (int step = 0; step < all->steps; step++, from += all->columns, to += all->rows) {
+        for (int row = 0; row < all->rows; row += 16) {
+            const int left = all->rows - row;
+            __m512 total = _mm512_setzero_ps();
+            for (int column = row; column < all->columns; column += all->rows)
+                total = add(total, of_columns(from + column, left));
+            _mm512_mask_storeu_ps(to + row, left < 16 ? (__mmask16)((1u << left) - 1) : 0xffff, total);
+        }
+    }
+}
+
+/* What is summed of the gradients of 8 units' gates. */
+static void sum_units(const void *given, int number, void *scratch) {
     const call *of = given;
     const shape *all = of->all;
-    const int H = all->size, T = all->steps, B = all->rows, inner = of->kind == &gru ? H : 0;
-    const layer *one = of->layers + number / (H / 2);
-    const int first = number % (H / 2) * 8;
-    for (int line = first; line < first + 8; line++) {
-        const uint16_t *from = inner && line >= 3 * H ? one->grad_candidate - (int64_t)3 * H * T * all->columns : one->grad_columns;
-        from += (int64_t)line * T * all->columns;
-        if (line < inner) {
-            __m512 total = _mm512_setzero_ps();
-            for (int64_t i = 0, left = (int64_t)T * all->columns; left > 0; i += 16, left -= 16)
-                total = add(total, of_columns(from + i, left < 16 ? (int)left : 16));
-            one->grad_bias[line] = _mm512_reduce_add_ps(total);
-            continue;
-        }
-        float *to = one->grad_rows + (int64_t)(line - inner) * T * B;
-        for (int step = 0; step < T; step++, from += all->columns, to += B) {
-            for (int row = 0; row < B; row += 16) {
-                __m512 total = _mm512_setzero_ps();
-                for (int column = row; column < all->columns; column += B)
-                    total = add(total, of_columns(from + column, B - row));
-                _mm512_mask_storeu_ps(to + row, B - row < 16 ? (__mmask16)((1u << (B - row)) - 1) : 0xffff, total);
-            }
+    const int H = all->size, inner = of->kind == &gru;
+    const layer *one = of->layers + number / (H / 8);
+    const int64_t columns = (int64_t)all->steps * all->columns, rows = (int64_t)all->steps * all->rows;
+    const int first = number % (H / 8) * 8;
+    for (int unit = first; unit < first + 8; unit++) {
+        if (inner) one->grad_bias[unit] = sum_all(one->grad_columns + unit * columns, columns);
+        for (int gate = 0; gate < of->kind->gates; gate++) {
+            const uint16_t *from = one->grad_columns + ((int64_t)(gate + inner) * H + unit) * columns;
+            if (inner && gate == 2) from = one->grad_candidate + unit * columns;
+            sum_labels(all, from, one->grad_rows + ((int64_t)gate * H + unit) * rows);
         }
     }
     (void)scratch;
@@ -112,7 +121,7 @@ static int run_call(const shape *all, layer *layers, int back) {
         const size_t scratch = (size_t)(kind->backward_lines + kind->gates) * size * WIDE * 4;
         failed = parallel(all->of, all->threads, pack_backward, &of, all->layers * (int)(size / 8), 0) ||
                  parallel(all->of, all->threads, read_back, &of, columns, scratch) ||
-                 parallel(all->of, all->threads, sum_columns, &of, all->layers * (int)(size / 2), 0);
+                 parallel(all->of, all->threads, sum_units, &of, all->layers * (int)(size / 8), 0);
     } else {
         const size_t scratch = (size_t)kind->forward_lines * size * WIDE * 4;
         failed = parallel(all->of, all->threads, pack_forward, &of, all->layers * (int)(size / kind->units), 0) ||

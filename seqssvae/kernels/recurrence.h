@@ -11,6 +11,9 @@
 
 #include "parallel.h"
 
+/* What can be called from outside: all else of the library has names of its own. */
+#define EXPORT __attribute__((visibility("default")))
+
 /* What all layers of a call have in common. GRU has gates r, u, n (G = 3H), LSTM i, f, g, o (G = 4H). */
 typedef struct {
     int32_t lstm;
@@ -28,8 +31,8 @@ typedef struct {
     const float *weight;        /* (G, H) */
     const float *bias_n;        /* (H) of a GRU */
     float *outputs;             /* (T, H, N), steps `stride` apart */
-    uint16_t *kept[5];          /* each T*H*N numbers in an order of their own, see `place_of`; NULL: nothing is kept. */
-                                /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell */
+    uint16_t *kept[5];          /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers of half */
+                                /* precision in an order of their own (`place_of`); NULL: nothing is kept */
     const float *grad_outputs;  /* as outputs */
     uint16_t *grad_columns;     /* bfloat16 (G, T, N); GRU: of W_n h, r, u; LSTM: of i, f, g, o */
     uint16_t *grad_candidate;   /* bfloat16 (H, T, N) of a GRU: of n */
@@ -42,13 +45,13 @@ typedef struct {
 } layer;
 
 /* Whether this processor has the instructions, and none that make other kernels faster (AMX). */
-int recurrence_available(void);
+EXPORT int recurrence_available(void);
 
 /* Write outputs, and what is kept. Returns 0, or -1 where there was no memory. */
-int recurrence_forward(const shape *all, layer *layers);
+EXPORT int recurrence_forward(const shape *all, layer *layers);
 
 /* Write all gradients but the weight's, which is one product of what is written: grad_columns by states, over all steps
  * and columns. */
-int recurrence_backward(const shape *all, layer *layers);
+EXPORT int recurrence_backward(const shape *all, layer *layers);
 
 #endif

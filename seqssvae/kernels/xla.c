@@ -36,7 +36,8 @@ static int introduced(const frame *given) {
     if (!given->extension || given->extension->type != METADATA) return 0;
     metadata *about = ((metadata_extension *)given->extension)->metadata;
     about->version.major = 0, about->version.minor = 3;
-    if (given->interface && given->interface->version.major == 0) about->version.minor = given->interface->version.minor;
+    const interface *xla = given->interface;
+    if (xla && xla->version.major == 0) about->version.minor = xla->version.minor;
     about->traits = 0;
     return 1;
 }
@@ -89,6 +90,6 @@ static void *run(const frame *given, int back) {
     return NULL;
 }
 
-void *xla_forward(frame *given) { return introduced(given) ? NULL : run(given, 0); }
+EXPORT void *xla_forward(frame *given) { return introduced(given) ? NULL : run(given, 0); }
 
-void *xla_backward(frame *given) { return introduced(given) ? NULL : run(given, 1); }
+EXPORT void *xla_backward(frame *given) { return introduced(given) ? NULL : run(given, 1); }

@@ -116,7 +116,8 @@ class Decoder(nnx.Module):
         else:
             self.initial = InitialState(model.latent_size, label_count, hidden, states)
         if decoder.conditioning == "every_step":
-            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, False, True)
+            gates = GATES[model.cell] * hidden
+            self.condition = JointLinear(model.latent_size, label_count, gates, bias=False, features_first=True)
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = feature_size(model)

@@ -1,7 +1,8 @@
 """Recurrent layers read by the kernels in `seqssvae.kernels`: rounded products, and all else of a step with them.
 
-They compute what `recurrence._scan` and `recurrence._scan_back` do, and differ in rounding: what is kept for the
-gradient is in half precision, and gradients of gates are rounded before they are summed over labels.
+They compute what `recurrence._scan` and `recurrence._scan_back` do, and differ in rounding: gradients of gates are
+rounded before they are summed over labels. The gradient of the state's weights is one product over all steps; until
+then the gradients of all gates are held, in bfloat16.
 """
 
 from collections.abc import Sequence
@@ -32,10 +33,23 @@ def _registered() -> bool:
     return True
 
 
-def serves(layer: "Layer", rounding: Rounding) -> bool:
-    """Whether there are kernels, where a program runs on a CPU, for such layers with these products."""
-    of_type = layer.weight_hh.dtype == jnp.float32 and rounding is not None and jnp.dtype(rounding) == jnp.bfloat16
-    return of_type and kernels.serve(layer.weight_hh.shape[1]) and _registered()
+MOST_LAYERS = 8
+"""That are read together."""
+
+
+def serves(layers: tuple["Layer", ...], rounding: Rounding) -> bool:
+    """Whether there are kernels, where a program runs on a CPU, for such layers with these products.
+
+    All have to be alike in what they have and in its sizes.
+    """
+    if rounding is None or jnp.dtype(rounding) != jnp.bfloat16 or len(layers) > MOST_LAYERS:
+        return False
+    kinds = {jax.tree.structure(layer) for layer in layers}
+    sizes = {tuple(part.shape for part in jax.tree.leaves(layer)) for layer in layers}
+    parts = jax.tree.leaves(layers)
+    if len(kinds) > 1 or len(sizes) > 1 or any(part.dtype != jnp.float32 or part.size == 0 for part in parts):
+        return False
+    return kernels.read_layers_of(layers[0].weight_hh.shape[1]) and _registered()
 
 
 def _given(parts: Sequence[Array | None]) -> list[Array]:
@@ -55,9 +69,9 @@ def _call(
 
 
 def forward(layers: tuple["Layer", ...], keep: bool) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
-    """Outputs of each layer, and what is kept for the gradient: in an order of its own, in half of each array's bytes.
+    """Outputs of each layer, and what is kept for the gradient: arrays as `recurrence._scan` keeps them.
 
-    So the arrays are those that `recurrence._scan` keeps, which is what other platforms run.
+    But the numbers in them are in an order of their own (`place_of` in `columns.h`).
     """
     arrays, results = [], []
     for layer in layers:
@@ -74,7 +88,7 @@ def backward(
     kept: tuple[tuple[Float[Array, "T H K B"], ...], ...],
     grad_outputs: tuple[Float[Array, "T H K B"], ...],
 ) -> tuple["Layer", ...]:
-    """Gradients of all that the layers have."""
+    """Gradients of all that the layers have; those of gates are in bfloat16 until they are summed."""
     arrays, results = [], []
     for layer, of_layer, of_outputs in zip(layers, kept, grad_outputs, strict=True):
         arrays += [*layer.state, layer.weight_hh, *of_layer, of_outputs]

@@ -204,12 +204,12 @@ def _differentiate(
 
 
 def _joined(hidden: Any) -> Any:
-    """Blocks behind each other: XLA copies, to no end, what has a dimension of 1 there before it is looped over."""
+    """All blocks of a step in one dimension: XLA makes a needless copy of an array whose second dimension is 1."""
     return jax.tree.map(lambda part: part.reshape(len(part), -1, part.shape[3]), hidden)
 
 
 def _blocks(hidden: Any, operands: _Operands) -> Any:
-    """Of a step."""
+    """The blocks of a step that `_joined` joined."""
     return jax.tree.map(lambda part: part.reshape(operands.hidden.shape[1], -1, part.shape[1]), hidden)
 
 

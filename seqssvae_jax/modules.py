@@ -45,14 +45,13 @@ def noise_of_label(noise: Array | None, y: Float[Array, "*#B L"]) -> Array | Non
 class Linear(Multiplies):
     """`W a + b`, with the weights of `seqssvae.parameters`."""
 
-    def __init__(self, inputs: int, outputs: int, features_first: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
-        self.features_first = features_first
 
     def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
         """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...], self.bias[...], self.rounding, self.features_first)
+        return linear(inputs, self.weight[...], self.bias[...], self.rounding)
 
 
 class JointLinear(Multiplies):
@@ -63,6 +62,7 @@ class JointLinear(Multiplies):
         label_count: K.
         outputs: Size of the result.
         bias: Whether there is a b.
+        features_first: Whether the first product is made with features first, as recurrent layers read it.
     """
 
     def __init__(

@@ -40,7 +40,10 @@ def linear(
     rounding: Rounding = None,
     features_first: bool = False,
 ) -> Float[Array, "*N O"]:
-    """`W a + b`, with the weight laid out as PyTorch does; made as `(O, *N)` for what reads it so, if that is said."""
+    """`W a + b`, with the weight laid out as PyTorch does.
+
+    With `features_first` the product is made as `(O, *N)`, for a reader who wants it so: otherwise a CPU would turn it.
+    """
     if features_first:
         result = jnp.moveaxis(product(weight, inputs, (1, inputs.ndim - 1), rounding), 0, -1)
     else:

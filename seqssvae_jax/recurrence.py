@@ -70,10 +70,12 @@ class _Setting(NamedTuple):
     Args:
         cell: `gru` or `lstm`.
         rounding: Type to which operands of products are rounded.
+        fused: Whether a CPU reads the layers with `fused`.
     """
 
     cell: str
     rounding: Rounding
+    fused: bool = False
 
 
 class Layer(NamedTuple):
@@ -268,7 +270,7 @@ def _forward(
         found = _scan(layers, setting)
         return found if keep else tuple(of_layer[:1] for of_layer in found)
 
-    if not fused.serves(layers[0], setting.rounding):
+    if not setting.fused:
         return scan(layers)
     return jax.lax.platform_dependent(layers, cpu=partial(fused.forward, keep=keep), default=scan)
 
@@ -296,7 +298,7 @@ def _read_kept(layers: tuple[Layer, ...], setting: _Setting) -> tuple[tuple[Arra
 
 def _read_backward(setting: _Setting, residuals: tuple, grad_outputs: tuple[Array, ...]) -> tuple[tuple[Layer, ...]]:
     layers, kept = residuals
-    if not fused.serves(layers[0], setting.rounding):
+    if not setting.fused:
         return (_scan_back(layers, kept, grad_outputs, setting),)
     found = jax.lax.platform_dependent(
         layers,
@@ -412,5 +414,6 @@ def read_together(
         state = tuple(part.transpose(2, 0, 1) for part in state)
         bias_n = layer.bias_n[...] if layer.cell == "gru" else None
         parts.append(Layer(gates.transpose(2, 1, 0), constant, state, layer.weight_hh[...], bias_n))
-    outputs = _read(tuple(parts), _Setting(layers[0].cell, layers[0].rounding))
+    rounding = layers[0].rounding
+    outputs = _read(tuple(parts), _Setting(layers[0].cell, rounding, fused.serves(tuple(parts), rounding)))
     return tuple(of_layer.transpose(2, 3, 0, 1) for of_layer in outputs)

@@ -1,8 +1,8 @@
 """Recurrent layers read by the kernels in `seqssvae.kernels`: rounded products, and all else of a step with them.
 
-They compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: sums of products stay in float32,
-what is kept for the gradient is in half precision, and gradients of gates are rounded before they are summed over
-labels.
+They compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: products of a step stay in
+float32, and gradients of gates are rounded before they are summed over labels. The gradient of the state's weights is
+one product over all steps; until then the gradients of all gates are held, in bfloat16.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,17 @@ from seqssvae_torch.products import Rounding
 
 def serves(gates: Tensor, hidden_size: int, rounding: Rounding) -> bool:
     """Whether there are kernels for layers of this size with these gates and products."""
-    of_type = gates.dtype == torch.float32 and rounding == torch.bfloat16
-    return of_type and gates.device.type == "cpu" and kernels.serve(hidden_size)
+    of_type = gates.dtype == torch.float32 and rounding == torch.bfloat16 and gates.device.type == "cpu"
+    return of_type and gates.numel() > 0 and kernels.read_layers_of(hidden_size)
 
 
 class _Arrays:
-    """Where the arrays of each of D layers are, by their names in `recurrence.h`."""
+    """The arrays of D layers, each in one piece, and where a layer's parts are, by their names in `recurrence.h`."""
 
     def __init__(self, layers: int) -> None:
         self.layers: list[dict[str, int | list[int | None] | None]] = [{} for _ in range(layers)]
+        self.held: list[Tensor | None] = []
+        """For as long as addresses are in use."""
 
     def by_layer(self, **arrays: Float[Tensor, "D ..."] | None) -> "_Arrays":
         """Add arrays of which each layer has a part."""
@@ -34,16 +36,20 @@ class _Arrays:
 
     def by_step(self, **arrays: Float[Tensor, "T D H N"]) -> "_Arrays":
         """Add arrays of which each layer has a part at each step."""
+        self.held += arrays.values()
         return self._add({name: array[0] for name, array in arrays.items()})
 
     def lists(self, **arrays: tuple[Float[Tensor, "D ..."] | None, ...]) -> "_Arrays":
         """Add arrays that share a name."""
+        for parts in arrays.values():
+            self.held += parts
         for place, layer in enumerate(self.layers):
             for name, parts in arrays.items():
                 layer[name] = [None if part is None else part[place].data_ptr() for part in parts]
         return self
 
     def _add(self, arrays: Mapping[str, Tensor | None]) -> "_Arrays":
+        self.held += arrays.values()
         for place, layer in enumerate(self.layers):
             for name, array in arrays.items():
                 layer[name] = None if array is None else array[place].data_ptr()
@@ -78,7 +84,7 @@ class _Fused(torch.autograd.Function):
         kind = "lstm" if bias_n is None else "gru"
         outputs = row_gates.new_empty(steps, layers, size, columns)
         kinds = kernels.KEPT[kind] if keep else 0
-        kept = outputs.new_empty(kinds, layers, size, steps, columns, dtype=torch.float16)
+        kept = outputs.new_empty(kinds, layers, size, steps, columns)
         arrays = _Arrays(layers).by_layer(row_gates=row_gates, constant=constant, weight=weight_hh, bias_n=bias_n)
         shape = {"cell": kind, "steps": steps, "size": size, "columns": columns, "rows": rows}
         arrays.by_step(outputs=outputs).lists(first=(hidden, cell), kept=kept.unbind())

@@ -50,7 +50,7 @@ def arrays(cell: str, sizes: tuple[int, int, int, int, int], constant: bool, sta
 
 
 def weighting(given: Arrays) -> Tensor:
-    """The gradient that outputs are given."""
+    """The gradient that outputs are given, in one piece."""
     layers, _, steps, rows = given["row_gates"].shape
     columns = given["state0"].shape[2] if "state0" in given else rows
     return torch.randn(steps, layers, given["weight_hh"].shape[2], columns, generator=torch.Generator().manual_seed(1))
@@ -124,7 +124,9 @@ def solved_by_jax(given: Arrays) -> Arrays:
     rows, cell = given["row_gates"].shape[3], "gru" if "bias_n" in given else "lstm"
 
     def read(arrays: dict[str, jax.Array]) -> jax.Array:
-        found = of_jax._read(layers_of(arrays, rows), of_jax._Setting(cell, jnp.bfloat16))
+        layers = layers_of(arrays, rows)
+        assert of_jax.fused.serves(layers, jnp.bfloat16)
+        found = of_jax._read(layers, of_jax._Setting(cell, jnp.bfloat16, True))
         return jnp.stack([of_layer.reshape(*of_layer.shape[:2], -1) for of_layer in found], 1)
 
     @jax.jit
@@ -194,25 +196,28 @@ def test_threads_and_who_starts_them_change_no_bit(cell: str, monkeypatch: pytes
         assert all(torch.equal(other[name], found[0][name]) for name in other)
 
 
-def shifted(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
-    """Rows of gates that are off by one."""
+def off_by_a_row(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
+    """Gates of rows that are the next row's."""
+    given["moved"] = given["row_gates"].roll(1, 3)
     for layer in layers:
         if layer.get("row_gates"):
-            layer["row_gates"] += 4
+            layer["row_gates"] = given["moved"].data_ptr()
 
 
-def without_constant(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
-    """A constant that is read as row by row and not as label by label."""
+def folded_otherwise(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
+    """A constant that is read row by row and not label by label."""
+    given["moved"] = given["constant"].unflatten(2, (3, 21)).transpose(2, 3).contiguous()
     for layer in layers:
         if layer.get("constant"):
-            layer["constant"] = given["constant"].unflatten(2, (3, 21)).transpose(2, 3).contiguous().data_ptr()
+            layer["constant"] = given["moved"].data_ptr()
 
 
 def other_weights(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
     """Weights of the way back that are not those of the way forward."""
+    given["moved"] = given["weight_hh"].roll(1, 1)
     for layer in layers:
         if layer.get("grad_rows"):
-            layer["weight"] = given["row_gates"].data_ptr()
+            layer["weight"] = given["moved"].data_ptr()
 
 
 def swapped(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
@@ -224,12 +229,13 @@ def swapped(given: Arrays, layers: Any, shape: dict[str, Any]) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize("defect", [shifted, without_constant, other_weights, swapped])
+@pytest.mark.parametrize("defect", [off_by_a_row, folded_otherwise, other_weights, swapped])
 def test_what_is_broken_is_caught(cell: str, defect: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    given, run = arrays(cell, (1, 4, 3, 21, 16), True, True), kernels.run
+    given, run, moved = arrays(cell, (1, 4, 3, 21, 16), True, True), kernels.run, {}
 
     def broken(function: str, layers: Any, **shape: Any) -> None:
-        defect(given, layers, shape)
+        moved.update(given)
+        defect(moved, layers, shape)
         run(function, layers, **shape)
 
     monkeypatch.setattr(kernels, "run", broken)
@@ -308,7 +314,23 @@ def test_where_they_are_missing_or_broken_there_are_none(
     if content is not None:
         (tmp_path / f"_recurrence{kernels.EXTENSION_SUFFIXES[0]}").write_bytes(content)
     assert kernels.library() is None
-    assert not kernels.serve(16)
+    assert not kernels.read_layers_of(16)
+    with pytest.raises(RuntimeError, match="recurrence_forward: no kernels for this processor"):
+        kernels.run("recurrence_forward", [{}], cell="gru", steps=1, size=16, columns=1, rows=1, threads=1)
+
+
+@needs_kernels
+@pytest.mark.usefixtures("forgotten")
+def test_what_was_compiled_from_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "INTERFACE", kernels.INTERFACE + 1)
+        assert kernels.library() is None
+    kernels.library.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "_Layer", kernels._Shape)
+        assert kernels.library() is None
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
 
 
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +340,7 @@ def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             return -1
 
     monkeypatch.setattr(kernels, "library", lambda: Library)
-    with pytest.raises(MemoryError, match="recurrence_forward: no memory for the rounded weights of 2 layers of 16"):
+    with pytest.raises(MemoryError, match="recurrence_forward: no memory to read 2 layers of 16 units"):
         kernels.run("recurrence_forward", [{}, {}], cell="gru", steps=1, size=16, columns=1, rows=1, threads=1)
 
 
@@ -327,8 +349,9 @@ def test_programs_for_other_platforms_do_without() -> None:
     given = {name: jnp.asarray(value.numpy()) for name, value in arrays("gru", (1, 2, 2, 3, 8), True, True).items()}
 
     def loss(arrays: dict[str, jax.Array]) -> jax.Array:
-        return of_jax._read(layers_of(arrays, 3), of_jax._Setting("gru", jnp.bfloat16))[0].sum()
+        return of_jax._read(layers_of(arrays, 3), of_jax._Setting("gru", jnp.bfloat16, True))[0].sum()
 
+    assert of_jax.fused.serves(layers_of(given, 3), jnp.bfloat16)
     traced = jax.jit(jax.grad(loss)).trace(given)
     texts = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu")}
     assert {platform: "seqssvae_xla" in text for platform, text in texts.items()} == dict(
@@ -343,8 +366,15 @@ def test_xla_is_told_what_is_wrong_with_a_call() -> None:
     call = jax.ffi.ffi_call("seqssvae_xla_forward", jax.ShapeDtypeStruct((2,), jnp.float32))
     with pytest.raises(jax.errors.JaxRuntimeError, match="described by 8 int32 numbers"):
         call(jnp.zeros(2), numbers=np.zeros(3, np.int32))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="another number of arrays"):
-        call(jnp.zeros(2), numbers=np.array([0, 1, 1, 8, 1, 1, 0, 0], np.int32))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="1 to 8 layers, and a multiple of 8 units"):
+        call(jnp.zeros(2), numbers=np.array([0, 9, 1, 8, 1, 1, 0, 0], np.int32))
+    numbers = np.array([0, 1, 1, 8, 1, 1, 0, 0], np.int32)
+    arrays = [jnp.zeros(shape) for shape in ((24, 1, 1), (8, 1, 1), (24, 8), (8,))]
+    call = jax.ffi.ffi_call("seqssvae_xla_forward", [jax.ShapeDtypeStruct((1, 8, 1, 1), jnp.float32)])
+    assert not call(*arrays, numbers=numbers)[0].any()
+    for wrong in (arrays[:3], [*arrays, arrays[0]], [*arrays[:3], jnp.zeros(9)], [*arrays[:3], jnp.zeros(8, int)]):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="arrays are not those that its 8 numbers describe"):
+            call(*wrong, numbers=numbers)
 
 
 FIELDS = {
@@ -363,9 +393,24 @@ FIELDS = {
     "XLA_FFI_Extension_Base": ("extension", {"type": "type"}),
 }  # fmt: skip
 NUMBERS = {"XLA_FFI_Extension_Metadata": "METADATA", "XLA_FFI_AttrType_ARRAY": "ARRAY", "XLA_FFI_DataType_S32": "INT32"}
+NUMBERS |= {"XLA_FFI_DataType_F32": "FLOAT32", "XLA_FFI_DataType_BF16": "BFLOAT16"}
+NUMBERS |= {"XLA_FFI_Error_Code_RESOURCE_EXHAUSTED": "EXHAUSTED", "XLA_FFI_Error_Code_INVALID_ARGUMENT": "INVALID"}
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@needs_compiler
+def test_the_sources_compile_without_a_warning_and_were_compiled() -> None:
+    sources = sorted(map(str, Path(kernels.__file__).parent.glob("*.c")))
+    command = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    for others in ([], ["-DWITHOUT_KERNELS"]):
+        done = subprocess.run([*command, *others, *sources], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert list(Path(kernels.__file__).parent.glob("_recurrence*"))
+
+
+@needs_compiler
 @pytest.mark.parametrize("moved", [False, True])
 def test_xlas_structures_lie_as_xla_says(moved: bool, tmp_path: Path) -> None:
     own = Path(kernels.__file__).with_name("xla.h").read_text()
@@ -384,6 +429,79 @@ def test_xlas_structures_lie_as_xla_says(moved: bool, tmp_path: Path) -> None:
     assert (done.returncode != 0) == moved, done.stderr
 
 
-def test_openmps_threads_are_used_if_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_openmp_is_not_loaded_threads_are_the_c_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert kernels.openmp_team() is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", ["expanded", "rows first"])
+def test_gradients_come_in_any_layout(layout: str) -> None:
+    """What PyTorch hands back is often no array in one piece; a copy has to live until it was read."""
+    given = arrays("gru", (1, 6, 4, 100, 64), True, True)
+    leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+    outputs = read_by_torch(leaves)
+    gradient = torch.randn(6, 1, 1, 1).expand_as(outputs)
+    if layout == "rows first":
+        gradient = torch.randn(6, 400, 64, 1).permute(0, 3, 2, 1)
+    found = torch.autograd.grad(outputs, list(leaves.values()), gradient, retain_graph=True)
+    in_one_piece = torch.autograd.grad(outputs, list(leaves.values()), gradient.contiguous())
+    assert all(torch.equal(one, other) for one, other in zip(found, in_one_piece, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_layers_of_pytorch_are_read_by_them(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = [of_torch.RecurrentLayer(cell, 3, 16) for _ in range(2)]
+    for weight in (weight for layer in layers for weight in layer.parameters()):
+        torch.nn.init.normal_(weight, std=0.3)
+    for layer in layers:
+        layer.rounding = torch.bfloat16
+    inputs, found = torch.randn(2, 5, 4, 3), []
+    states = tuple(torch.randn(2, 15, 16) for _ in range(STATES[cell]))
+    constant, calls, run = torch.randn(2, 15, layers[0].bias.numel()), [], kernels.run
+    monkeypatch.setattr(kernels, "run", lambda *a, **k: (calls.append(a[0]), run(*a, **k)))
+    for setting in ("1", "0"):
+        monkeypatch.setenv("SEQSSVAE_KERNELS", setting)
+        outputs = of_torch.read_together(layers, of_torch.project_together(layers, inputs), constant, states)
+        weights = [weight for layer in layers for weight in layer.parameters()]
+        found.append([outputs, *torch.autograd.grad(outputs.square().sum(), weights)])
+    assert calls == ["recurrence_forward", "recurrence_backward"]
+    for one, other in zip(*found, strict=True):
+        assert 0 < (one - other).norm() < 0.01 * other.norm()
+
+
+@needs_kernels
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_layers_of_jax_are_read_by_them(cell: str) -> None:
+    given = arrays(cell, (1, 3, 2, 5, 16), True, True)
+    layers = layers_of({name: jnp.asarray(value.numpy()) for name, value in given.items()}, 5)
+    serves, bfloat16 = of_jax.fused.serves, jnp.bfloat16
+    assert serves(layers, bfloat16)
+    assert not serves(layers, None)
+    assert serves(layers * 8, bfloat16)
+    assert not serves(layers * 9, bfloat16)
+    assert not serves((*layers, layers[0]._replace(constant=None)), bfloat16)
+    assert not serves((*layers, layers[0]._replace(row_gates=layers[0].row_gates[:, 1:])), bfloat16)
+    assert not serves((layers[0]._replace(weight_hh=layers[0].weight_hh.astype(bfloat16)),), bfloat16)
+    # without a gradient, and under vmap
+    plain, kept = (of_jax._Setting(cell, bfloat16, of_kernels) for of_kernels in (False, True))
+    (expected,), (outputs,) = (jax.jit(of_jax._read, static_argnums=1)(layers, setting) for setting in (plain, kept))
+    np.testing.assert_allclose(outputs, expected, atol=1e-3)
+    twice = jax.tree.map(lambda part: jnp.stack([part, -part]), layers)
+    (of_both,) = jax.vmap(lambda layers: of_jax._read(layers, kept))(twice)
+    assert (of_both[0] == outputs).all()
+    assert (of_both[1] != outputs).any()
+
+
+@needs_kernels
+def test_jax_asks_the_environment_when_layers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, read = [], of_jax._read
+    monkeypatch.setattr(of_jax, "_read", lambda layers, setting: (settings.append(setting), read(layers, setting))[1])
+    for value in ("1", "0"):
+        monkeypatch.setenv("SEQSSVAE_KERNELS", value)
+        layer = of_jax.RecurrentLayer("gru", 3, 8)
+        layer.rounding = jnp.bfloat16
+        layer(jnp.zeros((2, 3, 24)), None, layer.zero_state(1, 2))
+    assert [setting.fused for setting in settings] == [True, False]

@@ -1,7 +1,7 @@
 """Recurrent layers with bfloat16 products for processors that have instructions for them, written in C.
 
-They are compiled when the package is installed, where there is a C compiler, and otherwise missing: then the twins'
-own products and elementwise operations do the same. `recurrence.h` says what they compute and how it lies in memory.
+They are compiled when the package is installed, where there is a C compiler, and otherwise missing: then operations of
+the frameworks compute the same, with other roundings. `recurrence.h` says what they compute, and how it lies in memory.
 """
 
 import ctypes
@@ -48,6 +48,17 @@ class _Layer(ctypes.Structure):
     )
 
 
+INTERFACE = 1
+"""Of `recurrence.h`."""
+
+
+def _fits(found: ctypes.CDLL) -> bool:
+    """Whether what was compiled is of this version: files of an older one may have been left where they were."""
+    found.recurrence_interface.restype = ctypes.c_int64
+    sizes = ctypes.sizeof(_Shape) << 16 | ctypes.sizeof(_Layer)
+    return found.recurrence_interface() == INTERFACE << 32 | sizes
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they are missing, or this processor lacks the instructions or has better."""
@@ -56,13 +67,13 @@ def library() -> ctypes.CDLL | None:
         if path.is_file():
             try:
                 found = ctypes.CDLL(str(path))
-                return found if found.recurrence_available() else None
-            except (OSError, AttributeError):  # of another platform, or of another version
+                return found if _fits(found) and found.recurrence_available() else None
+            except (OSError, AttributeError):  # of another platform, or something else
                 return None
     return None
 
 
-def serve(hidden_size: int) -> bool:
+def read_layers_of(hidden_size: int) -> bool:
     """Whether layers of this size can be read with them; never where the environment has `SEQSSVAE_KERNELS=0`."""
     return hidden_size % 8 == 0 and os.environ.get("SEQSSVAE_KERNELS") != "0" and library() is not None
 
@@ -114,9 +125,13 @@ def run(
 
     Raises:
         MemoryError: If there is none.
+        RuntimeError: Where there are no kernels.
     """
+    compiled = library()
+    if compiled is None:
+        raise RuntimeError(f"{function}: no kernels for this processor, or they were not compiled: read_layers_of.")
     stride = len(layers) * size * columns
     shape = _Shape(cell == "lstm", len(layers), steps, size, columns, rows, stride, threads, team)
     found = (_Layer * len(layers))(*map(_layer, layers))
-    if getattr(library(), function)(ctypes.byref(shape), found):
-        raise MemoryError(f"{function}: no memory for the rounded weights of {len(layers)} layers of {size} units.")
+    if getattr(compiled, function)(ctypes.byref(shape), found):
+        raise MemoryError(f"{function}: no memory to read {len(layers)} layers of {size} units: their rounded weights.")

@@ -45,15 +45,6 @@ INLINE void give_rounded(const columns *at, int half, uint16_t *to, __m512 value
     _mm256_mask_storeu_epi16(to + 16 * half, at->mask[half], rounded(values));
 }
 
-/* The same of what is kept, in half precision: a quarter of a thousandth of each number. */
-INLINE __m512 recall(const columns *at, int half, const uint16_t *from) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(at->mask[half], from + 16 * half));
-}
-
-INLINE void keep(const columns *at, int half, uint16_t *to, __m512 values) {
-    _mm256_mask_storeu_epi16(to + 16 * half, at->mask[half], _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
-}
-
 /* A half of what lies as rows, the same for every label. */
 INLINE __m512 take_rows(const columns *at, int half, const float *from) {
     if (at->adjacent[half]) return _mm512_maskz_loadu_ps(at->mask[half], from + at->row[half]);
@@ -142,17 +133,6 @@ INLINE void fetch_inputs(const shape *all, const layer *of, const columns *at, i
     __builtin_prefetch(rows + at->row[0]);
     if (at->width > 16) __builtin_prefetch(rows + at->row[1]);
     if (of->constant) fetch(at, of->constant + (int64_t)line * all->columns + at->column);
-}
-
-/* What a step back reads of some units. */
-INLINE void fetch_kept(const shape *all, const layer *of, const columns *at, int kinds, int step, int unit, int count) {
-    const float *before = step ? of->outputs + (step - 1) * all->stride : of->first[0];
-    for (int i = unit; i < unit + count; i++) {
-        const int64_t line = (int64_t)i * all->columns + at->column, place = place_of(all, at, step, i);
-        fetch(at, of->grad_outputs + step * all->stride + line);
-        if (before) fetch(at, before + line);
-        for (int kind = 0; kind < kinds; kind++) __builtin_prefetch(of->kept[kind] + place);
-    }
 }
 
 /* Add to a sum over steps. */

@@ -22,10 +22,10 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
     __m512 candidate = tangent(_mm512_fmadd_ps(reset, inner, input(all, of, at, half, t, 2 * H + unit)));
     if (of->kept[0]) {
         const int64_t place = place_of(all, at, t, unit);
-        keep(at, half, of->kept[INNER] + place, inner);
-        keep(at, half, of->kept[RESET] + place, reset);
-        keep(at, half, of->kept[UPDATE] + place, update);
-        keep(at, half, of->kept[CANDIDATE] + place, candidate);
+        give(at, half, of->kept[INNER] + place, inner);
+        give(at, half, of->kept[RESET] + place, reset);
+        give(at, half, of->kept[UPDATE] + place, update);
+        give(at, half, of->kept[CANDIDATE] + place, candidate);
     }
     return _mm512_fmadd_ps(update, subtract(state, candidate), candidate);
 }
@@ -64,10 +64,10 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       float *grad_state, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 inner = recall(at, half, of->kept[INNER] + place);
-    __m512 reset = recall(at, half, of->kept[RESET] + place);
-    __m512 update = recall(at, half, of->kept[UPDATE] + place);
-    __m512 candidate = recall(at, half, of->kept[CANDIDATE] + place);
+    __m512 inner = take(at, half, of->kept[INNER] + place);
+    __m512 reset = take(at, half, of->kept[RESET] + place);
+    __m512 update = take(at, half, of->kept[UPDATE] + place);
+    __m512 candidate = take(at, half, of->kept[CANDIDATE] + place);
     const float *from = t ? of->outputs + (t - 1) * all->stride : of->first[0];
     __m512 state = from ? take(at, half, from + line) : _mm512_setzero_ps();
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);
@@ -100,7 +100,6 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
     memset(grad_states, 0, (size_t)4 * H * WIDE * sizeof *totals);
     for (int t = all->steps - 1; t >= 0; t--) {
         for (int unit = 0; unit < H; unit += 8) {
-            fetch_kept(all, of, &at, 4, t, unit, 8);
             if (t < all->steps - 1) through_weights(of, H, after, unit, grad_states);
             for (int half = 0; half < 2; half++) {
                 for (int i = unit; i < unit + 8; i += 2) {
@@ -118,7 +117,7 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
         uint32_t *swap = after;
         after = gates, gates = swap;
     }
-    if (of->first[0]) /* nobody asks for the gradient of zeros */
+    if (all->steps && of->first[0]) /* nobody asks for the gradient of zeros */
         for (int unit = 0; unit < H; unit += 8) through_weights(of, H, after, unit, grad_states);
     finish(all, &at, grad_states, H, of->grad_first[0]);
     finish(all, &at, totals, 3 * H, of->grad_constant);

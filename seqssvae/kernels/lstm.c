@@ -24,8 +24,8 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
     _mm512_store_ps(memory + 16 * half, fresh);
     if (of->kept[0]) {
         const int64_t place = place_of(all, at, t, unit);
-        UNROLL for (int gate = 0; gate < 4; gate++) keep(at, half, of->kept[gate] + place, gates[gate]);
-        keep(at, half, of->kept[CELL] + place, fresh);
+        UNROLL for (int gate = 0; gate < 4; gate++) give(at, half, of->kept[gate] + place, gates[gate]);
+        give(at, half, of->kept[CELL] + place, fresh);
     }
     return multiply(gates[LEAVE], tangent(fresh));
 }
@@ -62,10 +62,10 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       const float *grad_state, float *grad_cell, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 gates[4], shown = tangent(recall(at, half, of->kept[CELL] + place));
-    UNROLL for (int gate = 0; gate < 4; gate++) gates[gate] = recall(at, half, of->kept[gate] + place);
+    __m512 gates[4], shown = tangent(take(at, half, of->kept[CELL] + place));
+    UNROLL for (int gate = 0; gate < 4; gate++) gates[gate] = take(at, half, of->kept[gate] + place);
     __m512 memory = _mm512_setzero_ps();
-    if (t) memory = recall(at, half, of->kept[CELL] + place_of(all, at, t - 1, unit));
+    if (t) memory = take(at, half, of->kept[CELL] + place_of(all, at, t - 1, unit));
     else if (of->first[1]) memory = take(at, half, of->first[1] + line);
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);
     gradient = add(gradient, _mm512_load_ps(grad_state + 16 * half));
@@ -97,7 +97,6 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
     memset(grad_states, 0, (size_t)6 * H * WIDE * sizeof *totals);
     for (int t = all->steps - 1; t >= 0; t--) {
         for (int unit = 0; unit < H; unit += 8) {
-            fetch_kept(all, of, &at, 5, t, unit, 8);
             if (t < all->steps - 1) through_weights(of, H, after, unit, grad_states);
             for (int half = 0; half < 2; half++) {
                 for (int i = unit; i < unit + 8; i += 2) {
@@ -116,7 +115,7 @@ AVX512 static void backward(const shape *all, const layer *of, int block, void *
         uint32_t *swap = after;
         after = gates, gates = swap;
     }
-    if (of->first[0]) /* nobody asks for the gradient of zeros */
+    if (all->steps && of->first[0]) /* nobody asks for the gradient of zeros */
         for (int unit = 0; unit < H; unit += 8) through_weights(of, H, after, unit, grad_states);
     finish(all, &at, grad_states, H, of->grad_first[0]);
     finish(all, &at, grad_cells, H, of->grad_first[1]);

@@ -11,7 +11,7 @@ typedef void (*team)(void (*)(void *), void *, unsigned threads, unsigned flags)
 typedef void (*task)(const void *arguments, int number, void *scratch);
 
 /* Do tasks 0 to count - 1, each once. `threads` may be more than there are; with `of` NULL, threads are made for the
- * call. Returns 0, or -1 where there was no memory (then some tasks are not done). */
+ * call. Returns 0, or -1 where there was no memory for a thread (then tasks may not be done). */
 int parallel(team of, int threads, task work, const void *arguments, int count, size_t scratch);
 
 #endif

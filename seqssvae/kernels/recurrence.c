@@ -5,6 +5,8 @@
 
 #include "cells.h"
 
+int64_t recurrence_interface(void) { return (int64_t)INTERFACE << 32 | sizeof(shape) << 16 | sizeof(layer); }
+
 #ifdef HAS_KERNELS
 #include <cpuid.h>
 
@@ -19,6 +21,7 @@ typedef struct {
 static uint32_t bfloat16(float number) {
     uint32_t bits;
     memcpy(&bits, &number, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40; /* no number stays none */
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
@@ -100,8 +103,9 @@ static void sum_units(const void *given, int number, void *scratch) {
     for (int unit = first; unit < first + 8; unit++) {
         if (inner) one->grad_bias[unit] = sum_all(one->grad_columns + unit * columns, columns);
         for (int gate = 0; gate < of->kind->gates; gate++) {
-            const uint16_t *from = one->grad_columns + ((int64_t)(gate + inner) * H + unit) * columns;
-            if (inner && gate == 2) from = one->grad_candidate + unit * columns;
+            const int apart = inner && gate == 2; /* a GRU's candidate, after what goes to W_n h, r and u */
+            const int64_t line = (int64_t)(apart ? 0 : gate + inner) * H + unit;
+            const uint16_t *from = (apart ? one->grad_candidate : one->grad_columns) + line * columns;
             sum_labels(all, from, one->grad_rows + ((int64_t)gate * H + unit) * rows);
         }
     }
@@ -111,7 +115,7 @@ static void sum_units(const void *given, int number, void *scratch) {
 static int run_call(const shape *all, layer *layers, int back) {
     const cell *kind = all->lstm ? &lstm : &gru;
     const int64_t size = all->size, weights = kind->gates * size * size / 2; /* pairs of a layer */
-    const int columns = all->layers * blocks(all);
+    const int tasks = all->layers * blocks(all);
     uint32_t *packed = aligned_alloc(64, (size_t)(all->layers * weights * 4 + 63) / 64 * 64);
     if (!packed) return -1;
     for (int i = 0; i < all->layers; i++) layers[i].packed = packed + i * weights;
@@ -119,13 +123,13 @@ static int run_call(const shape *all, layer *layers, int back) {
     int failed;
     if (back) {
         const size_t scratch = (size_t)(kind->backward_lines + kind->gates) * size * WIDE * 4;
-        failed = parallel(all->of, all->threads, pack_backward, &of, all->layers * (int)(size / 8), 0) ||
-                 parallel(all->of, all->threads, read_back, &of, columns, scratch) ||
-                 parallel(all->of, all->threads, sum_units, &of, all->layers * (int)(size / 8), 0);
+        failed = parallel(all->team, all->threads, pack_backward, &of, all->layers * (int)(size / 8), 0) ||
+                 parallel(all->team, all->threads, read_back, &of, tasks, scratch) ||
+                 parallel(all->team, all->threads, sum_units, &of, all->layers * (int)(size / 8), 0);
     } else {
         const size_t scratch = (size_t)kind->forward_lines * size * WIDE * 4;
-        failed = parallel(all->of, all->threads, pack_forward, &of, all->layers * (int)(size / kind->units), 0) ||
-                 parallel(all->of, all->threads, read, &of, columns, scratch);
+        failed = parallel(all->team, all->threads, pack_forward, &of, all->layers * (int)(size / kind->units), 0) ||
+                 parallel(all->team, all->threads, read, &of, tasks, scratch);
     }
     free(packed);
     return failed ? -1 : 0;
@@ -148,8 +152,8 @@ int recurrence_backward(const shape *all, layer *layers) { return run_call(all, 
 
 int recurrence_available(void) { return 0; }
 
-int recurrence_forward(const shape *all, layer *layers) { return -1; }
+int recurrence_forward(const shape *all, layer *layers) { return (void)all, (void)layers, -1; }
 
-int recurrence_backward(const shape *all, layer *layers) { return -1; }
+int recurrence_backward(const shape *all, layer *layers) { return (void)all, (void)layers, -1; }
 
 #endif

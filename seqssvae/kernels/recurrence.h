@@ -1,8 +1,8 @@
 /* Recurrent layers over whole sequences, for K labels times B rows, and their gradients, with bfloat16 products.
  *
  * Labels and rows are N = K*B columns, column k * B + b; features come first. A thread takes WIDE columns through all
- * steps: their state stays in the first cache and the rounded weights in the second, and what a step does besides its
- * product is done on the product's sums while they are there.
+ * steps: their rounded state stays in the first cache and the rounded weights in the second, and what a step does
+ * besides its product is done on the product's sums while they are there.
  */
 #ifndef SEQSSVAE_RECURRENCE_H
 #define SEQSSVAE_RECURRENCE_H
@@ -20,7 +20,7 @@ typedef struct {
     int32_t layers, steps, size, columns, rows; /* D, T, H, N, B; H is a multiple of 8 */
     int64_t stride;                             /* from one step to the next in outputs and their gradients */
     int32_t threads;
-    team of; /* NULL: threads are made for the call */
+    team team; /* NULL: threads are made for the call */
 } shape;
 
 /* A layer's arrays. Gradients are written, not added to. */
@@ -31,8 +31,8 @@ typedef struct {
     const float *weight;        /* (G, H) */
     const float *bias_n;        /* (H) of a GRU */
     float *outputs;             /* (T, H, N), steps `stride` apart */
-    uint16_t *kept[5];          /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers of half */
-                                /* precision in an order of their own (`place_of`); NULL: nothing is kept */
+    float *kept[5];             /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers in an */
+                                /* order of their own (`place_of`); NULL: nothing is kept */
     const float *grad_outputs;  /* as outputs */
     uint16_t *grad_columns;     /* bfloat16 (G, T, N); GRU: of W_n h, r, u; LSTM: of i, f, g, o */
     uint16_t *grad_candidate;   /* bfloat16 (H, T, N) of a GRU: of n */
@@ -43,6 +43,12 @@ typedef struct {
     float *grad_bias;           /* of bias_n */
     uint32_t *packed;           /* rounded weights, G*H/2 pairs; set by the call */
 } layer;
+
+/* Of these structures and functions: to be raised with each change of what they mean, and to be known to a caller. */
+#define INTERFACE 1
+
+/* The number above, with the sizes of both structures. */
+EXPORT int64_t recurrence_interface(void);
 
 /* Whether this processor has the instructions, and none that make other kernels faster (AMX). */
 EXPORT int recurrence_available(void);

@@ -11,7 +11,6 @@
 #ifdef __linux__
 #include <sched.h>
 #endif
-#include <stdlib.h>
 #include <string.h>
 
 #include "recurrence.h"
@@ -42,11 +41,20 @@ static int introduced(const frame *given) {
     return 1;
 }
 
+/* Arrays in their order; `wrong` is set where one is missing, or has another type or number of numbers. */
 typedef struct {
     buffer **next, **end;
+    int wrong;
 } queue;
 
-static void *take(queue *from) { return from->next < from->end ? (*from->next++)->data : NULL; }
+static void *next_of(queue *from, int type, int64_t lines, int64_t count) {
+    if (from->next == from->end) return from->wrong = 1, NULL;
+    const buffer *found = *from->next++;
+    int64_t numbers = 1;
+    for (int64_t i = 0; i < found->rank; i++) numbers *= found->sizes[i];
+    if (found->type != type || numbers != lines * count) from->wrong = 1;
+    return found->data;
+}
 
 static void *run(const frame *given, int back) {
     const attributes *numbers = &given->attributes;
@@ -54,39 +62,40 @@ static void *run(const frame *given, int back) {
         numbers->values[0]->size != NUMBERS)
         return fail(given, INVALID, "seqssvae: a recurrence is described by 8 int32 numbers.");
     const int32_t *number = numbers->values[0]->data;
-    shape all = {number[0], number[1], number[2], number[3], number[4], number[5], (int64_t)number[3] * number[4],
-                 processors(), NULL};
+    const shape all = {number[0], number[1], number[2], number[3], number[4], number[5],
+                       (int64_t)number[3] * number[4], processors(), NULL};
     const int has_constant = number[6], states = all.lstm ? 2 : 1, kept = !number[7] ? 0 : all.lstm ? 5 : 4;
-    const int taken = back ? states + 3 + kept : 2 + states + !all.lstm + has_constant;
-    const int given_back = back ? 3 + states + 2 * !all.lstm + has_constant : 1 + kept;
-    if (all.layers < 1 || all.layers > LAYERS || given->arguments.size != all.layers * taken ||
-        given->results.size != all.layers * given_back)
-        return fail(given, INVALID, "seqssvae: a recurrence was given another number of arrays than it has.");
-    queue from = {given->arguments.buffers, given->arguments.buffers + given->arguments.size};
-    queue to = {given->results.buffers, given->results.buffers + given->results.size};
+    const int64_t H = all.size, G = (all.lstm ? 4 : 3) * H, N = all.columns;
+    const int64_t rows = (int64_t)all.steps * all.rows, columns = all.steps * N;
+    if (all.layers < 1 || all.layers > LAYERS || H % 8)
+        return fail(given, INVALID, "seqssvae: a recurrence has 1 to 8 layers, and a multiple of 8 units.");
+    queue from = {given->arguments.buffers, given->arguments.buffers + given->arguments.size, 0};
+    queue to = {given->results.buffers, given->results.buffers + given->results.size, 0};
     layer layers[LAYERS];
     memset(layers, 0, sizeof layers);
     for (int i = 0; i < all.layers; i++) {
         layer *one = layers + i;
-        if (!back) one->row_gates = take(&from);
-        if (!back && has_constant) one->constant = take(&from);
-        for (int j = 0; j < states; j++) one->first[j] = take(&from);
-        one->weight = take(&from);
-        if (!back && !all.lstm) one->bias_n = take(&from);
-        one->outputs = take(back ? &from : &to);
-        for (int j = 0; j < kept; j++) one->kept[j] = take(back ? &from : &to);
+        if (!back) one->row_gates = next_of(&from, FLOAT32, G, rows);
+        if (!back && has_constant) one->constant = next_of(&from, FLOAT32, G, N);
+        for (int j = 0; j < states; j++) one->first[j] = next_of(&from, FLOAT32, H, N);
+        one->weight = next_of(&from, FLOAT32, G, H);
+        if (!back && !all.lstm) one->bias_n = next_of(&from, FLOAT32, H, 1);
+        one->outputs = next_of(back ? &from : &to, FLOAT32, H, columns);
+        for (int j = 0; j < kept; j++) one->kept[j] = next_of(back ? &from : &to, FLOAT32, H, columns);
         if (!back) continue;
-        one->grad_outputs = take(&from);
-        one->grad_rows = take(&to);
-        if (has_constant) one->grad_constant = take(&to);
-        for (int j = 0; j < states; j++) one->grad_first[j] = take(&to);
-        if (!all.lstm) one->grad_bias = take(&to);
-        one->grad_columns = take(&to);
-        if (!all.lstm) one->grad_candidate = take(&to);
-        one->states = take(&to);
+        one->grad_outputs = next_of(&from, FLOAT32, H, columns);
+        one->grad_rows = next_of(&to, FLOAT32, G, rows);
+        if (has_constant) one->grad_constant = next_of(&to, FLOAT32, G, N);
+        for (int j = 0; j < states; j++) one->grad_first[j] = next_of(&to, FLOAT32, H, N);
+        if (!all.lstm) one->grad_bias = next_of(&to, FLOAT32, H, 1);
+        one->grad_columns = next_of(&to, BFLOAT16, G, columns);
+        if (!all.lstm) one->grad_candidate = next_of(&to, BFLOAT16, H, columns);
+        one->states = next_of(&to, BFLOAT16, H, columns);
     }
+    if (from.wrong || to.wrong || from.next != from.end || to.next != to.end)
+        return fail(given, INVALID, "seqssvae: a recurrence's arrays are not those that its 8 numbers describe.");
     if (back ? recurrence_backward(&all, layers) : recurrence_forward(&all, layers))
-        return fail(given, EXHAUSTED, "seqssvae: no memory for the rounded weights of a recurrence.");
+        return fail(given, EXHAUSTED, "seqssvae: no memory for the weights of a recurrence, or the work of a thread.");
     return NULL;
 }
 

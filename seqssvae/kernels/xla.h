@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { METADATA = 1, BUFFER = 1, ARRAY = 1, INT32 = 4, FLOAT32 = 11, BFLOAT16 = 16, EXHAUSTED = 8, INVALID = 3 };
+enum { METADATA = 1, ARRAY = 1, INT32 = 4, FLOAT32 = 11, BFLOAT16 = 16, EXHAUSTED = 8, INVALID = 3 };
 
 typedef struct {
     size_t struct_size;

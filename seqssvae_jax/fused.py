@@ -71,13 +71,13 @@ def _call(
 def forward(layers: tuple["Layer", ...], keep: bool) -> tuple[tuple[Float[Array, "T H K B"], ...], ...]:
     """Outputs of each layer, and what is kept for the gradient: arrays as `recurrence._scan` keeps them.
 
-    But the numbers in them are in an order of their own (`place_of` in `columns.h`).
+    But the numbers in them are in an order of their own (`place_of` in `columns.h`), and those of two bytes fill half.
     """
     arrays, results = [], []
     for layer in layers:
         arrays += _given((layer.row_gates, layer.constant, *layer.state, layer.weight_hh, layer.bias_n))
         outputs = jax.ShapeDtypeStruct((layer.row_gates.shape[1], *layer.state[0].shape), layer.weight_hh.dtype)
-        results += [outputs] * (1 + (kernels.KEPT["lstm" if layer.bias_n is None else "gru"] if keep else 0))
+        results += [outputs] * (1 + (len(kernels.KEPT["lstm" if layer.bias_n is None else "gru"]) if keep else 0))
     found = _call("xla_forward", layers, keep, arrays, results)
     each = len(found) // len(layers)
     return tuple(tuple(found[first : first + each]) for first in range(0, len(found), each))

@@ -17,7 +17,7 @@ from seqssvae_torch.distributions import AutoregressiveCategorical
 from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, dropped
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State, project_together
+from seqssvae_torch.recurrence import RecurrentLayer, State, project_together, tanh
 
 
 class InitialState(nn.Module):
@@ -32,7 +32,7 @@ class InitialState(nn.Module):
         self, z: Float[Tensor, "*#B Z"], y: Float[Tensor, "*#B L"], source: Float[Tensor, "B H"] | float = 0.0
     ) -> Float[Tensor, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
-        return self.output(torch.tanh(self.hidden(z, y) + source))
+        return self.output(tanh(self.hidden(z, y) + source))
 
 
 class Projection(Multiplies):
@@ -122,7 +122,8 @@ class Decoder(nn.Module):
         else:
             self.initial = InitialState(model.latent_size, label_count, hidden, states)
         if decoder.conditioning == "every_step":
-            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
+            gates = GATES[model.cell] * hidden
+            self.condition = JointLinear(model.latent_size, label_count, gates, bias=False, features_first=True)
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = feature_size(model)
@@ -252,7 +253,7 @@ class ConditionedDecoder:
         else:
             source = 0.0 if self.memory is None else decoder.source_state(self.memory.features)
             flat = decoder.initial(self.z, self.y, source)
-        parts = torch.tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
+        parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
         return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
 
     def _constant(self) -> Float[Tensor, "K B G"] | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from seqssvae import kernels
@@ -39,7 +39,7 @@ class _Arrays:
         self.held += arrays.values()
         return self._add({name: array[0] for name, array in arrays.items()})
 
-    def lists(self, **arrays: tuple[Float[Tensor, "D ..."] | None, ...]) -> "_Arrays":
+    def lists(self, **arrays: tuple[Shaped[Tensor, "D ..."] | None, ...]) -> "_Arrays":
         """Add arrays that share a name."""
         for parts in arrays.values():
             self.held += parts
@@ -83,20 +83,20 @@ class _Fused(torch.autograd.Function):
         size, columns = weight_hh.shape[2], rows if hidden is None else hidden.shape[2]
         kind = "lstm" if bias_n is None else "gru"
         outputs = row_gates.new_empty(steps, layers, size, columns)
-        kinds = kernels.KEPT[kind] if keep else 0
-        kept = outputs.new_empty(kinds, layers, size, steps, columns)
+        dtypes = [torch.int16 if size_of == 2 else torch.float32 for size_of in kernels.KEPT[kind]] if keep else []
+        kept = tuple(torch.empty(layers, size, steps, columns, dtype=dtype) for dtype in dtypes)
         arrays = _Arrays(layers).by_layer(row_gates=row_gates, constant=constant, weight=weight_hh, bias_n=bias_n)
         shape = {"cell": kind, "steps": steps, "size": size, "columns": columns, "rows": rows}
-        arrays.by_step(outputs=outputs).lists(first=(hidden, cell), kept=kept.unbind())
+        arrays.by_step(outputs=outputs).lists(first=(hidden, cell), kept=kept)
         arrays.run("recurrence_forward", shape)
-        context.save_for_backward(outputs, kept, constant, hidden, cell, weight_hh, bias_n)
+        context.save_for_backward(outputs, constant, hidden, cell, weight_hh, bias_n, *kept)
         context.shape = shape
         return outputs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        outputs, kept, constant, hidden, cell, weight_hh, bias_n = context.saved_tensors
+        outputs, constant, hidden, cell, weight_hh, bias_n, *kept = context.saved_tensors
         steps, layers, size, columns = outputs.shape
         gates, short = weight_hh.shape[1], torch.bfloat16
         grad_rows = outputs.new_empty(layers, gates, steps, context.shape["rows"])
@@ -107,7 +107,7 @@ class _Fused(torch.autograd.Function):
         arrays = _Arrays(layers).by_layer(weight=weight_hh, states=states, grad_rows=grad_rows, grad_bias=grad_bias)
         arrays.by_layer(grad_constant=grad_constant, grad_columns=grad_columns, grad_candidate=grad_candidate)
         arrays.by_step(outputs=outputs, grad_outputs=grad_outputs[0].contiguous())
-        arrays.lists(first=(hidden, cell), grad_first=(grad_hidden, grad_cell), kept=kept.unbind())
+        arrays.lists(first=(hidden, cell), grad_first=(grad_hidden, grad_cell), kept=tuple(kept))
         arrays.run("recurrence_backward", context.shape)
         grad_weight = torch.empty_like(weight_hh)
         for of_layer, of_gates, of_states in zip(grad_weight, grad_columns, states, strict=True):

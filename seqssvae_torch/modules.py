@@ -18,7 +18,7 @@ from seqssvae.parameters import feature_size
 from seqssvae.vocabulary import PAD
 from seqssvae_torch.distributions import DiagonalNormal
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together
+from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together, tanh
 
 Noise = Mapping[str, Tensor]
 
@@ -62,10 +62,14 @@ class JointLinear(Multiplies):
         label_count: K.
         outputs: Size of the result.
         bias: Whether there is a b.
+        features_first: Whether the first product is made with features first, as recurrent layers read it.
     """
 
-    def __init__(self, inputs: int, label_count: int, outputs: int, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, label_count: int, outputs: int, bias: bool = True, features_first: bool = False
+    ) -> None:
         super().__init__()
+        self.features_first = features_first
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.label_weight = nn.Parameter(torch.zeros(outputs, label_count))
         if bias:
@@ -73,7 +77,8 @@ class JointLinear(Multiplies):
 
     def forward(self, inputs: Float[Tensor, "*#N I"], y: Float[Tensor, "*#N L"]) -> Float[Tensor, "*#N O"]:
         """The two products, broadcast against each other: `(B, I)` with `(K, 1, K)` gives `(K, B, O)`."""
-        result = linear(inputs, self.weight, None, self.rounding) + functional.linear(y, self.label_weight)
+        result = linear(inputs, self.weight, None, self.rounding, self.features_first)
+        result = result + functional.linear(y, self.label_weight)
         return result + self.bias if hasattr(self, "bias") else result
 
 
@@ -234,6 +239,6 @@ class LatentEncoder(nn.Module):
         self, features: tuple[Float[Tensor, "B F"], ...], y: Float[Tensor, "*#B L"], noise: Noise | None = None
     ) -> DiagonalNormal:
         """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features and noise `z`, if any."""
-        hidden = torch.tanh(self.hidden(features[-1], y))
+        hidden = tanh(self.hidden(features[-1], y))
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))

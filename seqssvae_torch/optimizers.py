@@ -18,7 +18,8 @@ def clip_gradients(gradients: Iterable[Tensor], clip_norm: float) -> Float[Tenso
     """Scale gradients in place by `clip / max(norm, clip)` and return their norm before; 0 as clip leaves them."""
     gradients = list(gradients)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if clip_norm > 0:
+    # on a CPU it can be seen without waiting whether anything is to be done
+    if clip_norm > 0 and not (norm.device.type == "cpu" and norm <= clip_norm):
         torch._foreach_mul_(gradients, clip_norm / norm.clamp(min=clip_norm))
     return norm
 

@@ -70,8 +70,17 @@ def linear(
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, "O"] | None = None,
     rounding: Rounding = None,
+    features_first: bool = False,
 ) -> Float[Tensor, "*N O"]:
-    """`W a + b`."""
+    """`W a + b`.
+
+    With `features_first` the product is made as `(O, *N)`, for a reader who wants it so: otherwise a CPU would turn it.
+    """
+    if features_first:
+        columns = rounded(inputs, rounding).reshape(-1, inputs.shape[-1]).t()
+        result = (rounded(weight, rounding) @ columns).to(weight.dtype)
+        result = result.view(-1, *inputs.shape[:-1]).movedim(0, -1)
+        return result if bias is None else result + bias
     if rounding is None:
         return functional.linear(inputs, weight, bias)
     result = functional.linear(rounded(inputs, rounding), rounded(weight, rounding)).to(weight.dtype)
@@ -97,7 +106,8 @@ def write_products(
 ) -> None:
     """Write `left @ right` of each of D pairs to `out`; `left` may have been rounded before."""
     if rounding is not None:
-        out.copy_(rounded(left, rounding) @ rounded(right, rounding))
+        left, right = rounded(left, rounding), rounded(right, rounding)
+        out.copy_((left[0] @ right[0])[None] if len(out) == 1 else left @ right)
     elif len(out) == 1:
         torch.mm(left[0], right[0], out=out[0])
     else:

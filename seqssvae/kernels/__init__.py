@@ -12,8 +12,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-KEPT = {"gru": 4, "lstm": 5}
-"""How many numbers of a unit are kept of every step for the gradient."""
+KEPT = {"gru": (4, 2, 2, 2), "lstm": (2, 2, 2, 2, 4)}
+"""How many bytes each of the numbers of a unit has that are kept of every step for the gradient."""
 
 _POINTER = ctypes.c_void_p
 
@@ -48,7 +48,7 @@ class _Layer(ctypes.Structure):
     )
 
 
-INTERFACE = 1
+INTERFACE = 2
 """Of `recurrence.h`."""
 
 

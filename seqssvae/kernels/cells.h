@@ -5,7 +5,8 @@
 #include "recurrence.h"
 
 /* Whether the compiler knows the instructions. */
-#if defined(__x86_64__) && !defined(WITHOUT_KERNELS) && ((defined(__GNUC__) && __GNUC__ >= 10) || (defined(__clang__) && __clang_major__ >= 9))
+#if defined(__x86_64__) && !defined(WITHOUT_KERNELS) && \
+    ((defined(__GNUC__) && __GNUC__ >= 10) || (defined(__clang__) && __clang_major__ >= 9))
 #define HAS_KERNELS 1
 #endif
 

@@ -45,6 +45,29 @@ INLINE void give_rounded(const columns *at, int half, uint16_t *to, __m512 value
     _mm256_mask_storeu_epi16(to + 16 * half, at->mask[half], rounded(values));
 }
 
+/* What is kept of gates and candidates: 16 bits, steps of 2^-16 from 0 to 1, and of 2^-15 from -1 to 1. A float16 would
+ * be as short, but near 1 its steps are 2^-11, and the slope of a gate is what is left to 1. */
+INLINE __m512 recall_gate(const columns *at, int half, const void *from) {
+    __m256i steps = _mm256_maskz_loadu_epi16(at->mask[half], (const uint16_t *)from + 16 * half);
+    return multiply(_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(steps)), _mm512_set1_ps(1 / 65535.0f));
+}
+
+INLINE __m512 recall_candidate(const columns *at, int half, const void *from) {
+    __m256i steps = _mm256_maskz_loadu_epi16(at->mask[half], (const uint16_t *)from + 16 * half);
+    return multiply(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(steps)), _mm512_set1_ps(1 / 32767.0f));
+}
+
+INLINE void keep(const columns *at, int half, void *to, __m512 values, float steps) {
+    __m512i nearest = _mm512_cvtps_epi32(multiply(values, _mm512_set1_ps(steps)));
+    _mm256_mask_storeu_epi16((uint16_t *)to + 16 * half, at->mask[half], _mm512_cvtepi32_epi16(nearest));
+}
+
+INLINE void keep_gate(const columns *at, int half, void *to, __m512 values) { keep(at, half, to, values, 65535.0f); }
+
+INLINE void keep_candidate(const columns *at, int half, void *to, __m512 values) {
+    keep(at, half, to, values, 32767.0f);
+}
+
 /* A half of what lies as rows, the same for every label. */
 INLINE __m512 take_rows(const columns *at, int half, const float *from) {
     if (at->adjacent[half]) return _mm512_maskz_loadu_ps(at->mask[half], from + at->row[half]);

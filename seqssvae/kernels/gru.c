@@ -22,10 +22,10 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
     __m512 candidate = tangent(_mm512_fmadd_ps(reset, inner, input(all, of, at, half, t, 2 * H + unit)));
     if (of->kept[0]) {
         const int64_t place = place_of(all, at, t, unit);
-        give(at, half, of->kept[INNER] + place, inner);
-        give(at, half, of->kept[RESET] + place, reset);
-        give(at, half, of->kept[UPDATE] + place, update);
-        give(at, half, of->kept[CANDIDATE] + place, candidate);
+        give(at, half, (float *)of->kept[INNER] + place, inner);
+        keep_gate(at, half, (uint16_t *)of->kept[RESET] + place, reset);
+        keep_gate(at, half, (uint16_t *)of->kept[UPDATE] + place, update);
+        keep_candidate(at, half, (uint16_t *)of->kept[CANDIDATE] + place, candidate);
     }
     return _mm512_fmadd_ps(update, subtract(state, candidate), candidate);
 }
@@ -64,10 +64,10 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       float *grad_state, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 inner = take(at, half, of->kept[INNER] + place);
-    __m512 reset = take(at, half, of->kept[RESET] + place);
-    __m512 update = take(at, half, of->kept[UPDATE] + place);
-    __m512 candidate = take(at, half, of->kept[CANDIDATE] + place);
+    __m512 inner = take(at, half, (float *)of->kept[INNER] + place);
+    __m512 reset = recall_gate(at, half, (uint16_t *)of->kept[RESET] + place);
+    __m512 update = recall_gate(at, half, (uint16_t *)of->kept[UPDATE] + place);
+    __m512 candidate = recall_candidate(at, half, (uint16_t *)of->kept[CANDIDATE] + place);
     const float *from = t ? of->outputs + (t - 1) * all->stride : of->first[0];
     __m512 state = from ? take(at, half, from + line) : _mm512_setzero_ps();
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);

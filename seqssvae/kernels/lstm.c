@@ -24,8 +24,11 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
     _mm512_store_ps(memory + 16 * half, fresh);
     if (of->kept[0]) {
         const int64_t place = place_of(all, at, t, unit);
-        UNROLL for (int gate = 0; gate < 4; gate++) give(at, half, of->kept[gate] + place, gates[gate]);
-        give(at, half, of->kept[CELL] + place, fresh);
+        keep_gate(at, half, (uint16_t *)of->kept[ENTER] + place, gates[ENTER]);
+        keep_gate(at, half, (uint16_t *)of->kept[FORGET] + place, gates[FORGET]);
+        keep_candidate(at, half, (uint16_t *)of->kept[VALUE] + place, gates[VALUE]);
+        keep_gate(at, half, (uint16_t *)of->kept[LEAVE] + place, gates[LEAVE]);
+        give(at, half, (float *)of->kept[CELL] + place, fresh);
     }
     return multiply(gates[LEAVE], tangent(fresh));
 }
@@ -62,10 +65,14 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       const float *grad_state, float *grad_cell, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 gates[4], shown = tangent(take(at, half, of->kept[CELL] + place));
-    UNROLL for (int gate = 0; gate < 4; gate++) gates[gate] = take(at, half, of->kept[gate] + place);
+    const float *cells = of->kept[CELL];
+    __m512 gates[4], shown = tangent(take(at, half, cells + place));
+    gates[ENTER] = recall_gate(at, half, (uint16_t *)of->kept[ENTER] + place);
+    gates[FORGET] = recall_gate(at, half, (uint16_t *)of->kept[FORGET] + place);
+    gates[VALUE] = recall_candidate(at, half, (uint16_t *)of->kept[VALUE] + place);
+    gates[LEAVE] = recall_gate(at, half, (uint16_t *)of->kept[LEAVE] + place);
     __m512 memory = _mm512_setzero_ps();
-    if (t) memory = take(at, half, of->kept[CELL] + place_of(all, at, t - 1, unit));
+    if (t) memory = take(at, half, cells + place_of(all, at, t - 1, unit));
     else if (of->first[1]) memory = take(at, half, of->first[1] + line);
     __m512 gradient = take(at, half, of->grad_outputs + t * all->stride + line);
     gradient = add(gradient, _mm512_load_ps(grad_state + 16 * half));

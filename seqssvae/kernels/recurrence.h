@@ -31,8 +31,9 @@ typedef struct {
     const float *weight;        /* (G, H) */
     const float *bias_n;        /* (H) of a GRU */
     float *outputs;             /* (T, H, N), steps `stride` apart */
-    float *kept[5];             /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers in an */
-                                /* order of their own (`place_of`); NULL: nothing is kept */
+    void *kept[5];              /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers in an */
+                                /* order of their own (`place_of`): gates in 16 bits, the others in float32; */
+                                /* NULL: nothing is kept */
     const float *grad_outputs;  /* as outputs */
     uint16_t *grad_columns;     /* bfloat16 (G, T, N); GRU: of W_n h, r, u; LSTM: of i, f, g, o */
     uint16_t *grad_candidate;   /* bfloat16 (H, T, N) of a GRU: of n */
@@ -45,7 +46,7 @@ typedef struct {
 } layer;
 
 /* Of these structures and functions: to be raised with each change of what they mean, and to be known to a caller. */
-#define INTERFACE 1
+#define INTERFACE 2
 
 /* The number above, with the sizes of both structures. */
 EXPORT int64_t recurrence_interface(void);

@@ -17,7 +17,7 @@ from seqssvae_torch.distributions import AutoregressiveCategorical
 from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, dropped
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State, project_together, tanh
+from seqssvae_torch.recurrence import RecurrentLayer, State, project_together
 
 
 class InitialState(nn.Module):
@@ -32,7 +32,7 @@ class InitialState(nn.Module):
         self, z: Float[Tensor, "*#B Z"], y: Float[Tensor, "*#B L"], source: Float[Tensor, "B H"] | float = 0.0
     ) -> Float[Tensor, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
-        return self.output(tanh(self.hidden(z, y) + source))
+        return self.output(torch.tanh(self.hidden(z, y) + source))
 
 
 class Projection(Multiplies):
@@ -253,7 +253,7 @@ class ConditionedDecoder:
         else:
             source = 0.0 if self.memory is None else decoder.source_state(self.memory.features)
             flat = decoder.initial(self.z, self.y, source)
-        parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
+        parts = torch.tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
         return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
 
     def _constant(self) -> Float[Tensor, "K B G"] | None:

@@ -188,10 +188,13 @@ def test_twins_call_the_same_kernels(cell: str) -> None:
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_threads_and_who_starts_them_change_no_bit(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given, run, found = arrays(cell, (2, 3, 3, 50, 16), True, True), kernels.run, []
+
+    def run_with(threads: int, team: int | None) -> Callable[..., None]:
+        return lambda *parts, **shape: run(*parts, **shape | {"threads": threads, "team": team})
+
     for threads, team in ((1, None), (2, None), (3, kernels.openmp_team()), (64, None)):
-        with monkeypatch.context() as patched:
-            patched.setattr(kernels, "run", lambda *a, **k: run(*a, **k | {"threads": threads, "team": team}))  # noqa: B023
-            found.append(differentiated(read_by_torch, given))
+        monkeypatch.setattr(kernels, "run", run_with(threads, team))
+        found.append(differentiated(read_by_torch, given))
     for other in found[1:]:
         assert all(torch.equal(other[name], found[0][name]) for name in other)
 
@@ -267,6 +270,17 @@ def test_extremes_saturate_and_what_is_no_number_stays_none(cell: str) -> None:
     outputs = read_by_torch(given)
     assert outputs[1, 0, :, 5].isnan().all()
     assert outputs.isnan().any(2).sum() == 2
+
+
+@needs_kernels
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_gates_that_are_nearly_open_keep_their_slope(cell: str) -> None:
+    """It is what is left to 1 of a number that is kept in 16 bits."""
+    given = arrays(cell, (1, 2, 2, 40, 16), False, True)
+    gates = given["row_gates"].unflatten(1, (GATES[cell], 16)).mul_(0.1).add_(7.0)
+    gates[:, 2] -= 4.5  # the candidate, whose slope falls twice as fast
+    for name, error in errors(differentiated(read_by_torch, given), expected(given)).items():
+        assert error < 2 * GRADIENTS, name
 
 
 @needs_kernels

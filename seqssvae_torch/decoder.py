@@ -17,7 +17,7 @@ from seqssvae_torch.distributions import AutoregressiveCategorical
 from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, dropped
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State, project_together
+from seqssvae_torch.recurrence import RecurrentLayer, State, project_together, tanh
 
 
 class InitialState(nn.Module):
@@ -32,7 +32,7 @@ class InitialState(nn.Module):
         self, z: Float[Tensor, "*#B Z"], y: Float[Tensor, "*#B L"], source: Float[Tensor, "B H"] | float = 0.0
     ) -> Float[Tensor, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
-        return self.output(torch.tanh(self.hidden(z, y) + source))
+        return self.output(tanh(self.hidden(z, y) + source))
 
 
 class Projection(Multiplies):
@@ -183,7 +183,7 @@ class Decoder(nn.Module):
             return hidden
         assert self.attention is not None
         assert self.attention.output is not None
-        return torch.tanh(self.attention.output(hidden) + read)
+        return tanh(self.attention.output(hidden) + read)
 
 
 class ConditionedDecoder:
@@ -253,7 +253,7 @@ class ConditionedDecoder:
         else:
             source = 0.0 if self.memory is None else decoder.source_state(self.memory.features)
             flat = decoder.initial(self.z, self.y, source)
-        parts = torch.tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
+        parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
         return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
 
     def _constant(self) -> Float[Tensor, "K B G"] | None:
@@ -270,7 +270,7 @@ class ConditionedDecoder:
         read = None if found is None else found[:, :, 0]
         if decoder.conditioning != "output":
             return decoder.output(decoder.combined(outputs, read))
-        hidden = torch.tanh(decoder.joined(outputs, read) + decoder.condition(self.z, self.y))
+        hidden = tanh(decoder.joined(outputs, read) + decoder.condition(self.z, self.y))
         return decoder.output(hidden) + self._label_bias()
 
     def step(self, symbols: Int[Tensor, "K B"], states: list[State]) -> tuple[Float[Tensor, "K B V"], list[State]]:

@@ -18,7 +18,7 @@ from seqssvae.parameters import feature_size
 from seqssvae.vocabulary import PAD
 from seqssvae_torch.distributions import DiagonalNormal
 from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together
+from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together, tanh
 
 Noise = Mapping[str, Tensor]
 
@@ -239,6 +239,6 @@ class LatentEncoder(nn.Module):
         self, features: tuple[Float[Tensor, "B F"], ...], y: Float[Tensor, "*#B L"], noise: Noise | None = None
     ) -> DiagonalNormal:
         """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features and noise `z`, if any."""
-        hidden = torch.tanh(self.hidden(features[-1], y))
+        hidden = tanh(self.hidden(features[-1], y))
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))

@@ -80,6 +80,24 @@ def tanh_of_double(doubled: Tensor) -> Tensor:
     return torch.add(open_share.new_tensor(-1.0), open_share, alpha=2, out=open_share)
 
 
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        result = tanh_of_double(2 * values)
+        context.save_for_backward(result)
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, *grad_outputs: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward(grad_outputs[0], *context.saved_tensors)
+
+
+def tanh(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """PyTorch's, or on a CPU `tanh_of_double`."""
+    return _Tanh.apply(values) if values.device.type == "cpu" else torch.tanh(values)
+
+
 def _by_label(gates: Float[Tensor, "... N"], rows: int) -> Float[Tensor, "... K B"]:
     return gates.unflatten(-1, (-1, rows))
 

@@ -1,19 +1,19 @@
-"""Recurrent layers read by the kernels in `seqssvae.kernels`: rounded products, and all else of a step with them.
+"""What the kernels in `seqssvae.kernels` do for bfloat16 products: recurrent layers and output layers, or parts of one.
 
-They compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: products of a step stay in
+Layers compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: products of a step stay in
 float32, and gradients of gates are rounded before they are summed over labels. The gradient of the state's weights is
 one product over all steps; until then the gradients of all gates are held, in bfloat16.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from seqssvae import kernels
-from seqssvae_torch.products import Rounding
+from seqssvae_torch.products import Rounding, add_product
 
 
 def serves(gates: Tensor, hidden_size: int, rounding: Rounding) -> bool:
@@ -115,6 +115,75 @@ class _Fused(torch.autograd.Function):
         if bias_n is not None:  # a GRU's candidate comes first there
             grad_weight = grad_weight.roll(-size, 1)
         return grad_rows, grad_constant, grad_hidden, grad_cell, grad_weight, grad_bias, None
+
+
+def serves_output(weight: Tensor, rounding: Rounding) -> bool:
+    """Whether there are kernels for output layers with this weight and these products."""
+    of_type = weight.dtype == torch.float32 and rounding == torch.bfloat16 and weight.device.type == "cpu"
+    return of_type and weight.numel() > 0 and kernels.wanted()
+
+
+def _run_output(function: str, symbols: int, positions: torch.Size, size: int, **arrays: Tensor) -> None:
+    """Positions are `(S, 1, N)`."""
+    pieces = {name: array.contiguous() for name, array in arrays.items()}
+    given = {name: piece.data_ptr() for name, piece in pieces.items()}
+    sizes = {"steps": positions[0], "symbols": symbols, "columns": positions[2], "size": size}
+    kernels.run_output(function, **sizes, **given, threads=torch.get_num_threads(), team=kernels.openmp_team())
+
+
+class OutputGradients(NamedTuple):
+    """That of hidden states, in one piece, is written, and the others are added to."""
+
+    hidden: Float[Tensor, "S H N"]
+    weight: Float[Tensor, "V H"]
+    bias: Float[Tensor, "V"]
+
+
+def read_output(
+    hidden: Float[Tensor, "S H N"],
+    weight: Float[Tensor, "V H"],
+    bias: Float[Tensor, "V"],
+    targets: Int[Tensor, "S 1 N"],
+    weights: Float[Tensor, "S 1 N"] | None = None,
+    gradients: OutputGradients | None = None,
+) -> Float[Tensor, "S 1 N"]:
+    """Log-probabilities of symbols; and with weights, gradients of `sum(weights * log_probs)`. H is a multiple of 8."""
+    positions, short = targets.shape, torch.bfloat16
+    shift, sums, chosen = (hidden.new_empty(positions) for _ in range(3))
+    given = {"hidden": hidden, "weight": weight, "bias": bias, "targets": targets.to(torch.int32), "shift": shift}
+    given |= {"sums": sums, "chosen": chosen}
+    if weights is None or gradients is None:
+        _run_output("likelihood_layer", len(weight), positions, weight.shape[1], **given)
+        return chosen - sums.log_()
+    errors = hidden.new_empty(len(weight), positions.numel(), dtype=short)
+    states = hidden.new_empty(positions.numel(), weight.shape[1], dtype=short)
+    given |= {"weights": weights, "grad_hidden": gradients.hidden, "grad_bias": gradients.bias}
+    _run_output("likelihood_layer", len(weight), positions, weight.shape[1], **given, errors=errors, states=states)
+    add_product(gradients.weight, errors, states, short)
+    return chosen - sums.log_()
+
+
+def sum_exponentials(
+    logits: Float[Tensor, "S V N"], bias: Float[Tensor, "V"], shift: Float[Tensor, "S 1 N"]
+) -> Float[Tensor, "S 1 N"]:
+    """Of `logits + bias - shift`, over symbols; logits are bfloat16 and in one piece."""
+    sums = torch.empty(shift.shape)
+    _run_output("likelihood_sums", len(bias), shift.shape, 0, logits=logits, bias=bias, shift=shift, sums=sums)
+    return sums
+
+
+def write_errors(
+    logits: Float[Tensor, "S V N"],
+    bias: Float[Tensor, "V"],
+    normalizer: Float[Tensor, "S 1 N"],
+    targets: Int[Tensor, "S 1 N"],
+    weights: Float[Tensor, "S 1 N"],
+    grad_bias: Float[Tensor, "V"],
+) -> None:
+    """Over bfloat16 logits: `weights (one_hot(targets) - exp(logits + bias - normalizer))`; its sum to `grad_bias`."""
+    arrays = {"bias": bias, "shift": normalizer, "weights": weights, "grad_bias": grad_bias}
+    arrays |= {"logits": logits, "targets": targets.to(torch.int32)}
+    _run_output("likelihood_errors", len(bias), targets.shape, 0, **arrays)
 
 
 def _empty_like(array: Tensor | None) -> Tensor | None:

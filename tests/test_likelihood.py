@@ -16,6 +16,7 @@ from benchmarks.flops import jax_flops, torch_flops
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_jax import likelihood as of_jax
 from seqssvae_torch import likelihood as of_torch
+from seqssvae_torch import output_layer
 
 K, B, T, H, V = 5, 4, 6, 3, 9
 
@@ -84,12 +85,16 @@ def solve_jax(given, cotangent, weights, most, rounding=None):
 SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}
 
 
-@pytest.fixture(params=[*SOLVERS, *(f"{twin}, many symbols" for twin in SOLVERS)])
+@pytest.fixture(params=[*SOLVERS, "jax, many symbols"])
 def solve(request, monkeypatch) -> Callable[..., Any]:
     twin, *many = request.param.split(", ")
     if many:
-        monkeypatch.setattr({"torch": of_torch, "jax": of_jax}[twin], "LARGE", 0)
+        monkeypatch.setattr(of_jax, "LARGE", 0)
     return SOLVERS[twin]
+
+
+def in_float32(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if name == "x" or value is None else np.float32(value) for name, value in given.items()}
 
 
 def weights_and_cotangent(kind: str) -> tuple[np.ndarray | None, np.ndarray]:
@@ -131,7 +136,7 @@ def test_hidden_states_may_lie_in_any_order(order):
 @pytest.mark.parametrize("kind", ["come true", "unknown"])
 def test_float32_is_exact_to_rounding(solve, kind):
     given, (weights, cotangent) = operands(3), weights_and_cotangent(kind)
-    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+    short = in_float32(given)
     weights = None if weights is None else np.float32(weights)
     values, gradients = solve(short, np.float32(cotangent), weights, 2 * B * V)
     expected_values, expected_gradients = expected(given, cotangent)
@@ -144,7 +149,7 @@ def test_float32_is_exact_to_rounding(solve, kind):
 def test_logits_far_apart_stay_finite(solve):
     given = operands(1)
     given["weight"] = given["weight"] * 300
-    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+    short = in_float32(given)
     weights, cotangent = weights_and_cotangent("come true")
     values, gradients = solve(short, np.float32(cotangent), np.float32(weights), None)
     expected_values, _ = expected(given, cotangent)
@@ -159,7 +164,7 @@ def test_a_great_bias_may_be_undone_by_the_weight(solve, bias):
     given = operands(1, rows_of_bias=None)
     given["hidden"][..., 0] = 1.0
     given["bias"][5], given["weight"][5, 0] = bias, -bias - 10
-    short = {name: value if name == "x" or value is None else np.float32(value) for name, value in given.items()}
+    short = in_float32(given)
     weights, cotangent = weights_and_cotangent("come true")
     values, gradients = solve(short, np.float32(cotangent), np.float32(weights), None)
     expected_values, expected_gradients = expected(given, cotangent)
@@ -168,15 +173,59 @@ def test_a_great_bias_may_be_undone_by_the_weight(solve, bias):
         np.testing.assert_allclose(gradients[name], gradient, atol=1e-4 * max(1, np.abs(gradient).max()), err_msg=name)
 
 
-@pytest.mark.parametrize("large", [None, 0])
-@pytest.mark.parametrize("twin", SOLVERS)
-def test_bfloat16_rounds_products_alone(twin, large, monkeypatch):
-    if large is not None:
-        monkeypatch.setattr({"torch": of_torch, "jax": of_jax}[twin], "LARGE", large)
-    given, (weights, cotangent) = operands(3), weights_and_cotangent("come true")
-    short = {name: value if name == "x" else np.float32(value) for name, value in given.items()}
+@pytest.mark.parametrize("all_biases", [20.0, -25.0, 27.0, -28.0, 29.0, 300.0, -300.0])
+@pytest.mark.parametrize("kind", ["come true", "unknown"])
+def test_what_all_biases_have_in_common_changes_nothing(solve, kind, all_biases):
+    """Sums of exponentials may be far from 1, or too great or small for float32."""
+    given, (weights, cotangent) = operands(4), weights_and_cotangent(kind)
+    weights = None if weights is None else np.float32(weights)
+    moved = given | {"bias": given["bias"] + all_biases}
+    values, gradients = solve(in_float32(moved), np.float32(cotangent), weights, B * V)
+    expected_values, expected_gradients = expected(given, cotangent)
+    np.testing.assert_allclose(values, expected_values, atol=2e-5 + 1e-6 * abs(all_biases))
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+def test_logits_of_one_step_may_be_far_apart(rounding, monkeypatch):
+    """From which on PyTorch subtracts the greatest logit; blocks of several steps have those of all of them."""
+    monkeypatch.setattr(output_layer, "FEW", 0)  # the kernel of a whole layer always does
+    given, (weights, cotangent) = operands(5, rows_of_bias=None), weights_and_cotangent("come true")
+    given["hidden"][:, :, 2] *= 100
+    given = {name: value if name == "x" or value is None else bfloat16_of(value) for name, value in given.items()}
+    weights = np.float32(weights)
+    for most in (B * V, None):
+        how = {"rounding": torch.bfloat16} if rounding else {}
+        values, gradients = solve_torch(in_float32(given), np.float32(cotangent), weights, most, **how)
+        expected_values, expected_gradients = expected(given, cotangent)
+        assert expected_values.min() < -100
+        np.testing.assert_allclose(
+            values, expected_values, rtol=8e-3 if rounding else 1e-5, atol=4e-2 if rounding else 1e-5
+        )
+        for name, gradient in expected_gradients.items():
+            tolerance = (0.05 if rounding else 1e-4) * np.abs(gradient).max()
+            np.testing.assert_allclose(gradients[name], gradient, atol=tolerance, err_msg=name)
+
+
+def bfloat16_of(values: np.ndarray) -> np.ndarray:
+    """Rounded, in float64."""
+    return torch.tensor(values).to(torch.bfloat16).double().numpy()
+
+
+@pytest.mark.parametrize("rows_of_bias", [None, 1])
+@pytest.mark.parametrize("how", ["torch", "torch, many symbols", "torch, no kernels", "jax", "jax, many symbols"])
+def test_bfloat16_rounds_products_alone(how, rows_of_bias, monkeypatch):
+    twin = how.split(",")[0]
+    if how == "jax, many symbols":
+        monkeypatch.setattr(of_jax, "LARGE", 0)
+    elif how == "torch, many symbols":
+        monkeypatch.setattr(output_layer, "FEW", 0)
+    elif how == "torch, no kernels":
+        monkeypatch.setenv("SEQSSVAE_KERNELS", "0")
+    given, (weights, cotangent) = operands(3, rows_of_bias), weights_and_cotangent("come true")
     rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16
-    values, gradients = SOLVERS[twin](short, np.float32(cotangent), np.float32(weights), None, rounding)
+    values, gradients = SOLVERS[twin](in_float32(given), np.float32(cotangent), np.float32(weights), None, rounding)
     expected_values, expected_gradients = expected(given, cotangent)
     assert values.dtype == np.float32
     assert 1e-5 < np.abs(values - expected_values).max() < 0.05
@@ -189,7 +238,7 @@ def test_bfloat16_rounds_products_alone(twin, large, monkeypatch):
 def test_blocks_cover_every_position_once_and_are_small(sizes, vocabulary_size, most):
     steps, labels, rows = sizes
     seen = np.zeros((steps, labels), int)
-    for block in of_torch.blocks(steps, labels, rows, vocabulary_size, most):
+    for block in output_layer.blocks(steps, labels, rows, vocabulary_size, most):
         seen[block.steps, block.labels] += 1
         size = seen[block.steps, block.labels].size * rows * vocabulary_size
         assert size <= max(most, rows * vocabulary_size)
@@ -226,7 +275,9 @@ def largest_of(jaxpr: Any) -> int:
 @pytest.mark.parametrize("kind", ["come true", "do not", "unknown"])
 @pytest.mark.parametrize("twin", SOLVERS)
 def test_no_array_has_the_logits_of_more_than_one_step(twin, kind, monkeypatch):
-    monkeypatch.setattr(of_torch, "SMALL", 1)  # which keeps several steps together where they are few numbers anyway
+    monkeypatch.setattr(
+        output_layer, "SMALL", 1
+    )  # which keeps several steps together where they are few numbers anyway
     generator = np.random.default_rng(0)
     many = 500
     given = operands() | {"weight": generator.normal(size=(many, H)), "bias": generator.normal(size=many)}

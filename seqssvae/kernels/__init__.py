@@ -1,7 +1,8 @@
-"""Recurrent layers with bfloat16 products for processors that have instructions for them, written in C.
+"""What is around bfloat16 products, for processors that have instructions for them, written in C.
 
-They are compiled when the package is installed, where there is a C compiler, and otherwise missing: then operations of
-the frameworks compute the same, with other roundings. `recurrence.h` says what they compute, and how it lies in memory.
+That is recurrent layers, products included, and what an output layer makes of its logits. Kernels are compiled when the
+package is installed, where there is a C compiler, and otherwise missing: then operations of the frameworks compute the
+same, with other roundings. `recurrence.h` and `likelihood.h` say what they compute, and how it lies in memory.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-KEPT = {"gru": (4, 2, 2, 2), "lstm": (2, 2, 2, 2, 4)}
+KEPT = {"gru": (2, 2, 2, 2), "lstm": (2, 2, 2, 2, 4)}
 """How many bytes each of the numbers of a unit has that are kept of every step for the gradient."""
 
 _POINTER = ctypes.c_void_p
@@ -48,15 +49,24 @@ class _Layer(ctypes.Structure):
     )
 
 
-INTERFACE = 2
+class _Output(ctypes.Structure):
+    _fields_ = (
+        *[(name, ctypes.c_int32) for name in ("steps", "symbols", "columns", "size", "threads")],
+        ("team", _POINTER),
+        *[(name, _POINTER) for name in ("hidden", "weight", "bias", "targets", "weights", "shift", "sums", "chosen")],
+        *[(name, _POINTER) for name in ("logits", "errors", "states", "grad_hidden", "grad_bias", "memory", "packed")],
+    )
+
+
+INTERFACE = 3
 """Of `recurrence.h`."""
 
 
 def _fits(found: ctypes.CDLL) -> bool:
     """Whether what was compiled is of this version: files of an older one may have been left where they were."""
     found.recurrence_interface.restype = ctypes.c_int64
-    sizes = ctypes.sizeof(_Shape) << 16 | ctypes.sizeof(_Layer)
-    return found.recurrence_interface() == INTERFACE << 32 | sizes
+    sizes = ctypes.sizeof(_Shape) << 32 | ctypes.sizeof(_Layer) << 16 | ctypes.sizeof(_Output)
+    return found.recurrence_interface() == INTERFACE << 48 | sizes
 
 
 @cache
@@ -73,9 +83,14 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def wanted() -> bool:
+    """Whether there are kernels; never where the environment has `SEQSSVAE_KERNELS=0`."""
+    return os.environ.get("SEQSSVAE_KERNELS") != "0" and library() is not None
+
+
 def read_layers_of(hidden_size: int) -> bool:
-    """Whether layers of this size can be read with them; never where the environment has `SEQSSVAE_KERNELS=0`."""
-    return hidden_size % 8 == 0 and os.environ.get("SEQSSVAE_KERNELS") != "0" and library() is not None
+    """Whether layers of this size can be read with them."""
+    return hidden_size % 8 == 0 and wanted()
 
 
 def openmp_team() -> int | None:
@@ -127,11 +142,49 @@ def run(
         MemoryError: If there is none.
         RuntimeError: Where there are no kernels.
     """
-    compiled = library()
-    if compiled is None:
-        raise RuntimeError(f"{function}: no kernels for this processor, or they were not compiled: read_layers_of.")
+    compiled = _function(function)
     stride = len(layers) * size * columns
     shape = _Shape(cell == "lstm", len(layers), steps, size, columns, rows, stride, threads, team)
     found = (_Layer * len(layers))(*map(_layer, layers))
-    if getattr(compiled, function)(ctypes.byref(shape), found):
+    if compiled(ctypes.byref(shape), found):
         raise MemoryError(f"{function}: no memory to read {len(layers)} layers of {size} units: their rounded weights.")
+
+
+def run_output(
+    function: str,
+    *,
+    steps: int,
+    symbols: int,
+    columns: int,
+    size: int = 0,
+    threads: int,
+    team: int | None = None,
+    **arrays: int,
+) -> None:
+    """Call `likelihood_layer`, `likelihood_sums` or `likelihood_errors`.
+
+    Args:
+        function: Which.
+        steps: S.
+        symbols: V.
+        columns: N.
+        size: H, of a whole layer.
+        threads: How many to use.
+        team: As of `run`.
+        arrays: Addresses by their names in `likelihood.h`.
+
+    Raises:
+        MemoryError: If there is none.
+        RuntimeError: Where there are no kernels.
+    """
+    compiled = _function(function)
+    given = _Output(steps, symbols, columns, size, threads, team, **arrays)
+    if compiled(ctypes.byref(given)):
+        raise MemoryError(f"{function}: no memory for a sum of each of {steps * columns} positions.")
+
+
+def _function(name: str) -> Any:
+    compiled = library()
+    if compiled is None:
+        raise RuntimeError(f"{name}: no kernels for this processor, or they were not compiled: wanted().")
+    return getattr(compiled, name)

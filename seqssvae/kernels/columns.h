@@ -45,6 +45,10 @@ INLINE void give_rounded(const columns *at, int half, uint16_t *to, __m512 value
     _mm256_mask_storeu_epi16(to + 16 * half, at->mask[half], rounded(values));
 }
 
+INLINE __m512 recall(const columns *at, int half, const uint16_t *from) {
+    return widened(_mm256_maskz_loadu_epi16(at->mask[half], from + 16 * half));
+}
+
 /* What is kept of gates and candidates: 16 bits, steps of 2^-16 from 0 to 1, and of 2^-15 from -1 to 1. A float16 would
  * be as short, but near 1 its steps are 2^-11, and the slope of a gate is what is left to 1. */
 INLINE __m512 recall_gate(const columns *at, int half, const void *from) {
@@ -86,7 +90,7 @@ INLINE int64_t place_of(const shape *all, const columns *at, int step, int unit)
     return (int64_t)at->column * all->steps * all->size + ((int64_t)step * all->size + unit) * at->width;
 }
 
-/* Take the first states: rounded, in pairs of units, and as they are. */
+/* Take the first states: rounded, in pairs of units, and as they are; each where there is a place for it. */
 INLINE void begin(const shape *all, const float *first, const columns *at, uint32_t *rounded_pairs, float *states) {
     for (int unit = 0; unit < all->size; unit += 2) {
         UNROLL for (int half = 0; half < 2; half++) {
@@ -94,7 +98,7 @@ INLINE void begin(const shape *all, const float *first, const columns *at, uint3
             UNROLL for (int i = 0; i < 2; i++) {
                 const float *from = first ? first + (int64_t)(unit + i) * all->columns + at->column : NULL;
                 found[i] = from ? take(at, half, from) : _mm512_setzero_ps();
-                _mm512_store_ps(states + (unit + i) * WIDE + 16 * half, found[i]);
+                if (states) _mm512_store_ps(states + (unit + i) * WIDE + 16 * half, found[i]);
             }
             if (!rounded_pairs) continue;
             _mm512_store_si512(rounded_pairs + unit / 2 * WIDE + 16 * half, pairs(found[0], found[1]));
@@ -102,16 +106,13 @@ INLINE void begin(const shape *all, const float *first, const columns *at, uint3
     }
 }
 
-/* Write 8 units' outputs before a step, rounded, as rows: 8 by 16 numbers are turned at a time. */
-INLINE void give_states(const shape *all, const layer *of, const columns *at, int step, int unit) {
-    const float *from = step ? of->outputs + (step - 1) * all->stride : of->first[0];
-    uint16_t *to = of->states + ((int64_t)step * all->columns + at->column) * all->size + unit;
+/* Write 8 lines, the first of which is `from` (NULL for zeros) and that are `stride` apart, rounded, as rows of `size`:
+ * 8 by 16 numbers are turned at a time. */
+INLINE void give_rows(const columns *at, const float *from, int64_t stride, uint16_t *to, int64_t size) {
     UNROLL for (int half = 0; half < 2; half++) {
         __m256i a[8], b[8];
-        UNROLL for (int i = 0; i < 8; i++) {
-            const float *line = from ? from + (int64_t)(unit + i) * all->columns + at->column : NULL;
-            a[i] = rounded(line ? take(at, half, line) : _mm512_setzero_ps());
-        }
+        UNROLL for (int i = 0; i < 8; i++)
+            a[i] = rounded(from ? take(at, half, from + i * stride) : _mm512_setzero_ps());
         UNROLL for (int i = 0; i < 4; i++) {
             b[2 * i] = _mm256_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
             b[2 * i + 1] = _mm256_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
@@ -128,11 +129,18 @@ INLINE void give_states(const shape *all, const layer *of, const columns *at, in
         }
         UNROLL for (int j = 0; j < 8; j++) { /* columns j and j + 8 of this half */
             const int column = 16 * half + j;
-            __m128i *rows = (__m128i *)(to + (int64_t)column * all->size);
+            __m128i *rows = (__m128i *)(to + column * size);
             if (column < at->width) _mm_storeu_si128(rows, _mm256_castsi256_si128(b[j]));
-            if (column + 8 < at->width) _mm_storeu_si128(rows + all->size, _mm256_extracti128_si256(b[j], 1));
+            if (column + 8 < at->width) _mm_storeu_si128(rows + size, _mm256_extracti128_si256(b[j], 1));
         }
     }
+}
+
+/* Write 8 units' outputs before a step. */
+INLINE void give_states(const shape *all, const layer *of, const columns *at, int step, int unit) {
+    const float *from = step ? of->outputs + (step - 1) * all->stride : of->first[0];
+    uint16_t *to = of->states + ((int64_t)step * all->columns + at->column) * all->size + unit;
+    give_rows(at, from ? from + (int64_t)unit * all->columns + at->column : NULL, all->columns, to, all->size);
 }
 
 /* Write lines of WIDE columns to where they lie as columns. */

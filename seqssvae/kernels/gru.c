@@ -22,7 +22,7 @@ INLINE __m512 step(const shape *all, const layer *of, const columns *at, int hal
     __m512 candidate = tangent(_mm512_fmadd_ps(reset, inner, input(all, of, at, half, t, 2 * H + unit)));
     if (of->kept[0]) {
         const int64_t place = place_of(all, at, t, unit);
-        give(at, half, (float *)of->kept[INNER] + place, inner);
+        give_rounded(at, half, (uint16_t *)of->kept[INNER] + place, inner);
         keep_gate(at, half, (uint16_t *)of->kept[RESET] + place, reset);
         keep_gate(at, half, (uint16_t *)of->kept[UPDATE] + place, update);
         keep_candidate(at, half, (uint16_t *)of->kept[CANDIDATE] + place, candidate);
@@ -64,7 +64,7 @@ AVX512 static void forward(const shape *all, const layer *of, int block, void *s
 INLINE void step_back(const shape *all, const layer *of, const columns *at, int half, int t, int unit,
                       float *grad_state, float *totals, __m512 *gradients) {
     const int64_t place = place_of(all, at, t, unit), line = (int64_t)unit * all->columns + at->column;
-    __m512 inner = take(at, half, (float *)of->kept[INNER] + place);
+    __m512 inner = recall(at, half, (uint16_t *)of->kept[INNER] + place);
     __m512 reset = recall_gate(at, half, (uint16_t *)of->kept[RESET] + place);
     __m512 update = recall_gate(at, half, (uint16_t *)of->kept[UPDATE] + place);
     __m512 candidate = recall_candidate(at, half, (uint16_t *)of->kept[CANDIDATE] + place);

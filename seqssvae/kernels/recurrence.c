@@ -4,8 +4,11 @@
 #include <string.h>
 
 #include "cells.h"
+#include "likelihood.h"
 
-int64_t recurrence_interface(void) { return (int64_t)INTERFACE << 32 | sizeof(shape) << 16 | sizeof(layer); }
+int64_t recurrence_interface(void) {
+    return (int64_t)INTERFACE << 48 | (int64_t)sizeof(shape) << 32 | sizeof(layer) << 16 | sizeof(output);
+}
 
 #ifdef HAS_KERNELS
 #include <cpuid.h>
@@ -17,13 +20,6 @@ typedef struct {
     const layer *layers;
     const cell *kind;
 } call;
-
-static uint32_t bfloat16(float number) {
-    uint32_t bits;
-    memcpy(&bits, &number, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40; /* no number stays none */
-    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
 
 /* Weights as the product of some units' gates reads them: by pair of states, then by gate and unit. */
 static void pack_forward(const void *given, int number, void *scratch) {

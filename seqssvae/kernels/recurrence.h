@@ -32,7 +32,7 @@ typedef struct {
     const float *bias_n;        /* (H) of a GRU */
     float *outputs;             /* (T, H, N), steps `stride` apart */
     void *kept[5];              /* GRU: W_n h + bias_n, r, u, n; LSTM: i, f, g, o, cell. Each T*H*N numbers in an */
-                                /* order of their own (`place_of`): gates in 16 bits, the others in float32; */
+                                /* order of their own (`place_of`): 16 bits each, but for cells in float32;    */
                                 /* NULL: nothing is kept */
     const float *grad_outputs;  /* as outputs */
     uint16_t *grad_columns;     /* bfloat16 (G, T, N); GRU: of W_n h, r, u; LSTM: of i, f, g, o */
@@ -46,9 +46,9 @@ typedef struct {
 } layer;
 
 /* Of these structures and functions: to be raised with each change of what they mean, and to be known to a caller. */
-#define INTERFACE 2
+#define INTERFACE 3
 
-/* The number above, with the sizes of both structures. */
+/* The number above, with the sizes of these structures and of the output layer's. */
 EXPORT int64_t recurrence_interface(void);
 
 /* Whether this processor has the instructions, and none that make other kernels faster (AMX). */

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define INLINE static inline __attribute__((always_inline)) AVX512
@@ -19,11 +20,8 @@ INLINE __m512 one_minus(__m512 a) { return _mm512_sub_ps(_mm512_set1_ps(1.0f), a
 /* 1 - a a */
 INLINE __m512 slope_of_tanh(__m512 a) { return _mm512_fnmadd_ps(a, a, _mm512_set1_ps(1.0f)); }
 
-/* 1 / (1 + 2^y). 2^y is 2^floor(y) times a polynomial in the rest (degree 5, fitted for the least relative error on
- * [0, 1): 7.5e-8). The reciprocal: an estimate of 14 bits and a step of Newton's. y is bounded, since 2^y must not be
- * infinite; min gives its second operand where one is no number. */
-INLINE __m512 open_share(__m512 y) {
-    y = _mm512_min_ps(_mm512_set1_ps(126.0f), y);
+/* 2^y: 2^floor(y) times a polynomial in the rest (degree 5, fitted for the least relative error on [0, 1): 7.5e-8). */
+INLINE __m512 power_of_two(__m512 y) {
     __m512 rest = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF);
     __m512 power = _mm512_set1_ps(0.00187757659f);
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(0.00898934063f));
@@ -31,7 +29,13 @@ INLINE __m512 open_share(__m512 y) {
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(0.240153618f));
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(0.693153073f));
     power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(0.999999925f));
-    __m512 sum = add(_mm512_scalef_ps(power, y), _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(power, y);
+}
+
+/* 1 / (1 + 2^y). The reciprocal: an estimate of 14 bits and a step of Newton's. y is bounded, since 2^y must not be
+ * infinite; min gives its second operand where one is no number. */
+INLINE __m512 open_share(__m512 y) {
+    __m512 sum = add(power_of_two(_mm512_min_ps(_mm512_set1_ps(126.0f), y)), _mm512_set1_ps(1.0f));
     __m512 estimate = _mm512_rcp14_ps(sum);
     return multiply(estimate, _mm512_fnmadd_ps(sum, estimate, _mm512_set1_ps(2.0f)));
 }
@@ -46,6 +50,14 @@ INLINE __m512 tangent(__m512 x) {
 
 INLINE __m256i rounded(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 INLINE __m512 widened(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+
+/* A single number, in the lower half. */
+static inline uint32_t bfloat16(float number) {
+    uint32_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40; /* no number stays none */
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
 
 /* Operands of a product come as pairs of bfloat16, the first in the lower half. */
 INLINE __m512i pairs(__m512 first, __m512 second) {

@@ -92,7 +92,9 @@ class _PositionsFirst:
     axis = 1
 
     def __init__(self, operands: _Operands, rounding: Rounding) -> None:
-        hidden, self.weight, self.bias, label_bias = operands
+        hidden, weight, self.bias, label_bias = operands
+        # what is never generated has no say in the bound of logits, whatever its product would be
+        self.weight = weight.at[jnp.array(NEVER_GENERATED)].set(weight[END])
         with_one = jnp.pad(hidden, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=1.0)
         self.hidden = jnp.swapaxes(hidden, 2, 3), with_one
         self.label_bias = None if label_bias is None else jnp.moveaxis(label_bias, 1, 3)

@@ -1,11 +1,11 @@
 """What the kernels in `seqssvae.kernels` do for bfloat16 products: recurrent layers and output layers, or parts of one.
 
-Layers compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: products of a step stay in
-float32, and gradients of gates are rounded before they are summed over labels. The gradient of the state's weights is
-one product over all steps; until then the gradients of all gates are held, in bfloat16.
+Recurrent layers compute what `recurrence._GRU` and `recurrence._LSTM` do, and differ in rounding: products of a step
+stay in float32, and gradients of gates are rounded before they are summed over labels. The gradient of the state's
+weights is one product over all steps; until then the gradients of all gates are held, in bfloat16.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,18 +117,24 @@ class _Fused(torch.autograd.Function):
         return grad_rows, grad_constant, grad_hidden, grad_cell, grad_weight, grad_bias, None
 
 
-def serves_output(weight: Tensor, rounding: Rounding) -> bool:
-    """Whether there are kernels for output layers with this weight and these products."""
-    of_type = weight.dtype == torch.float32 and rounding == torch.bfloat16 and weight.device.type == "cpu"
-    return of_type and weight.numel() > 0 and kernels.wanted()
+def serves_output(operands: tuple[Tensor, ...], rounding: Rounding) -> bool:
+    """Whether there are kernels for output layers with these hidden states, weight and bias, and these products."""
+    of_type = all(operand.dtype == torch.float32 and operand.device.type == "cpu" for operand in operands)
+    empty = any(operand.numel() == 0 for operand in operands)
+    return of_type and not empty and rounding == torch.bfloat16 and kernels.wanted()
 
 
-def _run_output(function: str, symbols: int, positions: torch.Size, size: int, **arrays: Tensor) -> None:
-    """Positions are `(S, 1, N)`."""
-    pieces = {name: array.contiguous() for name, array in arrays.items()}
-    given = {name: piece.data_ptr() for name, piece in pieces.items()}
-    sizes = {"steps": positions[0], "symbols": symbols, "columns": positions[2], "size": size}
-    kernels.run_output(function, **sizes, **given, threads=torch.get_num_threads(), team=kernels.openmp_team())
+def _run_output(
+    function: str, sizes: Sequence[int], given: Mapping[str, Tensor], written: Mapping[str, Tensor], size: int = 0
+) -> None:
+    """Sizes are S, V and N; `size` is H, of a whole layer."""
+    for name, array in written.items():
+        if not array.is_contiguous():
+            raise ValueError(f"{function}: {name} is written in place, but lies in pieces: it has to be in one.")
+    pieces = {name: array.contiguous() for name, array in given.items()} | dict(written)
+    addresses = {name: piece.data_ptr() for name, piece in pieces.items()}
+    threads, team = torch.get_num_threads(), kernels.openmp_team()
+    kernels.run_output(function, addresses, sizes=tuple(sizes), size=size, threads=threads, team=team)
 
 
 class OutputGradients(NamedTuple):
@@ -147,18 +153,21 @@ def read_output(
     weights: Float[Tensor, "S 1 N"] | None = None,
     gradients: OutputGradients | None = None,
 ) -> Float[Tensor, "S 1 N"]:
-    """Log-probabilities of symbols; and with weights, gradients of `sum(weights * log_probs)`. H is a multiple of 8."""
-    positions, short = targets.shape, torch.bfloat16
-    shift, sums, chosen = (hidden.new_empty(positions) for _ in range(3))
-    given = {"hidden": hidden, "weight": weight, "bias": bias, "targets": targets.to(torch.int32), "shift": shift}
-    given |= {"sums": sums, "chosen": chosen}
+    """Log-probabilities of symbols; and with weights, gradients of `sum(weights * log_probs)`.
+
+    Logits stay in float32, and errors, which are their gradient, are rounded. H is a multiple of 8.
+    """
+    (steps, size, columns), symbols, short = hidden.shape, len(weight), torch.bfloat16
+    sums, chosen = hidden.new_empty(targets.shape), hidden.new_empty(targets.shape)
+    given = {"hidden": hidden, "weight": weight, "bias": bias, "targets": targets.to(torch.int32)}
+    written = {"sums": sums, "chosen": chosen}
     if weights is None or gradients is None:
-        _run_output("likelihood_layer", len(weight), positions, weight.shape[1], **given)
+        _run_output("likelihood_layer", (steps, symbols, columns), given, written, size)
         return chosen - sums.log_()
-    errors = hidden.new_empty(len(weight), positions.numel(), dtype=short)
-    states = hidden.new_empty(positions.numel(), weight.shape[1], dtype=short)
-    given |= {"weights": weights, "grad_hidden": gradients.hidden, "grad_bias": gradients.bias}
-    _run_output("likelihood_layer", len(weight), positions, weight.shape[1], **given, errors=errors, states=states)
+    errors = hidden.new_empty(symbols, steps * columns, dtype=short)
+    states = hidden.new_empty(steps * columns, size, dtype=short)
+    written |= {"errors": errors, "states": states, "grad_hidden": gradients.hidden, "grad_bias": gradients.bias}
+    _run_output("likelihood_layer", (steps, symbols, columns), given | {"weights": weights}, written, size)
     add_product(gradients.weight, errors, states, short)
     return chosen - sums.log_()
 
@@ -167,8 +176,8 @@ def sum_exponentials(
     logits: Float[Tensor, "S V N"], bias: Float[Tensor, "V"], shift: Float[Tensor, "S 1 N"]
 ) -> Float[Tensor, "S 1 N"]:
     """Of `logits + bias - shift`, over symbols; logits are bfloat16 and in one piece."""
-    sums = torch.empty(shift.shape)
-    _run_output("likelihood_sums", len(bias), shift.shape, 0, logits=logits, bias=bias, shift=shift, sums=sums)
+    sums = shift.new_empty(shift.shape)
+    _run_output("likelihood_sums", logits.shape, {"logits": logits, "bias": bias, "shift": shift}, {"sums": sums})
     return sums
 
 
@@ -181,9 +190,8 @@ def write_errors(
     grad_bias: Float[Tensor, "V"],
 ) -> None:
     """Over bfloat16 logits: `weights (one_hot(targets) - exp(logits + bias - normalizer))`; its sum to `grad_bias`."""
-    arrays = {"bias": bias, "shift": normalizer, "weights": weights, "grad_bias": grad_bias}
-    arrays |= {"logits": logits, "targets": targets.to(torch.int32)}
-    _run_output("likelihood_errors", len(bias), targets.shape, 0, **arrays)
+    given = {"bias": bias, "shift": normalizer, "targets": targets.to(torch.int32), "weights": weights}
+    _run_output("likelihood_errors", logits.shape, given, {"logits": logits, "grad_bias": grad_bias})
 
 
 def _empty_like(array: Tensor | None) -> Tensor | None:

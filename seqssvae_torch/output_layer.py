@@ -67,7 +67,7 @@ class OutputLayer:
     """The output layer over blocks of positions, logits being `(S, V, N)`.
 
     Hidden states are `(T, H, K, B)` and read as they lie, and their gradient is written in place. Exponentials of
-    logits are taken once, for the log-probabilities and for the gradient.
+    logits are taken once, for the log-probabilities and for the gradient, unless the first time shows them to be far.
     """
 
     def __init__(
@@ -110,7 +110,9 @@ class OutputLayer:
         size = targets.flatten(1, 2).shape
         of_positions = None
         if weights is not None:
-            of_positions = weights.expand(size).masked_fill(self.padding[block.steps], 0.0).flatten(1)[:, None]
+            of_positions = (
+                weights.to(self.bias.dtype).expand(size).masked_fill(self.padding[block.steps], 0.0).flatten(1)[:, None]
+            )
         return self._read(block, targets.flatten(2), of_positions, gradients).view(size)
 
     def _read(
@@ -206,7 +208,10 @@ class _FewSymbols(OutputLayer):
 
 
 class _ManySymbols(OutputLayer):
-    """The same with kernels that read rounded products and write rounded errors over them, and nothing in between."""
+    """The same with kernels that read rounded products and write rounded errors over them, and nothing in between.
+
+    Exponentials are taken twice, and never written.
+    """
 
     def _read(
         self,
@@ -223,7 +228,8 @@ class _ManySymbols(OutputLayer):
             sums = fused.sum_exponentials(products, self.bias, shift)
             self.far = _are_far(sums)
         if self.far:
-            shift = (products + self.bias[:, None]).amax(1, keepdim=True)
+            logits = self._memory(products.shape, self.bias.dtype).copy_(products).add_(self.bias[:, None])
+            shift = logits.amax(1, keepdim=True)
             sums = fused.sum_exponentials(products, self.bias, shift)
         normalizer = sums.log_().add_(shift)
         if weights is not None and gradients is not None:
@@ -252,6 +258,6 @@ def output_layer(
 ) -> OutputLayer:
     """The quickest that there is; `bias` is -inf for what is never generated, and a block has at most `most` logits."""
     kind = OutputLayer
-    if label_bias is None and fused.serves_output(weight, rounding):
+    if label_bias is None and fused.serves_output((hidden, weight, bias), rounding):
         kind = _FewSymbols if len(weight) <= FEW and weight.shape[1] % 8 == 0 else _ManySymbols
     return kind(hidden, weight, bias, label_bias, x, rounding, most)

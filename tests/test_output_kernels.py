@@ -29,12 +29,14 @@ def arrays(shape: tuple[int, int, int], seed: int = 0) -> Arrays:
     bias[::7] = -torch.inf
     bias[-1] = 0.5  # at least one can be generated
     generated = torch.nonzero(bias.isfinite())[:, 0]
+    logits = (3 * torch.randn(shape, generator=generator)).bfloat16()
+    normalizer = (logits.double() + bias[:, None].double()).logsumexp(1, keepdim=True).float()
     return {
         "hidden": torch.randn((steps, SIZE, columns), generator=generator),
         "weight": torch.randn((symbols, SIZE), generator=generator) / 2,
-        "logits": (3 * torch.randn(shape, generator=generator)).bfloat16(),
+        "logits": logits,
         "bias": bias,
-        "shift": torch.randn((steps, 1, columns), generator=generator),
+        "shift": normalizer + 0.1 * torch.randn((steps, 1, columns), generator=generator),
         "targets": generated[torch.randint(len(generated), (steps, 1, columns), generator=generator)],
         "weights": torch.randn((steps, 1, columns), generator=generator),
         "grad_bias": torch.randn(symbols, generator=generator),
@@ -91,24 +93,22 @@ def expected_of_layer(given: Arrays) -> Found:
     )
 
 
-TOLERANCES = {"exact": 3e-6} | {
-    "sums": 3e-6,
-    "errors": 2**-8,
-    "bias": 1e-5,
-    "log_probs": 1e-5,
-    "hidden": 4e-3,
-    "weight": 1e-2,
+TOLERANCES = {
+    "sums": (3e-6, 0),
+    "errors": (2**-8, 1e-9),
+    "bias": (2e-5, 2e-5),
+    "log_probs": (1e-5, 1e-5),
+    "hidden": (1e-2, 1e-2),
+    "weight": (1e-2, 2e-2),
 }
-"""Relative: errors are rounded to bfloat16, by which a few may come to lie next to where they should, and so is the
-weight's gradient."""
+"""Relative and absolute. Errors are rounded to bfloat16, a few of them the other way, and so is a weight's gradient."""
 
 
 def assert_close(found: Found, expected: Found) -> None:
     assert found.keys() == expected.keys()
     for name, part in expected.items():
-        tolerance = TOLERANCES[name]
-        least = tolerance * np.abs(part).max(initial=1.0)
-        np.testing.assert_allclose(found[name], part, rtol=tolerance, atol=least, err_msg=name)
+        relative, absolute = TOLERANCES[name]
+        np.testing.assert_allclose(found[name], part, rtol=relative, atol=absolute, err_msg=name)
 
 
 WAYS = {"between": (between_products, expected_between_products), "layer": (of_layer, expected_of_layer)}
@@ -128,6 +128,19 @@ def test_values_and_gradients(way: str, shape: tuple[int, int, int], seed: int) 
 def test_of_no_positions_nothing_is_added(way: str, shape: tuple[int, int, int]) -> None:
     found, given_arrays = WAYS[way][0](arrays(shape)), arrays(shape)
     np.testing.assert_array_equal(found["bias"], given_arrays["grad_bias"].numpy())
+
+
+def all_that_is_small(found: Found) -> None:
+    """Errors of symbols that are improbable."""
+    found["errors"][np.abs(found["errors"]) < 1e-3] = 0
+
+
+@needs_kernels
+def test_small_errors_are_looked_at() -> None:
+    found = between_products(arrays(SHAPE))
+    all_that_is_small(found)
+    with pytest.raises(AssertionError, match="errors"):
+        assert_close(found, expected_between_products(arrays(SHAPE)))
 
 
 def next_row(given: Arrays) -> None:
@@ -176,7 +189,7 @@ def test_threads_and_who_starts_them_change_no_bit(way: str, monkeypatch: pytest
     run, found = kernels.run_output, []
 
     def run_with(threads: int, team: int | None) -> Callable[..., None]:
-        return lambda function, **parts: run(function, **parts | {"threads": threads, "team": team})
+        return lambda *given, **how: run(*given, **how | {"threads": threads, "team": team})
 
     for threads, team in ((1, None), (2, None), (3, kernels.openmp_team()), (64, None)):
         monkeypatch.setattr(kernels, "run_output", run_with(threads, team))
@@ -213,9 +226,7 @@ def test_a_layer_stays_finite_with_great_logits_and_keeps_what_is_no_number_apar
 def test_output_layers_use_them_for_bfloat16_without_a_bias_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     run = kernels.run_output
-    monkeypatch.setattr(
-        kernels, "run_output", lambda function, **parts: (calls.append(function), run(function, **parts))
-    )
+    monkeypatch.setattr(kernels, "run_output", lambda *given, **how: (calls.append(given[0]), run(*given, **how)))
 
     def read(
         dtype: torch.dtype = torch.float32, rounding: Any = torch.bfloat16, label_bias: bool = False, size: int = 8
@@ -238,6 +249,28 @@ def test_output_layers_use_them_for_bfloat16_without_a_bias_of_labels(monkeypatc
     assert read() == []
 
 
+@needs_kernels
+def test_a_target_that_is_no_symbol_has_no_log_probability() -> None:
+    given_arrays = arrays(SHAPE)
+    for place, target in enumerate((-1, SHAPE[1], 2**31 - 1)):
+        given_arrays["targets"][1, 0, place] = target
+    log_probs = of_layer(given_arrays)["log_probs"]
+    assert np.isnan(log_probs[1, 0, :3]).all()
+    assert np.isfinite(log_probs).sum() == log_probs.size - 3
+
+
+@needs_kernels
+def test_what_is_written_has_to_be_in_one_piece_and_units_a_multiple_of_8() -> None:
+    given_arrays = arrays(SHAPE)
+    in_pieces = given_arrays["hidden"].transpose(0, 2).contiguous().transpose(0, 2)
+    gradients = fused.OutputGradients(in_pieces, given_arrays["weight"], given_arrays["bias"])
+    operands = [given_arrays[name] for name in ("hidden", "weight", "bias", "targets", "weights")]
+    with pytest.raises(ValueError, match="likelihood_layer: grad_hidden is written in place, but lies in pieces"):
+        fused.read_output(*operands, gradients)
+    with pytest.raises(ValueError, match="likelihood_layer: 12 units, but layers are read 8 units at a time"):
+        fused.read_output(operands[0][:, :12], operands[1][:, :12], *operands[2:4])
+
+
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         @staticmethod
@@ -245,11 +278,11 @@ def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             return -1
 
     monkeypatch.setattr(kernels, "library", lambda: Library)
-    with pytest.raises(MemoryError, match="likelihood_sums: no memory for a sum of each of 6 positions"):
-        kernels.run_output("likelihood_sums", steps=2, symbols=5, columns=3, threads=1)
+    with pytest.raises(MemoryError, match="likelihood_sums: no memory to work in, for 6 positions of 5 symbols"):
+        kernels.run_output("likelihood_sums", {}, sizes=(2, 5, 3), threads=1)
 
 
 def test_without_kernels_there_is_none_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "library", lambda: None)
     with pytest.raises(RuntimeError, match="likelihood_errors: no kernels for this processor"):
-        kernels.run_output("likelihood_errors", steps=2, symbols=5, columns=3, threads=1)
+        kernels.run_output("likelihood_errors", {}, sizes=(2, 5, 3), threads=1)

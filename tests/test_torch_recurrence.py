@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seqssvae.parameters import STATES
-from seqssvae_torch.recurrence import RecurrentLayer, fold, project_together, read_together, unfold
+from seqssvae_torch.recurrence import RecurrentLayer, fold, project_together, read_together, tanh, unfold
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
 
@@ -124,3 +124,17 @@ def test_fold_is_repeat_and_expand_and_nothing_else() -> None:
     by_label = torch.randn(K, B, H)
     assert torch.equal(unfold(fold(by_label), K), by_label)
     assert all(torch.equal(fold(by_label)[k * B + b], by_label[k, b]) for k in range(K) for b in range(B))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 4e-16), (torch.float32, 2e-7)])
+def test_tanh_is_pytorchs_but_for_the_last_place_of_1(dtype: torch.dtype, tolerance: float) -> None:
+    values = torch.cat([torch.linspace(-12, 12, 501), torch.tensor([-1e30, -0.0, 1e-30, 1e30])]).to(dtype)
+    given, others = values.clone().requires_grad_(), values.clone().requires_grad_()
+    found, expected = tanh(given), torch.tanh(others)
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    gradient = torch.linspace(-1, 1, len(values), dtype=dtype)
+    found.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(given.grad, others.grad, rtol=0, atol=2 * tolerance)
+    assert torch.equal(given.detach(), values)  # not in place
+    assert tanh(torch.tensor(torch.nan)).isnan()

@@ -152,35 +152,34 @@ def run(
 
 def run_output(
     function: str,
+    arrays: Mapping[str, int],
     *,
-    steps: int,
-    symbols: int,
-    columns: int,
+    sizes: tuple[int, ...],
     size: int = 0,
     threads: int,
     team: int | None = None,
-    **arrays: int,
 ) -> None:
     """Call `likelihood_layer`, `likelihood_sums` or `likelihood_errors`.
 
     Args:
         function: Which.
-        steps: S.
-        symbols: V.
-        columns: N.
+        arrays: Addresses by their names in `likelihood.h`.
+        sizes: S, V and N.
         size: H, of a whole layer.
         threads: How many to use.
         team: As of `run`.
-        arrays: Addresses by their names in `likelihood.h`.
 
     Raises:
         MemoryError: If there is none.
         RuntimeError: Where there are no kernels.
+        ValueError: If H of a whole layer is no multiple of 8.
     """
-    compiled = _function(function)
+    compiled, (steps, symbols, columns) = _function(function), sizes
+    if size % 8:
+        raise ValueError(f"{function}: {size} units, but layers are read 8 units at a time: a multiple of 8 is needed.")
     given = _Output(steps, symbols, columns, size, threads, team, **arrays)
     if compiled(ctypes.byref(given)):
-        raise MemoryError(f"{function}: no memory for a sum of each of {steps * columns} positions.")
+        raise MemoryError(f"{function}: no memory to work in, for {steps * columns} positions of {symbols} symbols.")
 
 
 def _function(name: str) -> Any:

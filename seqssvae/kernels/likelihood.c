@@ -59,7 +59,9 @@ INLINE __m512 exponentials(const output *all, const columns *at, int half, int64
     const __m512i targets = _mm512_maskz_loadu_epi32(at->mask[half], all->targets + place);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i index = _mm512_add_epi32(_mm512_slli_epi32(targets, 5), lane);
-    const __m512 chosen = _mm512_i32gather_ps(index, line_of(lines, 0, half), 4);
+    const __mmask16 known = _mm512_mask_cmplt_epu32_mask(at->mask[half], targets, _mm512_set1_epi32(all->symbols));
+    const __m512 none = _mm512_set1_ps(__builtin_nanf(""));
+    const __m512 chosen = _mm512_mask_i32gather_ps(none, known, index, line_of(lines, 0, half), 4);
     for (int symbol = 0; symbol < all->symbols; symbol++) {
         float *line = line_of(lines, symbol, half);
         const __m512 left = subtract(_mm512_load_ps(line), greatest);
@@ -67,7 +69,6 @@ INLINE __m512 exponentials(const output *all, const columns *at, int half, int64
         _mm512_store_ps(line, share);
         sums = add(sums, share);
     }
-    _mm512_mask_storeu_ps(all->shift + place, at->mask[half], greatest);
     _mm512_mask_storeu_ps(all->sums + place, at->mask[half], sums);
     _mm512_mask_storeu_ps(all->chosen + place, at->mask[half], subtract(chosen, greatest));
     return sums;
@@ -127,7 +128,8 @@ AVX512 static void read_some(const void *given, int number, void *scratch) {
 
 int likelihood_layer(output *all) {
     const int64_t H = all->size, symbols = padded(all);
-    const int tasks = all->steps * parts(all->columns, WIDE), packs = (int)(symbols / LINES + H / LINES);
+    const int tasks = all->steps * parts(all->columns, WIDE);
+    const int packs = (int)(symbols / LINES + (all->weights ? H / LINES : 0));
     const size_t scratch = (size_t)(H / 2 + symbols / 2 + symbols + LINES) * WIDE * 4;
     all->packed = aligned_alloc(64, (size_t)(symbols * H * 4 + 63) / 64 * 64);
     all->memory = calloc((size_t)tasks * all->symbols + 1, sizeof *all->memory);
@@ -140,7 +142,7 @@ int likelihood_layer(output *all) {
     return failed ? -1 : 0;
 }
 
-/* e^(logit + bias - shift), of 16 positions; bias and shift in bits. */
+/* e^(logit + bias - shift), of 16 positions, where bias and shift are given in bits. */
 INLINE __m512 share_of(const uint16_t *logits, __mmask16 mask, __m512 bias, const float *shift) {
     __m512 logit = widened(_mm256_maskz_loadu_epi16(mask, logits));
     __m512 bits = _mm512_fmadd_ps(logit, _mm512_set1_ps(BITS), bias);

@@ -1,7 +1,7 @@
 /* The output layer of a block of S steps and N positions over V symbols, with bfloat16 products.
  *
- * With few symbols all of it, for WIDE positions at a time, whose logits stay in the cache. With many, whose weights
- * would have to be read again for each of these, products are made elsewhere, and here is what is between them.
+ * With few symbols all of it is made here, for WIDE positions at a time, whose logits stay in the cache. With many, whose
+ * weights would have to be read again for each of these, products are made elsewhere, and here is what is between them.
  */
 #ifndef SEQSSVAE_LIKELIHOOD_H
 #define SEQSSVAE_LIKELIHOOD_H
@@ -17,9 +17,9 @@ typedef struct {
     const float *bias;      /* (V); -inf for what is never generated */
     const int32_t *targets; /* (S, N): symbols */
     const float *weights;   /* (S, N): of the log-probabilities; NULL: there is to be no gradient */
-    float *shift;           /* (S, N): what is subtracted of all logits of a position */
-    float *sums;            /* (S, N): of exponentials of what is then left of logits, over symbols */
-    float *chosen;          /* (S, N): what is left of the target's logit */
+    const float *shift;     /* (S, N): what is subtracted from all logits of a position */
+    float *sums;            /* (S, N): over symbols, of exponentials of what is then left of logits */
+    float *chosen;          /* (S, N): what is left of the target's logit; no number where it is no symbol */
     uint16_t *logits;       /* bfloat16 (S, V, N): weight by hidden; or errors, which are their gradient */
     uint16_t *errors;       /* bfloat16 (V, S, N) */
     uint16_t *states;       /* bfloat16 (S, N, H): hidden */
@@ -29,7 +29,7 @@ typedef struct {
     uint32_t *packed;       /* likewise */
 } output;
 
-/* Write sums and chosen, with the greatest logit for a shift, and if there are weights errors, states and grad_hidden.
+/* Write sums and chosen, the greatest logit being subtracted, and if there are weights errors, states and grad_hidden.
  * The weight's gradient is one product of errors and states. H is a multiple of 8. Returns 0, or -1 where there was no
  * memory. */
 EXPORT int likelihood_layer(output *all);

@@ -110,9 +110,8 @@ class OutputLayer:
         size = targets.flatten(1, 2).shape
         of_positions = None
         if weights is not None:
-            of_positions = (
-                weights.to(self.bias.dtype).expand(size).masked_fill(self.padding[block.steps], 0.0).flatten(1)[:, None]
-            )
+            of_positions = weights.to(self.bias.dtype).expand(size).masked_fill(self.padding[block.steps], 0.0)
+            of_positions = of_positions.flatten(1)[:, None]
         return self._read(block, targets.flatten(2), of_positions, gradients).view(size)
 
     def _read(

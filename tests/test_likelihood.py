@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.flops import jax_flops, torch_flops
 from seqssvae.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_jax import likelihood as of_jax
+from seqssvae_jax import output_layer as layer_of_jax
 from seqssvae_torch import likelihood as of_torch
 from seqssvae_torch import output_layer
 
@@ -89,7 +90,7 @@ SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax
 def solve(request, monkeypatch) -> Callable[..., Any]:
     twin, *many = request.param.split(", ")
     if many:
-        monkeypatch.setattr(of_jax, "LARGE", 0)
+        monkeypatch.setattr(layer_of_jax, "LARGE", 0)
     return SOLVERS[twin]
 
 
@@ -221,7 +222,7 @@ WAYS = ("torch", "torch, many symbols", "torch, no kernels", "jax", "jax, many s
 def solve_rounded(request, monkeypatch) -> Callable[..., Any]:
     """With bfloat16 products."""
     twin, *way = request.param.split(", ")
-    monkeypatch.setattr(of_jax, "LARGE", 0 if way == ["many symbols"] else 1024)
+    monkeypatch.setattr(layer_of_jax, "LARGE", 0 if way == ["many symbols"] else 1024)
     monkeypatch.setattr(output_layer, "FEW", 0 if way == ["many symbols"] else 1024)
     monkeypatch.setenv("SEQSSVAE_KERNELS", "0" if way == ["no kernels"] else "1")
     rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16

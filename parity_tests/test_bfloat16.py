@@ -37,6 +37,7 @@ def test_twins_agree_to_the_rounding_of_bfloat16(options: Options) -> None:
     assert_agreement(options)
 
 
+# without kernels each twin has its framework's operations, which the test above compares: there is nothing else
 @pytest.mark.skipif(kernels.library() is None, reason="no C compiler at installation, or no bfloat16 instructions here")
 @pytest.mark.parametrize("options", LARGER, ids=str)
 def test_twins_agree_where_kernels_read_the_layers(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from seqssvae import kernels
 from seqssvae_torch import fused, likelihood, output_layer
 
+# what is tested here is compiled code: where there is none, tests/test_likelihood.py covers what is used instead
 needs_kernels = pytest.mark.skipif(
     kernels.library() is None, reason="no C compiler at installation, or no bfloat16 instructions here"
 )

@@ -26,6 +26,11 @@ def use_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
 
 
+def compiler_options(platform: str, deterministic: bool) -> dict[str, Any] | None:
+    """What XLA is told of a training step: on a GPU, to make sums in one order, so that bits are the same."""
+    return {"xla_gpu_deterministic_ops": True} if deterministic and platform == "gpu" else None
+
+
 class Announcer:
     """Tells a listener of each program before it is compiled: once for each name and shape of its inputs."""
 

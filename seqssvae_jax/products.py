@@ -4,6 +4,10 @@ A rounded product takes both operands in the shorter type and gives its result i
 all that is not a product stay in float32 ("mixed precision", Micikevicius et al. 2018).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +17,20 @@ from jaxtyping import Float
 
 Rounding = DTypeLike | None
 """The type to which operands are rounded; None: they are taken as they are."""
+
+
+@contextmanager
+def products(platform: str) -> Iterator[None]:
+    """A context in which products of float32 are just that, unless JAX has been told otherwise.
+
+    By itself JAX rounds their operands on a GPU (to TF32) and on a TPU (to bfloat16), as PyTorch does not.
+    """
+    config: Any = jax.config
+    if platform == "cpu" or config.jax_default_matmul_precision is not None:
+        yield
+        return
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 class Multiplies(nnx.Module):

@@ -46,7 +46,7 @@ class _Symbols(torch.autograd.Function):
         layer = output_layer(hidden, weight, bias, label_bias, x, rounding, most)
         result = hidden.new_empty(steps, labels, rows)
         gradients = None if weights is None else layer.zero_gradients()
-        with swift_products():
+        with swift_products(hidden.device):
             for block in layer.blocks():
                 of_block = None if weights is None else weights[None, block.labels]
                 result[block.steps, block.labels] = layer.read(block, of_block, gradients)
@@ -66,7 +66,7 @@ class _Symbols(torch.autograd.Function):
                 gradients = [None if part is None else part * factor for part in gradients]
             return *gradients, None, None, None, None
         found = layer.zero_gradients()
-        with swift_products():
+        with swift_products(hidden.device):
             for block in layer.blocks():
                 layer.read(block, gradient[block.steps, block.labels], found)
         return *found, None, None, None, None

@@ -4,16 +4,17 @@ A rounded product takes both operands in the shorter type and gives its result i
 all that is not a product stay in float32 ("mixed precision", Micikevicius et al. 2018).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Rounding = torch.dtype | None
 """The type to which operands are rounded; None: they are taken as they are."""
 
@@ -35,15 +36,15 @@ def _setting() -> Any:
 
 
 @contextmanager
-def swift_products() -> Iterator[None]:
-    """A context in which float32 products on a CPU are oneDNN's, where these are exact.
+def swift_products(device: torch.device) -> Iterator[None]:
+    """A context in which float32 products, if the device is a CPU, are oneDNN's, where these are exact.
 
     PyTorch has MKL multiply float32 unless operands may be rounded to bfloat16: then oneDNN does it, which rounds only
     on processors with kernels for that (AMX), and elsewhere multiplies float32 as it is. On an AMD processor with
     AVX-512 it was up to 1.8 times as fast as MKL. Whether it rounds is tried, once (`onednn_is_exact`).
     """
     setting = _setting()
-    if setting is None or not onednn_is_exact():
+    if device.type != "cpu" or setting is None or not onednn_is_exact():
         yield
         return
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
@@ -51,6 +52,35 @@ def swift_products() -> Iterator[None]:
         yield
     finally:
         setting.fp32_precision = before
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """A context in which sums on a CUDA device are made in one order, so that they are the same bit for bit."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # which is for finding what reads it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
+
+
+def swift(function: Function) -> Function:
+    """A function of autograd's that runs within `swift_products`, on the device of its first argument."""
+
+    @wraps(function)
+    def wrapped(context: Any, *given: Any) -> Any:
+        with swift_products(given[0].device):
+            return function(context, *given)
+
+    return cast(Function, wrapped)
 
 
 @cache

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqssvae_torch import fused
-from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, swift_products, write_products
+from seqssvae_torch.products import Multiplies, Rounding, add_products, linear, rounded, swift, write_products
 
 State = tuple[Tensor, ...]
 
@@ -206,7 +206,7 @@ class _GRU(torch.autograd.Function):
     """
 
     @staticmethod
-    @swift_products()
+    @swift
     def forward(
         context: Any,
         row_gates: Tensor,
@@ -248,7 +248,7 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    @swift_products()
+    @swift
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight = context.saved_tensors
         rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
@@ -291,7 +291,7 @@ class _LSTM(torch.autograd.Function):
     """
 
     @staticmethod
-    @swift_products()
+    @swift
     def forward(
         context: Any,
         row_gates: Tensor,
@@ -332,7 +332,7 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    @swift_products()
+    @swift
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight = context.saved_tensors
         rounding, steps = context.rounding, len(grad_outputs[0])

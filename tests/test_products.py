@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+import jax
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqssvae_jax import products as jax_products
+from seqssvae_jax.compilation import compiler_options
 from seqssvae_torch import products
 
 SETTING = torch.backends.mkldnn.matmul
@@ -28,7 +31,7 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
     generator = torch.Generator().manual_seed(seed)
     left, right = (torch.randn(shape, generator=generator) for shape in ((2, rows, inner), (2, inner, columns)))
     exact = left.double() @ right.double()
-    with products.swift_products():
+    with products.swift_products(torch.device("cpu")):
         found = [left @ right, torch.stack([left[0] @ right[0], left[1] @ right[1]])]
         found.append(torch.baddbmm(torch.zeros(2, rows, columns), left, right))
     bound = 1e-6 * (left.double().abs() @ right.double().abs()) + 1e-30
@@ -39,13 +42,20 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
 @pytest.mark.usefixtures("fresh")
 def test_the_setting_is_given_back_whatever_happens() -> None:
     def failing() -> None:
-        with products.swift_products():
+        with products.swift_products(torch.device("cpu")):
             assert (SETTING.fp32_precision == "bf16") == products.onednn_is_exact()
             raise ValueError("anything")
 
     with pytest.raises(ValueError, match="anything"):
         failing()
     assert SETTING.fp32_precision == "ieee"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_elsewhere_than_on_a_cpu_nothing_is_tried_nor_changed() -> None:
+    with products.swift_products(torch.device("meta")):
+        assert SETTING.fp32_precision == "ieee"
+    assert products.onednn_is_exact.cache_info().misses == 0
 
 
 @pytest.mark.usefixtures("fresh")
@@ -60,5 +70,35 @@ def test_where_operands_would_be_rounded_nothing_is_changed(monkeypatch: pytest.
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
     assert not products.onednn_is_exact()
-    with products.swift_products():
+    with products.swift_products(torch.device("cpu")):
         assert SETTING.fp32_precision == "ieee"
+
+
+def test_sums_on_a_gpu_are_made_in_one_order_while_a_step_is_taken() -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    with products.deterministic(torch.device("cuda", 0)):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    with products.deterministic(torch.device("cpu")):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_jax_is_told_so_too() -> None:
+    options = compiler_options("gpu", deterministic=True)
+    assert float(jax.jit(lambda x: x + 1, compiler_options=options)(1.0)) == 2  # XLA refuses a name it does not know
+    assert compiler_options("gpu", deterministic=False) is None
+    assert compiler_options("cpu", deterministic=True) is None
+
+
+def test_float32_is_float32_on_every_device_unless_jax_was_told_otherwise() -> None:
+    def precision() -> str | None:
+        return jax.config.jax_default_matmul_precision
+
+    assert precision() is None
+    for platform, expected in (("cpu", None), ("gpu", "highest"), ("tpu", "highest")):
+        with jax_products.products(platform):
+            assert precision() == expected
+    with jax.default_matmul_precision("tensorfloat32"), jax_products.products("gpu"):
+        assert precision() == "tensorfloat32"

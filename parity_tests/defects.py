@@ -33,6 +33,7 @@ ARRAYS = {
         split=lambda values, parts: values.chunk(parts, -1),
         where=torch.where,
         exp=torch.exp,
+        softmax=torch.softmax,
         minimum=lambda values, most: values.clamp(max=most),
     ),
     "jax": SimpleNamespace(
@@ -42,6 +43,7 @@ ARRAYS = {
         split=lambda values, parts: jnp.split(values, parts, -1),
         where=jnp.where,
         exp=jnp.exp,
+        softmax=jax.nn.softmax,
         minimum=jnp.minimum,
     ),
 }
@@ -271,6 +273,23 @@ def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, 
 # Regularisation
 
 
+def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """The gradient also passes through what q(y|x) is to be like."""
+
+    def inconsistency(ssvae: Any, rows: Any, features: Any, temperature: float) -> Any:
+        wanted = f.softmax(ssvae.classifier(ssvae.read(rows.x, rows.source)).logits / temperature, -1)
+        found = -(wanted * ssvae.classifier(features).logits).sum(-1)
+        return f.where(rows.row_mask, found, 0.0)
+
+    patch.setattr(twin.objectives, "inconsistency", inconsistency)
+
+
+def _blunted(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """The temperature makes less certain what it is to make more certain."""
+    original = twin.objectives.inconsistency
+    patch.setattr(twin.objectives, "inconsistency", lambda *given: original(*given[:3], 1.0 / given[3]))
+
+
 def _dropout_not_rescaled(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     def dropped(values: Any, noise: Any, name: str, rate: float) -> Any:
         return values * noise[name] if name in noise else values
@@ -304,5 +323,7 @@ DEFECTS = (
     Defect("entropy with the wrong sign", _entropy_sign),
     Defect("beta applied to the wrong term", _beta_on_y),
     Defect("dropout not rescaled", _dropout_not_rescaled),
+    Defect("consistency with what moves", _consistent_with_what_moves),
+    Defect("consistency with a blunted q(y|x)", _blunted),
     Defect("clipping with an epsilon", _clipping_with_an_epsilon, ("torch",)),
 )

@@ -29,6 +29,8 @@ def problem_of(case: Case, optimizer: str = "adamw") -> Problem:
         decoder_layers=layers,
         dropout=0.3,
         word_dropout=0.4,
+        encoder_word_dropout=0.4,
+        consistency=0.7,
     )
     problem = make_problem(options, seed=13, name="elsewhere", optimizer=OptimizerConfig(name=optimizer))
     training = replace(problem.config.training, precision="float32")

@@ -73,6 +73,18 @@ SOURCE_FACTORS: dict[str, tuple[Any, ...]] = {
 """The same for rows with a source."""
 SOURCE_TOGETHER = (("conditioning", "attention"),)
 
+CONSISTENCY_FACTORS: dict[str, tuple[Any, ...]] = {
+    "cell": ("gru", "lstm"),
+    "kind": ("mixed", "unlabelled"),
+    "separate": (False, True),
+    "label_gradient": (1.0, 0.0),
+    "dropout": (0.0, 0.3),
+    "encoder_word_dropout": (0.4, 0.0),
+    "source": (False, True),
+    "consistency": (0.7,),
+}
+"""The same for an objective with the consistency term."""
+
 
 def generate_problems() -> list[Problem]:
     """The problems of the pairwise cover, as the files hold them."""
@@ -80,6 +92,9 @@ def generate_problems() -> list[Problem]:
     for seed, combination in enumerate(cover(FACTORS, TOGETHER)):
         options = Options(**combination)
         problems.append(make_problem(options, seed, f"{seed:02d}-{options.cell}-{options.conditioning}-{options.kind}"))
+    for number, combination in enumerate(cover(CONSISTENCY_FACTORS, seed=2)):
+        options, seed = Options(**combination), 200 + number
+        problems.append(make_problem(options, seed, f"consistency-{number}-{options.cell}-{options.kind}"))
     for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER, seed=15)):
         options, seed = Options(**combination), 100 + number
         name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"

@@ -26,7 +26,16 @@ SYMBOLS = (UNK, *range(len(SPECIALS), VOCABULARY_SIZE))
 ARCHITECTURES = (
     Options(cell="gru", conditioning="init", pooling="last", label_count=2),
     Options(cell="gru", conditioning="every_step", pooling="mean", bidirectional=False, dropout=0.3),
-    Options(cell="gru", conditioning="output", pooling="max", label_count=5, separate=True, word_dropout=0.4),
+    Options(
+        cell="gru",
+        conditioning="output",
+        pooling="max",
+        label_count=5,
+        separate=True,
+        word_dropout=0.4,
+        encoder_word_dropout=0.4,
+        consistency=0.7,
+    ),
     Options(cell="gru", conditioning="every_step", pooling="max", encoder_layers=2, decoder_layers=2, prior="uniform"),
     Options(cell="lstm", conditioning="init", pooling="mean", decoder_layers=2, dropout=0.3, word_dropout=0.4),
     Options(cell="lstm", conditioning="every_step", pooling="last", separate=True, label_count=2, dropout=0.3),

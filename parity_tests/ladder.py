@@ -118,18 +118,21 @@ def check_predictions(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[
 def check_objective(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
     """Loss, every ELBO term and the gradient of every weight: terms with the oracle too."""
     solutions = torch.solve(), jax.solve()
+    wider = widened(problem) if torch.precision == "float32" else {}
     findings = []
     for twin, solution in zip((torch, jax), solutions, strict=True):
-        findings += check_terms(problem, twin, solution)
-    return findings + check_twins(problem, *solutions, torch.precision)
+        findings += check_terms(problem, twin, solution, wider)
+    return findings + check_twins(problem, *solutions, torch.precision, wider)
 
 
-def check_terms(problem: Problem, twin: Twin, solution: Solution) -> list[Finding]:
-    """Loss and every ELBO term of a twin against the oracle."""
+def check_terms(
+    problem: Problem, twin: Twin, solution: Solution, wider: Mapping[str, float] | None = None
+) -> list[Finding]:
+    """Loss and every ELBO term of a twin against the oracle; `wider` as of `widened`."""
     bound = BOUNDS[twin.precision]
     rung = f"ELBO terms, {twin.name} and oracle, {twin.precision}"
     loss = compare(rung, problem.name, {"loss": problem.objective()}, {"loss": solution.loss}, bound)
-    return loss + compare(rung, problem.name, oracle_terms(problem), solution.terms, bound)
+    return _with_bounds(loss + compare(rung, problem.name, oracle_terms(problem), solution.terms, bound), wider)
 
 
 def oracle_terms(problem: Problem) -> Arrays:
@@ -139,38 +142,48 @@ def oracle_terms(problem: Problem) -> Arrays:
         found = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
         for name in ("reconstruction", "kl_z", "kl_y", "classification"):
             terms[f"labelled.{name}"] = np.asarray(getattr(found, name))
+        terms["labelled.consistency"] = np.zeros(len(problem.labelled.batch.y))
     if problem.unlabelled is not None:
         unlabelled = oracle.unlabelled_terms(problem.unlabelled.rows(), problem.beta)
         for name in ("reconstruction", "kl_z", "kl_y"):
             terms[f"unlabelled.{name}"] = np.asarray(getattr(unlabelled, name))
-        terms["unlabelled.classification"] = np.zeros(len(problem.unlabelled.batch.y))
+        nothing = np.zeros(len(problem.unlabelled.batch.y))
+        terms |= {"unlabelled.classification": nothing, "unlabelled.consistency": nothing}
+        if problem.options.consistency:
+            temperature = problem.config.objective.consistency.temperature
+            terms["unlabelled.consistency"] = oracle.inconsistency(problem.unlabelled.rows(), temperature)
     return terms
 
 
-def check_twins(problem: Problem, torch: Solution, jax: Solution, precision: Precision) -> list[Finding]:
-    """Loss, terms and the gradient of every weight: the twins against each other.
-
-    In float32 the bound of a gradient is as in `seqssvae.verify`: wider where rounding the weights moves it more.
-    """
+def check_twins(
+    problem: Problem, torch: Solution, jax: Solution, precision: Precision, wider: Mapping[str, float] | None = None
+) -> list[Finding]:
+    """Loss, terms and the gradient of every weight: the twins against each other; `wider` as of `widened`."""
     bound = BOUNDS[precision]
-    wider = gradient_sensitivities(problem) if precision == "float32" else {}
-    bounds = {name: max(bound, ROUNDINGS * wider.get(name, 0.0)) for name in torch.gradients}
     ours, theirs = ({"loss": solution.loss, **solution.terms} for solution in (torch, jax))
-    return [
+    findings = [
         *compare(f"ELBO terms, torch and jax, {precision}", problem.name, ours, theirs, bound),
-        *(
-            finding._replace(bound=max(finding.bound, bounds.get(finding.what.rpartition(": ")[2], 0.0)))
-            for finding in compare(
-                f"gradients, torch and jax, {precision}", problem.name, torch.gradients, jax.gradients, bound
-            )
-        ),
+        *compare(f"gradients, torch and jax, {precision}", problem.name, torch.gradients, jax.gradients, bound),
+    ]
+    return _with_bounds(findings, wider)
+
+
+def _with_bounds(findings: list[Finding], wider: Mapping[str, float] | None) -> list[Finding]:
+    return [
+        one._replace(bound=max(one.bound, (wider or {}).get(one.what.rpartition(": ")[2], 0.0))) for one in findings
     ]
 
 
-def gradient_sensitivities(problem: Problem) -> dict[str, float]:
-    """How far the gradient of each weight moves, in float64, when the weights are rounded to float32."""
+def widened(problem: Problem) -> dict[str, float]:
+    """Bounds in float32, as in `seqssvae.verify`: by how far, in float64, rounding the weights to float32 moves it."""
     exact = TorchTwin(problem)
-    return sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
+    moved = sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
+    kinds = [(f", {kind} rows", kind) for kind in ("labelled", "unlabelled")]
+    bounds = {}
+    for name, value in moved.items():
+        kind = next((f"{kind}." for ending, kind in kinds if name.endswith(ending)), "")
+        bounds[kind + name.partition(",")[0]] = ROUNDINGS * value
+    return bounds
 
 
 def check_gradients_with_oracle(problem: Problem, *solved: tuple[Twin, Solution]) -> list[Finding]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Inexact, Int
 
 from parity_tests.arithmetic import log_softmax, maximum, sigmoid, softplus
 from seqssvae.config import ModelConfig
-from seqssvae.vocabulary import NEVER_GENERATED, PAD, START, UNK
+from seqssvae.vocabulary import NEVER_GENERATED, PAD, SPECIALS, START, UNK
 
 Row = Int[np.ndarray, "T"]
 Vector = Inexact[np.ndarray, "..."]
@@ -57,6 +57,8 @@ class Networks:
         """
         towers = range(2 if self.model.encoder.separate else 1)
         names = [(f"encoder.towers.{tower}", f"encoder.embedding.{tower}", f"features.{tower}") for tower in towers]
+        kept = noise.get("encoder.word_dropout", np.ones(len(row), dtype=bool))
+        row = np.array([s if keep or s < len(SPECIALS) else UNK for s, keep in zip(row, kept, strict=True)])
         features = [self._tower(row, noise, *of_tower)[0] for of_tower in names]
         return tuple(features if source is None else [np.concatenate([part, source.features]) for part in features])
 

@@ -6,6 +6,8 @@
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
+                      +  consistency * mean over unlabelled rows of -sum_y p(y) log q(y|x), where there is this term:
+                         p is proportional to q(y|x)^(1/temperature) without dropout, and held fixed
 
 Where rows have a source s, all of these are given it: p(y|s), p(z|s,y), p(x|s,y,z), q(y|s,x), q(z|s,x,y).
 
@@ -115,6 +117,8 @@ class Oracle:
         beta: float,
         generative: bool = True,
         label_gradient: float = 1.0,
+        consistency: float = 0.0,
+        temperature: float = 1.0,
     ) -> Inexact[np.ndarray, ""]:
         """What a training step minimises; with `generative=False` the classification term alone, with weight 1.
 
@@ -131,7 +135,26 @@ class Oracle:
             rows += real_rows(unlabelled.x)
             elbo = elbo + self.unlabelled_terms(unlabelled, beta, label_gradient).elbo.sum()
         classification = surprise / labelled_rows if labelled_rows else 0.0
-        return np.asarray(-elbo / rows + alpha * classification if generative else classification)
+        if not generative:
+            return np.asarray(classification)
+        total = -elbo / rows + alpha * classification
+        if unlabelled is not None and consistency:
+            total = total + consistency * self.inconsistency(unlabelled, temperature).sum() / real_rows(unlabelled.x)
+        return np.asarray(total)
+
+    def inconsistency(self, rows: Rows, temperature: float) -> Inexact[np.ndarray, "B"]:
+        """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows."""
+        result: list[Any] = []
+        for b in range(len(rows.x)):
+            if length_of(rows.x[b]) == 0:
+                result.append(0.0)
+                continue
+            row, noise = rows.x[b], of_row(rows.noise, b)
+            noisy = self.networks.encoder(row, noise, self.source(rows.source, rows.noise, b))
+            clear = self.networks.encoder(row, {}, self.source(rows.source, None, b))
+            powers = np.exp(self.networks.classifier(clear).real / temperature)
+            result.append(-(powers / powers.sum() * self.networks.classifier(noisy)).sum())
+        return np.array(result)
 
     def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
         """L of every row, and its parts."""

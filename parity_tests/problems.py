@@ -4,7 +4,7 @@ Sizes that could be confused differ from each other, no weight is zero, and rand
 is made: all that is random is in its arrays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from seqssvae.config import (
     CellName,
     Conditioning,
     Config,
+    ConsistencyConfig,
     DecoderConfig,
     EncoderConfig,
     LabelPrior,
@@ -64,6 +65,8 @@ class Options:
         shortest: Length, END included, of the first row of each batch; 1: END alone.
         source: Whether rows have a source.
         attention: Whether the decoder attends to it.
+        encoder_word_dropout: Rate at which symbols are hidden from the encoder.
+        consistency: Weight of the consistency term.
     """
 
     cell: CellName = "gru"
@@ -84,6 +87,8 @@ class Options:
     label_gradient: float = 1.0
     source: bool = False
     attention: bool = True
+    encoder_word_dropout: float = 0.0
+    consistency: float = 0.0
 
 
 class Step(NamedTuple):
@@ -136,12 +141,21 @@ class Problem:
         """The oracle of this model, with its own weights or others."""
         return Oracle(self.config.model, self.weights if weights is None else weights, self.dimensions.label_prior)
 
-    def objective(self, weights: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-        """What the step minimises, by the oracle."""
-        labelled = None if self.labelled is None else self.labelled.rows()
-        unlabelled = None if self.unlabelled is None else self.unlabelled.rows()
-        share = self.config.objective.label_gradient
-        return self.oracle(weights).objective(labelled, unlabelled, self.alpha, self.beta, label_gradient=share)
+    def objective(
+        self, weights: Mapping[str, np.ndarray] | None = None, rows: Sequence[Rows | None] | None = None
+    ) -> np.ndarray:
+        """What the step minimises, by the oracle; with its own weights and rows (labelled, unlabelled) or others."""
+        if rows is None:
+            rows = [None if step is None else step.rows() for step in (self.labelled, self.unlabelled)]
+        objective = self.config.objective
+        return self.oracle(weights).objective(
+            *rows,
+            self.alpha,
+            self.beta,
+            label_gradient=objective.label_gradient,
+            consistency=objective.consistency.weight,
+            temperature=objective.consistency.temperature,
+        )
 
     def steps(self) -> list[Step]:
         """The rows of either kind that there are, labelled first."""
@@ -178,6 +192,7 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         layers=options.encoder_layers,
         bidirectional=options.bidirectional,
         pooling=options.pooling,
+        word_dropout=options.encoder_word_dropout,
         separate=options.separate,
     )
     decoder = DecoderConfig(
@@ -196,9 +211,14 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         label_prior=options.prior,
         label_prior_probabilities=label_prior if options.prior == "given" else None,
     )
+    consistency = ConsistencyConfig(options.consistency, temperature=0.4)
     return Config(
         model=model,
-        objective=ObjectiveConfig(alpha=alpha, label_gradient=options.label_gradient),
+        objective=ObjectiveConfig(
+            alpha=alpha,
+            label_gradient=options.label_gradient,
+            consistency=consistency if options.consistency else ConsistencyConfig(),
+        ),
         training=TrainingConfig(precision="float64"),
     )
 

@@ -19,7 +19,15 @@ RUNGS = (check_objective, check_trajectories)
 @cache
 def problem() -> Problem:
     """Labelled and unlabelled rows of all lengths, with dropout, a filler row, and a beta that is not 1."""
-    options = Options(conditioning="every_step", kind="mixed", dropout=0.3, word_dropout=0.4, beta=0.3)
+    options = Options(
+        conditioning="every_step",
+        kind="mixed",
+        dropout=0.3,
+        word_dropout=0.4,
+        beta=0.3,
+        encoder_word_dropout=0.4,
+        consistency=0.7,
+    )
     return make_problem(options, seed=5, name="control", optimizer=OptimizerConfig(clip_norm=0.5))
 
 

@@ -45,7 +45,7 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
     weights, stream = backend.state.weights, backend._stream(3)
     if program in STEPS:
         rows = labelled if "labelled" in program.split() else None, unlabelled if "unlabelled" in program else None
-        return (method or backend._train).trace(backend.state, *rows, 0.3, 0.01, 1.0, stream)
+        return (method or backend._train).trace(backend.state, *rows, 0.3, 0.01, 1.0, 0.7, stream)
     if program == "evaluate":
         return backend._evaluate.trace(weights, unlabelled, stream)
     if program == "classify":

@@ -6,12 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from parity_tests.fixtures import load_problems
 from parity_tests.networks import Source
 from parity_tests.oracle import Oracle, Rows
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
-from seqssvae.vocabulary import END, PAD, UNK
+from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
 
 PROBLEMS = load_problems()
 UNLABELLED = [problem for problem in PROBLEMS if problem.unlabelled]
@@ -80,7 +82,7 @@ def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
         elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
     real_rows = sum(int(step.batch.row_mask.sum()) for step in problem.steps())
     classification = np.mean(surprises) if surprises else 0.0
-    expected = -sum(elbos) / real_rows + problem.alpha * classification
+    expected = -sum(elbos) / real_rows + problem.alpha * classification + _consistency(problem)
     np.testing.assert_allclose(problem.objective(), expected, rtol=1e-12)
 
 
@@ -187,11 +189,47 @@ def test_elbo_is_a_bound_of_log_p_x_and_tight_at_the_posterior() -> None:
     np.testing.assert_allclose(elbo(problem.oracle(silent)), log_p_x(problem.oracle(silent)), rtol=1e-12)
 
 
+def _consistency(problem: Problem) -> float:
+    """The consistency term, from log q(y|x) of all rows."""
+    weight, step = problem.options.consistency, problem.unlabelled
+    if not weight or step is None:
+        return 0.0
+    rows, oracle = step.rows(), problem.oracle()
+    clear, noisy = oracle.log_q_y(rows.x, None, rows.source), oracle.log_q_y(rows.x, rows.noise, rows.source)
+    wanted = softmax(clear / problem.config.objective.consistency.temperature, axis=1)
+    return weight * float(-(wanted * noisy).sum(1)[step.batch.row_mask].mean())
+
+
+def test_without_noise_consistency_is_an_entropy_and_sharpened_the_surprise_at_the_likeliest_label() -> None:
+    problem = make_problem(Options(kind="unlabelled", consistency=1.0, filler=False), seed=3)
+    rows, oracle = problem.unlabelled.rows(), problem.oracle()
+    log_q = oracle.log_q_y(rows.x)
+    np.testing.assert_allclose(oracle.inconsistency(rows, 1.0), entropy(np.exp(log_q), axis=1), rtol=1e-10)
+    np.testing.assert_allclose(oracle.inconsistency(rows, 1e-3), -log_q.max(1), rtol=1e-6)
+
+
+def test_symbols_hidden_from_the_encoder_are_unknown_to_it_alone() -> None:
+    problem = make_problem(Options(kind="unlabelled", encoder_word_dropout=0.5, separate=True), seed=4)
+    rows, oracle = problem.unlabelled.rows(), problem.oracle()
+    hidden = ~rows.noise["encoder.word_dropout"]
+    assert (hidden & (rows.x == END)).any()
+    assert (hidden & (rows.x == PAD)).any()
+    written = np.where(hidden & (rows.x >= len(SPECIALS)), UNK, rows.x)
+    assert (written != rows.x).any()
+    without = {name: value for name, value in rows.noise.items() if name != "encoder.word_dropout"}
+    for ours, theirs in zip(oracle.features(rows.x, rows.noise), oracle.features(written, without), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    z = rows.noise["z"]
+    of_decoder = [oracle.step_log_probabilities(rows.x, z, noise) for noise in (rows.noise, without)]
+    np.testing.assert_array_equal(*of_decoder)
+
+
 def _with_padding(rows: Rows, columns: int) -> Rows:
     """The same rows, padded further; what is drawn for the new steps is opposite to what does nothing."""
     noise = {}
     for name, value in rows.noise.items():
-        of_steps = name.startswith(("encoder.embedding", "decoder.embedding", "word_dropout", "source.embedding"))
+        of_symbols = "encoder.embedding", "encoder.word", "decoder.embedding", "word_dropout", "source.embedding"
+        of_steps = name.startswith(of_symbols)
         more = np.zeros((value.shape[0], columns, *value.shape[2:]), dtype=bool) if of_steps else value[:, :0]
         noise[name] = np.concatenate([value, more], axis=1)
     further = ((0, 0), (0, columns))
@@ -204,7 +242,7 @@ def test_padding_behind_end_changes_nothing(problem: Problem) -> None:
     longer = [
         None if step is None else _with_padding(step.rows(), 2) for step in (problem.labelled, problem.unlabelled)
     ]
-    found = problem.oracle().objective(*longer, problem.alpha, problem.beta)
+    found = problem.objective(rows=longer)
     np.testing.assert_allclose(found, problem.objective(), rtol=1e-14)
 
 
@@ -286,7 +324,7 @@ def test_filler_rows_weigh_nothing(problem: Problem) -> None:
     ):
         np.testing.assert_array_equal(np.append(old, 0.0), new)
     unlabelled = None if problem.unlabelled is None else problem.unlabelled.rows()
-    assert problem.oracle().objective(longer, unlabelled, problem.alpha, problem.beta) == problem.objective()
+    assert problem.objective(rows=(longer, unlabelled)) == problem.objective()
 
 
 def test_labelled_terms_without_labels_are_refused() -> None:

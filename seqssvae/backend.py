@@ -62,6 +62,7 @@ class TrainingStep:
         learning_rate: Step size.
         step: Number of the step, from 0; with the seed it determines the noise.
         temperature: Of `gumbel_softmax`.
+        consistency: Weight of the consistency term, if the run's objective has one; None: its greatest.
     """
 
     labelled: Batch | None
@@ -70,6 +71,7 @@ class TrainingStep:
     learning_rate: float
     step: int
     temperature: float = 1.0
+    consistency: float | None = None
 
 
 class GivenRows(NamedTuple):
@@ -95,12 +97,15 @@ class ELBOTerms(NamedTuple):
         kl_z: log q(z|x,y) - log p(z) at the drawn z, for a missing label averaged over q(y|x).
         kl_y: KL(q(y|x) || p(y)) for a missing label, -log p(y) for an observed one.
         classification: -log q(y|x) of an observed label, 0 for a missing one.
+        consistency: For a missing label, in training and where the objective has that term: the cross entropy of
+            q(y|x) with dropout from q(y|x) without, sharpened; otherwise 0.
     """
 
     reconstruction: Any
     kl_z: Any
     kl_y: Any
     classification: Any
+    consistency: Any
 
 
 class Derivatives(NamedTuple):
@@ -186,7 +191,12 @@ class Backend(Protocol):
         ...
 
     def differentiate(
-        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+        self,
+        labelled: GivenRows | None,
+        unlabelled: GivenRows | None,
+        beta: float,
+        temperature: float = 1.0,
+        consistency: float | None = None,
     ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move.
 
@@ -195,6 +205,7 @@ class Backend(Protocol):
             unlabelled: Rows whose label is missing, or None. At least one of the two is given.
             beta: Weight of the KL of z.
             temperature: Of `gumbel_softmax`.
+            consistency: Weight of the consistency term, if the run's objective has one; None: its greatest.
         """
         ...
 

@@ -160,6 +160,8 @@ class EncoderConfig:
         layers: Number of recurrent layers.
         bidirectional: Whether each layer reads in both directions.
         pooling: How states become the features of a row: the last of each direction, or the mean or maximum over time.
+        word_dropout: Share of the symbols of x turned to UNK in training, before either encoder reads it; a source is
+            read whole.
         separate: Whether q(y|x) and q(z|x,y) have an encoder each, instead of sharing one.
     """
 
@@ -168,12 +170,14 @@ class EncoderConfig:
     layers: int = 1
     bidirectional: bool = True
     pooling: Pooling = "last"
+    word_dropout: float = 0.0
     separate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "layers"):
             _check_integer(f"model.encoder.{name}", getattr(self, name), 1)
         _check_choice("model.encoder.pooling", self.pooling, Pooling)
+        _check_number("model.encoder.word_dropout", self.word_dropout, 0.0, 1.0)
         for name in ("bidirectional", "separate"):
             _check_flag(f"model.encoder.{name}", getattr(self, name))
 
@@ -292,6 +296,30 @@ class TemperatureConfig:
 
 
 @dataclass(frozen=True)
+class ConsistencyConfig:
+    """That q(y|x) be the same with dropout as without, on rows whose label is missing.
+
+    The term is `weight` times the mean over these rows of `-sum_y p(y) log q(y|x)`: q(y|x) with the step's dropout and
+    hidden symbols, p proportional to `q(y|x)^(1/temperature)` without them, through which no gradient is passed.
+
+    Args:
+        weight: Of the term beside the ELBO per row; 0: there is none.
+        temperature: Below 1, p is more certain than q(y|x) (Xie et al. 2020, section 2.3).
+        steps: Training steps over which the weight rises from 0 in a straight line, so that q(y|x) has learned from
+            labels before it learns from itself; 0: the weight is constant.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.5
+    steps: int = 200
+
+    def __post_init__(self) -> None:
+        _check_number("objective.consistency.weight", self.weight, 0.0)
+        _check_number("objective.consistency.temperature", self.temperature, 0.0, open_low=True)
+        _check_integer("objective.consistency.steps", self.steps, 0)
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """What is minimised.
 
@@ -305,6 +333,7 @@ class ObjectiveConfig:
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x) (its value is the same): 1, the
             exact gradient; 0, labels alone teach q(y|x), while the encoder it shares with q(z|x,y) learns from all
             rows. A q(y|x) that follows the ELBO leaves classes that are not what best explains the sequences.
+        consistency: That q(y|x) be the same with dropout as without: a further term on the rows whose label is missing.
         estimator: What is done with a missing label in training. `enumerate`: all K labels at once, exactly.
             `sequential`: the same, one label after the other, in the memory of one. `top_k`: exactly over the `k` most
             probable labels of each row, and one drawn from the others; unbiased. `score_function`: one label drawn
@@ -326,6 +355,7 @@ class ObjectiveConfig:
     batching: Batching = "joint"
     labelled_ratio: float = 1.0
     label_gradient: float = 1.0
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     estimator: EstimatorName = "enumerate"
     k: int = 4
     rest_mass: float = 0.05
@@ -349,6 +379,11 @@ class ObjectiveConfig:
         _check_choice("objective.baseline", self.baseline, BaselineName)
         _check_number("objective.baseline_decay", self.baseline_decay, 0.0, 0.9999)
         _check_integer("objective.num_particles", self.num_particles, 1)
+
+
+def has_consistency(objective: ObjectiveConfig) -> bool:
+    """Whether a training step on rows whose label is missing has the consistency term."""
+    return objective.name == "ssvae" and objective.consistency.weight > 0
 
 
 @dataclass(frozen=True)
@@ -411,6 +446,8 @@ class TrainingConfig:
         seed: Of everything drawn: split, weights, order, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
             sums, shares of attention and the log-likelihood stay in float32.
+        deterministic: Whether the same seed gives the same run, bit for bit, on a GPU too, where that takes time; on a
+            CPU it always does, with as many threads.
     """
 
     epochs: int = 50
@@ -425,6 +462,7 @@ class TrainingConfig:
     patience: int = 10
     seed: int = 0
     precision: Precision = "float32"
+    deterministic: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "labelled_batch_size", "buckets", "steps_per_dispatch"):
@@ -434,6 +472,7 @@ class TrainingConfig:
         _check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         _check_choice("training.metric", self.metric, StoppingMetric)
         _check_choice("training.precision", self.precision, Precision)
+        _check_flag("training.deterministic", self.deterministic)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from seqssvae.backend import Batch, TrainingStep
 from seqssvae.batches import BatchStream, buckets, count_steps, training_steps
 from seqssvae.config import Config
 from seqssvae.corpus import Corpus
-from seqssvae.schedules import beta_at, learning_rate_at, temperature_at
+from seqssvae.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
 
 
 def total_steps(config: Config, training: Corpus) -> int:
@@ -110,10 +110,15 @@ class Course:
                 step += 1
 
     def _step(self, pair: tuple[Batch | None, Batch | None], step: int) -> TrainingStep:
-        beta = beta_at(self.config.objective.beta, step)
-        learning_rate = learning_rate_at(self.config.optimizer, step, self.total_steps)
-        temperature = temperature_at(self.config.objective.temperature, step)
-        return TrainingStep(*pair, beta=beta, learning_rate=learning_rate, step=step, temperature=temperature)
+        objective = self.config.objective
+        return TrainingStep(
+            *pair,
+            beta=beta_at(objective.beta, step),
+            learning_rate=learning_rate_at(self.config.optimizer, step, self.total_steps),
+            step=step,
+            temperature=temperature_at(objective.temperature, step),
+            consistency=consistency_at(objective.consistency, step),
+        )
 
     def chunks(self, most: int, step: int = 0, epoch: int = 0, epoch_step: int = 0) -> Iterator[Chunk]:
         """The steps in chunks, counted from each evaluation on.

@@ -38,7 +38,9 @@ FIELDS = {
     "conditioning": ("model.decoder.conditioning",),
     "dropout": ("model.dropout",),
     "word_dropout": ("model.word_dropout",),
+    "encoder_word_dropout": ("model.encoder.word_dropout",),
     "alpha": ("objective.alpha",),
+    "consistency": ("objective.consistency.weight",),
     "estimator": ("objective.estimator",),
     "k": ("objective.k",),
     "learning_rate": ("optimizer.learning_rate",),
@@ -93,7 +95,9 @@ class SequenceSSVAE(Parameters):
         conditioning: How y and z enter the decoder: `init`, `every_step` or `output`.
         dropout: Share of embedding and feature entries set to 0 in training.
         word_dropout: Share of the decoder's input symbols replaced by UNK in training.
+        encoder_word_dropout: Share of the symbols replaced by UNK in training before the encoder reads them.
         alpha: Weight of the classification term.
+        consistency: Weight of the term that q(y|x) be the same with dropout as without, where the label is missing.
         estimator: What is done with a missing label: `enumerate`, `sequential`, `top_k`, `gumbel_softmax` or
             `score_function`.
         k: Labels that `top_k` sums out; 0: as many as each batch needs.
@@ -135,7 +139,9 @@ class SequenceSSVAE(Parameters):
         conditioning: str | None = None,
         dropout: float | None = None,
         word_dropout: float | None = None,
+        encoder_word_dropout: float | None = None,
         alpha: float | None = None,
+        consistency: float | None = None,
         estimator: str | None = None,
         k: int | None = None,
         learning_rate: float | None = None,
@@ -162,7 +168,9 @@ class SequenceSSVAE(Parameters):
         self.conditioning = conditioning
         self.dropout = dropout
         self.word_dropout = word_dropout
+        self.encoder_word_dropout = encoder_word_dropout
         self.alpha = alpha
+        self.consistency = consistency
         self.estimator = estimator
         self.k = k
         self.learning_rate = learning_rate

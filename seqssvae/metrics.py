@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import Backend, Batch, ELBOTerms, Evaluation, StepTotals
-from seqssvae.config import ObjectiveConfig
+from seqssvae.config import ObjectiveConfig, has_consistency
 
 
 class Metrics(NamedTuple):
@@ -18,7 +18,8 @@ class Metrics(NamedTuple):
         rows: Number of rows.
         labelled_rows: How many of them have a label.
         symbols: Number of symbols they have, END included.
-        loss: What is minimised, at beta 1: minus `elbo` plus alpha times `classification`. In training: as minimised.
+        loss: What is minimised, at beta 1: minus `elbo` plus alpha times `classification`. In training: as minimised,
+            with what `consistency` adds.
         elbo: The ELBO with beta 1, nats a row.
         elbo_per_symbol: The same, nats a symbol.
         bits_per_symbol: Minus the same, bits a symbol.
@@ -27,6 +28,8 @@ class Metrics(NamedTuple):
         kl_y: KL(q(y|x) || p(y)), nats a row (-log p(y) where a label is observed, in training).
         classification: -log q(y|x) of the label, nats a labelled row.
         accuracy: Share of labelled rows whose most probable label is their label; not computed in training.
+        consistency: Cross entropy of q(y|x) with dropout from q(y|x) without, sharpened, nats a row without label; in
+            training, where the objective has this term.
         importance_bound: A tighter lower bound of log p(x) than the ELBO, nats a row, where it was asked for.
     """
 
@@ -42,6 +45,7 @@ class Metrics(NamedTuple):
     kl_y: float | None = None
     classification: float | None = None
     accuracy: float | None = None
+    consistency: float | None = None
     importance_bound: float | None = None
 
 
@@ -65,6 +69,8 @@ def training_metrics(totals: Sequence[StepTotals], objective: ObjectiveConfig) -
         sum(int(getattr(step, name)) for step in totals) for name in ("rows", "labelled_rows", "symbols")
     )
     fields = _elbo_fields(terms, rows, symbols) if objective.name == "ssvae" else {}
+    if has_consistency(objective) and rows > labelled_rows:
+        fields["consistency"] = float(terms.consistency) / (rows - labelled_rows)
     return Metrics(
         rows,
         labelled_rows,

@@ -57,7 +57,8 @@ def noise_specs(
         have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
         shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
         sources `source.embedding` of shape `(B, S, E)` and `source.features` of shape `(B, F)`; with word dropout
-        `word_dropout` of shape `(B, T)`. An entry whose rate is 0 is left out.
+        `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose rate is 0
+        is left out.
     """
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
@@ -77,6 +78,8 @@ def noise_specs(
             specs["source.features"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
     if training and model.word_dropout > 0:
         specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
+    if training and model.encoder.word_dropout > 0:
+        specs["encoder.word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.encoder.word_dropout)
     return specs
 
 

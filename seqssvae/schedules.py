@@ -1,8 +1,8 @@
-"""What changes over training steps: the weight of the KL of z, a temperature, the step size; functions of the step."""
+"""What changes over training steps: weights of terms, a temperature, the step size; functions of the step."""
 
 import math
 
-from seqssvae.config import BetaConfig, OptimizerConfig, TemperatureConfig
+from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig, TemperatureConfig
 
 
 def beta_at(beta: BetaConfig, step: int) -> float:
@@ -44,6 +44,23 @@ def temperature_at(temperature: TemperatureConfig, step: int) -> float:
     """
     fallen = min(step / temperature.steps, 1.0)
     return max(temperature.maximum * (temperature.floor / temperature.maximum) ** fallen, temperature.floor)
+
+
+def consistency_at(consistency: ConsistencyConfig, step: int) -> float:
+    """The weight of the consistency term: `weight min(step / steps, 1)`.
+
+    Args:
+        consistency: The schedule.
+        step: Number of the training step, from 0.
+
+    References:
+        Laine & Aila 2017, Temporal Ensembling, section 2.1 (who ramp up otherwise), https://arxiv.org/abs/1610.02242.
+
+    Example:
+        >>> consistency_at(ConsistencyConfig(weight=4.0, steps=8), step=2)
+        1.0
+    """
+    return consistency.weight * (min(step / consistency.steps, 1.0) if consistency.steps else 1.0)
 
 
 def learning_rate_at(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:

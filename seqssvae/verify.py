@@ -293,7 +293,8 @@ def _named_terms(found: Derivatives) -> dict[str, np.ndarray]:
     terms = {"loss": found.loss}
     for kind, of_kind in (("labelled", found.labelled), ("unlabelled", found.unlabelled)):
         if of_kind is not None:
-            names = [name for name in ELBOTerms._fields if kind == "labelled" or name != "classification"]
+            of_other = "consistency" if kind == "labelled" else "classification"
+            names = [name for name in ELBOTerms._fields if name != of_other]
             terms.update({f"{name}, {kind} rows": getattr(of_kind, name) for name in names})
     return terms
 

@@ -24,19 +24,20 @@ from seqssvae.backend import (
     TrainingStep,
     Weights,
 )
-from seqssvae.config import Config, ObjectiveConfig
+from seqssvae.config import Config, ObjectiveConfig, has_consistency
 from seqssvae.errors import ConfigurationError
 from seqssvae.labels import candidates, least_k
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes, check_weights
 from seqssvae.vocabulary import PAD
 from seqssvae_jax import baselines, objectives
-from seqssvae_jax.compilation import Announcer, use_cache
+from seqssvae_jax.compilation import Announcer, compiler_options, use_cache
 from seqssvae_jax.dispatch import entry, of_one_shape, stack
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import Noise
-from seqssvae_jax.objectives import Estimator, Rows
+from seqssvae_jax.objectives import Consistency, Estimator, Rows
 from seqssvae_jax.optimizers import Optimizer, OptimizerState
+from seqssvae_jax.products import products
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
@@ -73,15 +74,16 @@ class _StepInputs(NamedTuple):
     beta: Any
     learning_rate: Any
     temperature: Any
+    consistency: Any
     stream: Any
 
 
 def _in_precision(method: Any) -> Any:
-    """Run a method in JAX's x64 mode if, and only if, the run's precision is float64, and on its device."""
+    """Run a method on the run's device with its products, and in JAX's x64 mode if, and only if, it is in float64."""
 
     @wraps(method)
     def wrapped(self: "JaxBackend", *args: Any, **kwargs: Any) -> Any:
-        with self._precision(), jax.default_device(self.device):
+        with self._precision(), jax.default_device(self.device), products(self._platform):
             return method(self, *args, **kwargs)
 
     return wrapped
@@ -122,10 +124,12 @@ class JaxBackend:
             shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
             baseline = {name: jnp.zeros(shape, self.ssvae.precision) for name, shape in shapes.items()}
             self.state = TrainState(weights, self.optimizer.initial_state(weights), baseline)
-        self._train = jax.jit(self._drawn_step, donate_argnums=0, static_argnames="k")
-        self._train_several = jax.jit(self._drawn_steps, donate_argnums=0)
-        self._train_on = jax.jit(self.step, donate_argnums=0, static_argnames="k")
-        self._differentiate = jax.jit(jax.value_and_grad(self.loss, has_aux=True), static_argnames="k")
+        options = compiler_options(self._platform, config.training.deterministic)
+        self._train = jax.jit(self._drawn_step, donate_argnums=0, static_argnames="k", compiler_options=options)
+        self._train_several = jax.jit(self._drawn_steps, donate_argnums=0, compiler_options=options)
+        self._train_on = jax.jit(self.step, donate_argnums=0, static_argnames="k", compiler_options=options)
+        differentiate = jax.value_and_grad(self.loss, has_aux=True)
+        self._differentiate = jax.jit(differentiate, static_argnames="k", compiler_options=options)
         self._rest_masses = jax.jit(self._rest)
         self._drawn_rest_masses = jax.jit(self._drawn_rest)
         self._bound = jax.jit(self._drawn_bound, static_argnames="particles")
@@ -165,10 +169,11 @@ class JaxBackend:
         beta: float,
         learning_rate: float,
         temperature: float = 1.0,
+        consistency: float | None = None,
     ) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
-        k = self._k(unlabelled)
-        self.state, total = self._train_on(self.state, labelled, unlabelled, beta, learning_rate, temperature, k=k)
+        numbers = beta, learning_rate, temperature, self._consistency(consistency)
+        self.state, total = self._train_on(self.state, labelled, unlabelled, *numbers, k=self._k(unlabelled))
         return total
 
     def loss(
@@ -178,6 +183,7 @@ class JaxBackend:
         unlabelled: Rows | None,
         beta: Float[Array, ""] | float,
         temperature: Float[Array, ""] | float = 1.0,
+        consistency: Float[Array, ""] | float | None = None,
         baseline: baselines.State | None = None,
         k: int | None = None,
     ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
@@ -185,9 +191,19 @@ class JaxBackend:
         config, generative = self.config.objective, self.config.objective.name == "ssvae"
         expected = baselines.expected(baseline, unlabelled.x) if baseline and unlabelled else None
         estimator = Estimator(config.estimator, k or config.k, temperature, expected, config.num_particles)
-        ssvae = self.ssvae.bind(weights)
+        term = None
+        if has_consistency(config):
+            term = Consistency(self._consistency(consistency), config.consistency.temperature)
         return objectives.objective(
-            ssvae, labelled, unlabelled, config.alpha, beta, generative, config.label_gradient, estimator
+            self.ssvae.bind(weights),
+            labelled,
+            unlabelled,
+            config.alpha,
+            beta,
+            generative,
+            config.label_gradient,
+            estimator,
+            term,
         )
 
     def step(
@@ -198,12 +214,13 @@ class JaxBackend:
         beta: Float[Array, ""],
         learning_rate: Float[Array, ""],
         temperature: Float[Array, ""] | float = 1.0,
+        consistency: Float[Array, ""] | float | None = None,
         k: int | None = None,
     ) -> tuple[TrainState, StepTotals]:
         """One training step as a pure function."""
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
         (loss, terms), gradients = differentiate(
-            state.weights, labelled, unlabelled, beta, temperature, state.baseline, k
+            state.weights, labelled, unlabelled, beta, temperature, consistency, state.baseline, k
         )
         weights, optimizer, norm = self.optimizer.step(gradients, state.optimizer, state.weights, learning_rate)
         baseline = state.baseline
@@ -211,6 +228,10 @@ class JaxBackend:
             signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
             baseline = baselines.updated(baseline, unlabelled.x, signal, unlabelled.row_mask, decay)
         return TrainState(weights, optimizer, baseline), step_totals(loss, norm, labelled, unlabelled, terms)
+
+    def _consistency(self, weight: Float[Array, ""] | float | None) -> Float[Array, ""] | float:
+        """The weight of the consistency term: the one given, or its greatest."""
+        return self.config.objective.consistency.weight if weight is None else weight
 
     @property
     def _chooses_k(self) -> bool:
@@ -242,15 +263,22 @@ class JaxBackend:
 
     @_in_precision
     def differentiate(
-        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+        self,
+        labelled: GivenRows | None,
+        unlabelled: GivenRows | None,
+        beta: float,
+        temperature: float = 1.0,
+        consistency: float | None = None,
     ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
         given = (
             self.rows(labelled.batch, True, labelled.noise) if labelled else None,
             self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
         )
-        k, state = self._k(given[1]), self.state
-        (loss, terms), gradients = self._differentiate(state.weights, *given, beta, temperature, state.baseline, k=k)
+        state, numbers = self.state, (beta, temperature, self._consistency(consistency))
+        (loss, terms), gradients = self._differentiate(
+            state.weights, *given, *numbers, state.baseline, k=self._k(given[1])
+        )
         by_kind = iter(ELBOTerms(*map(np.asarray, of_kind)) for of_kind in terms)
         return Derivatives(
             np.asarray(loss),
@@ -357,8 +385,10 @@ class JaxBackend:
     def _inputs(self, step: TrainingStep) -> _StepInputs:
         labelled = _arrays(step.labelled) if step.labelled else None
         unlabelled = _arrays(step.unlabelled) if step.unlabelled else None
-        numbers = np.array([step.beta, step.learning_rate, step.temperature], self.ssvae.precision)
-        return _StepInputs(labelled, unlabelled, numbers[0], numbers[1], numbers[2], self._stream(step.step))
+        given = step.beta, step.learning_rate, step.temperature, self._consistency(step.consistency)
+        beta, learning_rate, temperature, consistency = np.array(given, self.ssvae.precision)
+        stream = self._stream(step.step)
+        return _StepInputs(labelled, unlabelled, beta, learning_rate, temperature, consistency, stream)
 
     def _drawn_steps(
         self, state: TrainState, stacked: _StepInputs, count: Int[Array, ""]
@@ -385,10 +415,12 @@ class JaxBackend:
         beta: Float[Array, ""],
         learning_rate: Float[Array, ""],
         temperature: Float[Array, ""],
+        consistency: Float[Array, ""],
         stream: Int[Array, "2"],
         k: int | None = None,
     ) -> tuple[TrainState, StepTotals]:
-        return self.step(state, *self._drawn_rows(labelled, unlabelled, stream), beta, learning_rate, temperature, k)
+        rows = self._drawn_rows(labelled, unlabelled, stream)
+        return self.step(state, *rows, beta, learning_rate, temperature, consistency, k)
 
     def _drawn_rows(
         self, labelled: _Arrays | None, unlabelled: _Arrays | None, stream: Int[Array, "2"]
@@ -488,6 +520,11 @@ class JaxBackend:
 
     def _precision(self) -> AbstractContextManager:
         return jax.enable_x64(self.config.training.precision == "float64")
+
+    @property
+    def _platform(self) -> str:
+        """Of the run's device."""
+        return jax.default_backend() if self.device is None else self.device.platform
 
 
 def _key(stream: Int[Array, "2"], purpose: int) -> PRNGKeyArray:

@@ -16,7 +16,7 @@ from numpyro import distributions as dist
 
 from seqssvae.config import ModelConfig
 from seqssvae.parameters import feature_size
-from seqssvae.vocabulary import PAD
+from seqssvae.vocabulary import PAD, SPECIALS, UNK
 from seqssvae_jax.distributions import DiagonalNormal
 from seqssvae_jax.products import Multiplies, linear
 from seqssvae_jax.recurrence import RecurrentLayer, project_together, read_together
@@ -188,6 +188,8 @@ class Encoder(nnx.Module):
     def __call__(self, x: Int[Array, "B T"], noise: Noise | None = None) -> tuple[Float[Array, "B F"], ...]:
         """Features of each row, from each tower."""
         noise = noise or {}
+        if "encoder.word_dropout" in noise:
+            x = jnp.where(noise["encoder.word_dropout"] | (x < len(SPECIALS)), x, UNK)
         return tuple(
             dropped(
                 tower.features(x, noise.get(f"encoder.embedding.{index}"), self.dropout),

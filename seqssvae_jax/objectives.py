@@ -3,6 +3,9 @@
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
+                      +  consistency * mean over unlabelled rows of C(x), where the objective has this term
+
+    C(x) = -sum_y p(y) log q(y|x), with dropout, p proportional to q(y|x)^(1/temperature) without and held fixed
 
 The KL of z is `log q(z|x,y) - log p(z)` at the drawn z. Instead of the sum over y, an estimate of it may be minimised
 (`estimators.py`).
@@ -64,6 +67,18 @@ class Estimator(NamedTuple):
 EXACT = Estimator()
 
 
+class Consistency(NamedTuple):
+    """The term that q(y|x) be the same with dropout as without.
+
+    Args:
+        weight: Of its mean over rows.
+        temperature: Below 1, what q(y|x) is to be like is more certain than q(y|x).
+    """
+
+    weight: Float[Array, ""] | float = 1.0
+    temperature: float = 0.5
+
+
 class _Recorder(Messenger):
     """Keeps the sample sites that run inside it, in order."""
 
@@ -92,7 +107,7 @@ class LabelledELBO(Trace_ELBO):
         with recorder:
             loss = self.loss(*args)
         log_q_z, log_p_y, log_p_z, log_p_x = recorder.log_probs("zyzx")
-        return loss, ELBOTerms(log_p_x, log_q_z - log_p_z, -log_p_y, jnp.zeros_like(log_p_y))
+        return loss, _elbo_terms(log_p_x, log_q_z - log_p_z, -log_p_y)
 
 
 class UnlabelledELBO(TraceEnum_ELBO):
@@ -119,7 +134,13 @@ class UnlabelledELBO(TraceEnum_ELBO):
         reconstruction = (q_y * log_p_x).sum(0)
         kl_z = (q_y * (log_q_z - log_p_z)).sum(0)
         kl_y = (q_y * (log_q_y - log_p_y)).sum(0)
-        return loss, ELBOTerms(reconstruction, kl_z, kl_y, jnp.zeros_like(kl_y))
+        return loss, _elbo_terms(reconstruction, kl_z, kl_y)
+
+
+def _elbo_terms(reconstruction: Array, kl_z: Array, kl_y: Array) -> ELBOTerms:
+    """The ELBO's terms, beside which there are no others yet."""
+    none = jnp.zeros_like(kl_y)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)
 
 
 def negative_elbo(
@@ -164,7 +185,7 @@ def _estimated(
             elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
     arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     found = elbo.estimate(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
-    terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, jnp.zeros_like(found.kl)
+    terms = _elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl)
     return found.loss, ELBOTerms(*(jnp.where(rows.row_mask, term, 0.0) for term in terms))
 
 
@@ -225,6 +246,26 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:
     return jnp.where(rows.row_mask, total - math.log(count), 0.0)
 
 
+def inconsistency(ssvae: SSVAE, rows: Rows, features: tuple[Array, ...], temperature: float) -> Float[Array, "B"]:
+    """C of each row, 0 for filler rows: the cross entropy of q(y|x) of these features from what it is without noise.
+
+    Args:
+        ssvae: The model.
+        rows: The rows, sources as they were given.
+        features: Their features, with the noise of the step.
+        temperature: Below 1, what is without noise is made more certain.
+
+    References:
+        Xie et al. 2020, Unsupervised Data Augmentation for Consistency Training, equation 1 and section 2.3,
+        https://arxiv.org/abs/1904.12848. The noise is dropout, as in the Pi-model of Laine & Aila 2017
+        (https://arxiv.org/abs/1610.02242), and the symbols that the encoder is not shown.
+    """
+    certain = jax.lax.stop_gradient(ssvae.classifier(ssvae.read(rows.x, rows.source)).logits)
+    wanted = jax.nn.softmax(certain / temperature)
+    found = -(wanted * ssvae.classifier(features).logits).sum(-1)
+    return jnp.where(rows.row_mask, found, 0.0)
+
+
 def objective(
     ssvae: SSVAE,
     labelled: Rows | None,
@@ -234,6 +275,7 @@ def objective(
     generative: bool = True,
     label_gradient: float = 1.0,
     estimator: Estimator = EXACT,
+    consistency: Consistency | None = None,
 ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -246,6 +288,7 @@ def objective(
         generative: False for the classification term alone (with weight 1).
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
         estimator: What is done with a missing label.
+        consistency: A further term on rows whose label is missing; None: there is none.
     """
     loss = jnp.zeros((), ssvae.precision)
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -262,10 +305,14 @@ def objective(
             negative, row_terms = jax.tree.map(lambda of_draws: of_draws.mean(0), found)
             loss = loss + negative / real_rows
         else:
-            row_terms = ELBOTerms(*jnp.zeros((4, len(rows.x)), loss.dtype))
+            row_terms = ELBOTerms(*jnp.zeros((5, len(rows.x)), loss.dtype))
         if rows.y is not None:
             surprise = jnp.where(rows.row_mask, -ssvae.classifier(features).log_prob(rows.y), 0.0)
             loss = loss + (alpha if generative else 1.0) * surprise.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=surprise)
+        elif consistency is not None:
+            disagreement = inconsistency(ssvae, batch, features, consistency.temperature)
+            loss = loss + consistency.weight * disagreement.sum() / rows.row_mask.sum()
+            row_terms = row_terms._replace(consistency=disagreement)
         terms.append(row_terms)
     return loss, tuple(terms)

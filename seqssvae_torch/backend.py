@@ -1,7 +1,7 @@
 """The PyTorch twin behind the `Backend` protocol: noise, training steps, evaluation, generation, state."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from seqssvae.backend import (
     TrainingStep,
     Weights,
 )
-from seqssvae.config import Config, ObjectiveConfig
+from seqssvae.config import Config, ObjectiveConfig, has_consistency
 from seqssvae.errors import ConfigurationError
 from seqssvae.labels import candidates, least_k
 from seqssvae.noise import NoiseSpec, noise_specs
@@ -31,8 +31,9 @@ from seqssvae.vocabulary import PAD
 from seqssvae_torch import baselines, objectives
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import Noise
-from seqssvae_torch.objectives import Estimator, Rows
+from seqssvae_torch.objectives import Consistency, Estimator, Rows
 from seqssvae_torch.optimizers import Optimizer
+from seqssvae_torch.products import deterministic
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
@@ -73,11 +74,15 @@ class TorchModel:
         unlabelled: Rows | None,
         beta: float,
         temperature: float = 1.0,
+        consistency: float | None = None,
         alpha: float | None = None,
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
-        """The run's objective on rows whose noise is given, and the terms of each row; alpha, if not the run's own."""
+        """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own."""
         config, estimator = self.config.objective, self._estimator(unlabelled, temperature)
-        generative = config.name == "ssvae"
+        generative, term = config.name == "ssvae", None
+        if has_consistency(config):
+            weight = config.consistency.weight if consistency is None else consistency
+            term = Consistency(weight, config.consistency.temperature)
         return objectives.objective(
             self.ssvae,
             labelled,
@@ -87,6 +92,7 @@ class TorchModel:
             generative,
             config.label_gradient,
             estimator,
+            term,
         )
 
     def learn_baseline(self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float) -> None:
@@ -121,14 +127,19 @@ class TorchModel:
         return least_k(label_count, _numpy(rest), config.rest_mass)
 
     def differentiate(
-        self, labelled: GivenRows | None, unlabelled: GivenRows | None, beta: float, temperature: float = 1.0
+        self,
+        labelled: GivenRows | None,
+        unlabelled: GivenRows | None,
+        beta: float,
+        temperature: float = 1.0,
+        consistency: float | None = None,
     ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
         given = (
             self.rows(labelled.batch, True, labelled.noise) if labelled else None,
             self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
         )
-        loss, terms = self.loss(*given, beta, temperature)
+        loss, terms = self.loss(*given, beta, temperature, consistency)
         named = dict(self.ssvae.named_parameters())
         gradients = [torch.zeros_like(weight) for weight in named.values()]
         if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
@@ -282,11 +293,15 @@ class TorchBackend(TorchModel):
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order. What is returned still lies on the device."""
         totals = []
-        with validation_enabled(False):  # every check would wait for the device
+        # every check of values would wait for the device
+        with validation_enabled(False), self._in_one_order():
             for step in steps:
                 rows = self.drawn(step.labelled, step.unlabelled, step.step)
-                totals.append(self.train_on(*rows, step.beta, step.learning_rate, step.temperature))
+                totals.append(self.train_on(*rows, step.beta, step.learning_rate, step.temperature, step.consistency))
         return totals
+
+    def _in_one_order(self) -> AbstractContextManager[None]:
+        return deterministic(self.device) if self.config.training.deterministic else nullcontext()
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told what is about to be compiled: here, nothing."""
@@ -298,9 +313,10 @@ class TorchBackend(TorchModel):
         beta: float,
         learning_rate: float,
         temperature: float = 1.0,
+        consistency: float | None = None,
     ) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
-        loss, terms = self.loss(labelled, unlabelled, beta, temperature)
+        loss, terms = self.loss(labelled, unlabelled, beta, temperature, consistency)
         norm = self.optimizer.step(loss, learning_rate)
         self.learn_baseline(unlabelled, terms, beta)
         return step_totals(loss.detach(), norm, labelled, unlabelled, terms)

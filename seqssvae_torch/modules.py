@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from seqssvae.config import ModelConfig
 from seqssvae.parameters import feature_size
-from seqssvae.vocabulary import PAD
+from seqssvae.vocabulary import PAD, SPECIALS, UNK
 from seqssvae_torch.distributions import DiagonalNormal
 from seqssvae_torch.products import Multiplies, linear
 from seqssvae_torch.recurrence import RecurrentLayer, project_together, read_together, tanh
@@ -190,6 +190,8 @@ class Encoder(nn.Module):
     def forward(self, x: Int[Tensor, "B T"], noise: Noise | None = None) -> tuple[Float[Tensor, "B F"], ...]:
         """Features of each row, from each tower."""
         noise, found = noise or {}, []
+        if "encoder.word_dropout" in noise:
+            x = torch.where(noise["encoder.word_dropout"] | (x < len(SPECIALS)), x, UNK)
         for index, tower in enumerate(self.towers):
             assert isinstance(tower, EncoderTower)
             features = tower.features(x, noise.get(f"encoder.embedding.{index}"), self.dropout)

@@ -3,6 +3,9 @@
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
+                      +  consistency * mean over unlabelled rows of C(x), where the objective has this term
+
+    C(x) = -sum_y p(y) log q(y|x), with dropout, p proportional to q(y|x)^(1/temperature) without and held fixed
 
 The KL of z is `log q(z|x,y) - log p(z)` at the drawn z. Instead of the sum over y, an estimate of it may be minimised
 (`estimators.py`).
@@ -65,6 +68,18 @@ class Estimator(NamedTuple):
 EXACT = Estimator()
 
 
+class Consistency(NamedTuple):
+    """The term that q(y|x) be the same with dropout as without.
+
+    Args:
+        weight: Of its mean over rows.
+        temperature: Below 1, what q(y|x) is to be like is more certain than q(y|x).
+    """
+
+    weight: float = 1.0
+    temperature: float = 0.5
+
+
 class _Recorded:
     """Keeps the traces of the last evaluation, from which the terms of the ELBO are read."""
 
@@ -93,7 +108,7 @@ class LabelledELBO(_Recorded, Trace_ELBO):
         reconstruction = _unmasked(model["x"])
         kl_z = _unmasked(guide["z"]) - _unmasked(model["z"])
         kl_y = -_unmasked(model["y"])
-        return _masked(ELBOTerms(reconstruction, kl_z, kl_y, torch.zeros_like(kl_y)), row_mask)
+        return _masked(_elbo_terms(reconstruction, kl_z, kl_y), row_mask)
 
 
 class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
@@ -133,7 +148,7 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         reconstruction = (q_y * _unmasked(model["x"])).sum(0)
         kl_z = (q_y * (_unmasked(guide["z"]) - _unmasked(model["z"]))).sum(0)
         kl_y = (q_y * (log_q_y - _unmasked(model["y"]))).sum(0)
-        return _masked(ELBOTerms(reconstruction, kl_z, kl_y, torch.zeros_like(kl_y)), row_mask)
+        return _masked(_elbo_terms(reconstruction, kl_z, kl_y), row_mask)
 
 
 def _log_prob_sum(trace: Trace) -> Float[Tensor, ""]:
@@ -143,6 +158,12 @@ def _log_prob_sum(trace: Trace) -> Float[Tensor, ""]:
 def _unmasked(site: dict[str, Any]) -> Tensor:
     """Log-probability of a site without mask and scale; Pyro has already computed it for the ELBO."""
     return site["unscaled_log_prob"].detach()
+
+
+def _elbo_terms(reconstruction: Tensor, kl_z: Tensor, kl_y: Tensor) -> ELBOTerms:
+    """The ELBO's terms, beside which there are no others yet."""
+    none = torch.zeros_like(kl_y)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)
 
 
 def _masked(terms: ELBOTerms, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
@@ -199,8 +220,8 @@ def _estimated(
             elbo = ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
     arguments = rows.x, None, rows.row_mask, beta, rows.noise, features, label_gradient, weights, rows.source
     found = elbo.estimate(ssvae.model, ssvae.guide, *arguments)
-    terms = found.model["x"], found.guide["z"] - found.model["z"], found.kl, torch.zeros_like(found.kl)
-    return found.loss, _masked(ELBOTerms(*terms), rows.row_mask)
+    terms = _elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl)
+    return found.loss, _masked(terms, rows.row_mask)
 
 
 def _weights(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...]) -> Float[Tensor, "*B"]:
@@ -262,6 +283,26 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B"]
         return torch.where(rows.row_mask, total - math.log(count), 0.0)
 
 
+def inconsistency(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...], temperature: float) -> Float[Tensor, "B"]:
+    """C of each row, 0 for filler rows: the cross entropy of q(y|x) of these features from what it is without noise.
+
+    Args:
+        ssvae: The model.
+        rows: The rows, sources as they were given.
+        features: Their features, with the noise of the step.
+        temperature: Below 1, what is without noise is made more certain.
+
+    References:
+        Xie et al. 2020, Unsupervised Data Augmentation for Consistency Training, equation 1 and section 2.3,
+        https://arxiv.org/abs/1904.12848. The noise is dropout, as in the Pi-model of Laine & Aila 2017
+        (https://arxiv.org/abs/1610.02242), and the symbols that the encoder is not shown.
+    """
+    with torch.no_grad():
+        wanted = (ssvae.classifier(ssvae.read(rows.x, rows.source)).logits / temperature).softmax(-1)
+    found = -(wanted * ssvae.classifier(features).logits).sum(-1)
+    return torch.where(rows.row_mask, found, 0.0)
+
+
 def objective(
     ssvae: SSVAE,
     labelled: Rows | None,
@@ -271,6 +312,7 @@ def objective(
     generative: bool = True,
     label_gradient: float = 1.0,
     estimator: Estimator = EXACT,
+    consistency: Consistency | None = None,
 ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -283,6 +325,7 @@ def objective(
         generative: False for the classification term alone (with weight 1).
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
         estimator: What is done with a missing label.
+        consistency: A further term on rows whose label is missing; None: there is none.
     """
     loss = ssvae.log_prior.new_zeros(())
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -301,10 +344,14 @@ def objective(
                 *(sum(of_draws) / len(found) for of_draws in zip(*(t for _, t in found), strict=True))
             )
         else:
-            row_terms = ELBOTerms(*torch.zeros(4, len(rows.x), dtype=loss.dtype, device=loss.device))
+            row_terms = ELBOTerms(*torch.zeros(5, len(rows.x), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
             surprise = torch.where(rows.row_mask, -ssvae.classifier(features).log_prob(rows.y), 0.0)
             loss = loss + (alpha if generative else 1.0) * surprise.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=surprise.detach())
+        elif consistency is not None:
+            disagreement = inconsistency(ssvae, batch, features, consistency.temperature)
+            loss = loss + consistency.weight * disagreement.sum() / rows.row_mask.sum()
+            row_terms = row_terms._replace(consistency=disagreement.detach())
         terms.append(row_terms)
     return loss, tuple(terms)

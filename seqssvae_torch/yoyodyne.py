@@ -20,7 +20,7 @@ from yoyodyne.models.base import ConfigurationError
 
 from seqssvae.backend import NO_LABEL, Batch, Dimensions, ELBOTerms
 from seqssvae.config import Config, ModelConfig, ObjectiveConfig, TrainingConfig
-from seqssvae.schedules import beta_at, temperature_at
+from seqssvae.schedules import beta_at, consistency_at, temperature_at
 from seqssvae.settings import from_dict, to_dict
 from seqssvae.vocabulary import END, PAD, SPECIALS
 from seqssvae_torch.backend import TorchModel
@@ -164,8 +164,8 @@ class SequenceSSVAE(models.BaseModel):
         self.log("train_loss", loss.detach(), batch_size=size, on_epoch=True, on_step=False, prog_bar=True)
         for name in ELBOTerms._fields:
             total, rows = sum(getattr(of_kind, name).sum() for of_kind in terms), size
-            if name == "classification":
-                rows = known
+            if name in ("classification", "consistency"):
+                rows = known if name == "classification" else size - known
             if rows:
                 self.log(f"train_{name}", total / rows, batch_size=rows, on_epoch=True, on_step=False)
         return loss
@@ -181,10 +181,12 @@ class SequenceSSVAE(models.BaseModel):
         beta, temperature = beta_at(config.beta, step), temperature_at(config.temperature, step)
         counts = [0 if rows is None else int(rows.row_mask.sum()) for rows in (labelled, unlabelled)]
         every, processes = self._over_processes(counts)
-        own, alpha = sum(counts), config.alpha
+        own, alpha, consistency = sum(counts), config.alpha, consistency_at(config.consistency, step)
         if counts[0]:
             alpha *= counts[0] / every[0] * sum(every) / own
-        loss, terms = self._built.loss(labelled, unlabelled, beta, temperature, alpha)
+        if counts[1]:
+            consistency *= counts[1] / every[1] * sum(every) / own
+        loss, terms = self._built.loss(labelled, unlabelled, beta, temperature, consistency, alpha)
         share = own / sum(every)
         if config.name == "classifier":
             share = counts[0] / max(every[0], 1)

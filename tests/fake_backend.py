@@ -25,6 +25,8 @@ from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 END = 3
 BIAS, BAG, UNIGRAM = "classifier.bias", "decoder.label_bias", "decoder.output.bias"
 """Shapes `(K,)`, `(V, K)` and `(V,)`."""
+CONSISTENCY = 0.25
+"""What it says of every row whose label is missing."""
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -82,7 +84,7 @@ class FakeBackend:
     def _train_step(self, step: TrainingStep) -> StepTotals:
         noise = np.random.default_rng([self.config.training.seed, step.step])
         gradients = {name: np.zeros(self.shapes[name]) for name in (BIAS, BAG, UNIGRAM)}
-        sums = np.zeros(4)
+        sums = np.zeros(5)
         rows = labelled_rows = symbols = 0
         for batch in (step.labelled, step.unlabelled):
             if batch is None:
@@ -104,7 +106,8 @@ class FakeBackend:
             symbols += int((batch.x[real] != 0).sum())
             classification = -log_q_y[np.arange(len(real)), batch.y][labelled].sum()
             kl_y = (np.exp(log_q_y) * (log_q_y - self.prior)).sum(axis=1)[real].sum()
-            sums += [reconstruction[real].sum(), 0.0, kl_y, classification]
+            consistency = CONSISTENCY * (real & ~labelled).sum()
+            sums += [reconstruction[real].sum(), 0.0, kl_y, classification, consistency]
         norm = float(np.sqrt(sum((gradient**2).sum() for gradient in gradients.values())))
         terms = ELBOTerms(*sums)
         alpha = self.config.objective.alpha
@@ -131,7 +134,7 @@ class FakeBackend:
         log_q_y = self._log_q_y(counts)
         z = np.random.default_rng([seed, *batch.x.shape]).normal(size=len(batch.x))
         kl_y = (np.exp(log_q_y) * (log_q_y - self.prior)).sum(axis=1)
-        terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, np.zeros(len(z)))
+        terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, np.zeros(len(z)), np.zeros(len(z)))
         return Evaluation(ELBOTerms(*(np.where(batch.row_mask, term, 0.0) for term in terms)), log_q_y)
 
     def importance_bound(self, batch: Batch, seed: int, particles: int) -> np.ndarray:

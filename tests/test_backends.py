@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqssvae.backend import Backend, Batch, Dimensions, TrainingStep, get_backend
+from seqssvae.backend import Backend, Batch, Dimensions, GivenRows, TrainingStep, get_backend
 from seqssvae.config import (
     Config,
+    ConsistencyConfig,
     DecoderConfig,
     EncoderConfig,
     ModelConfig,
@@ -19,6 +20,7 @@ from seqssvae.config import (
     TrainingConfig,
 )
 from seqssvae.errors import ConfigurationError
+from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parameters import initial_weights
 
 DIMENSIONS = Dimensions(7, (0.4, 0.6))
@@ -101,6 +103,57 @@ def test_filler_rows_weigh_nothing(backend: Backend) -> None:
     assert np.isfinite(backend.evaluate(cut[0], 0).terms.reconstruction).all()
     totals = backend.train([STEPS[0]])[0]
     assert (float(totals.rows), float(totals.labelled_rows), float(totals.symbols)) == (6, 3, 18)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_the_consistency_term_has_the_weight_of_its_step(name: str) -> None:
+    objective = ObjectiveConfig(consistency=ConsistencyConfig(weight=3.0))
+    model = replace(CONFIG.model, encoder=replace(CONFIG.model.encoder, word_dropout=0.4))
+    config = replace(CONFIG, model=model, objective=objective)
+    with_term, without = (
+        get_backend(name)(of_run, DIMENSIONS) for of_run in (config, replace(config, objective=ObjectiveConfig()))
+    )
+    given = [
+        GivenRows(batch, draw_noise(noise_specs(model, labels, *X.shape), np.random.default_rng(2)))
+        for batch, labels in ((LABELLED, None), (UNLABELLED, 2))
+    ]
+    plain, full, part, none = (
+        without.differentiate(*given, 0.5),
+        with_term.differentiate(*given, 0.5),
+        with_term.differentiate(*given, 0.5, consistency=0.6),
+        with_term.differentiate(*given, 0.5, consistency=0.0),
+    )
+    term = full.unlabelled.consistency
+    assert (term[:3] > 0).all()
+    assert term[3] == 0
+    assert not plain.unlabelled.consistency.any()
+    assert not full.labelled.consistency.any()
+    for found, weight in ((full, 3.0), (part, 0.6), (none, 0.0)):
+        assert found.loss == pytest.approx(plain.loss + weight * term[:3].mean(), rel=1e-5)
+    for key, gradient in plain.gradients.items():
+        np.testing.assert_allclose(none.gradients[key], gradient, rtol=1e-5, atol=1e-6)
+        expected = gradient + 0.2 * (full.gradients[key] - gradient)
+        np.testing.assert_allclose(part.gradients[key], expected, rtol=1e-4, atol=1e-5)
+    moved = {key for key in plain.gradients if np.abs(full.gradients[key] - plain.gradients[key]).max() > 1e-4}
+    assert {"classifier.weight", "encoder.towers.0.embedding"} <= moved
+    assert not any(key.startswith(("decoder", "latent_encoder")) for key in moved)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_a_step_takes_the_weight_of_consistency_that_it_carries(name: str) -> None:
+    config = replace(CONFIG, objective=ObjectiveConfig(consistency=ConsistencyConfig(weight=3.0)))
+    backend = get_backend(name)(config, DIMENSIONS)
+    first = backend.get_weights(), backend.get_optimizer_state()
+    losses = []
+    for weight in (0.0, 1.0, 3.0, None):
+        backend.set_weights(first[0])
+        backend.set_optimizer_state(first[1])
+        (total,) = backend.train([replace(STEPS[0], consistency=weight)])
+        losses.append(float(total.loss))
+        mean = float(total.terms.consistency) / 3
+    assert losses[1] - losses[0] == pytest.approx(mean, rel=1e-3)
+    assert losses[2] - losses[0] == pytest.approx(3 * mean, rel=1e-3)
+    assert losses[3] == losses[2]
 
 
 def test_probability_of_all_sequences_is_one(backend: Backend) -> None:

@@ -6,6 +6,7 @@ import pytest
 from seqssvae.config import (
     BetaConfig,
     Config,
+    ConsistencyConfig,
     DataConfig,
     DecoderConfig,
     EncoderConfig,
@@ -24,6 +25,7 @@ PATHS = {
     ModelConfig: "model",
     BetaConfig: "objective.beta",
     TemperatureConfig: "objective.temperature",
+    ConsistencyConfig: "objective.consistency",
     ObjectiveConfig: "objective",
     OptimizerConfig: "optimizer",
     TrainingConfig: "training",
@@ -52,6 +54,7 @@ WRONG = [
     (EncoderConfig, "hidden_size", -3, "at least 1"),
     (EncoderConfig, "layers", 0, "at least 1"),
     (EncoderConfig, "pooling", "sum", "one of last, mean, max, not 'sum'"),
+    (EncoderConfig, "word_dropout", -0.1, "of at least 0 and at most 1"),
     (DecoderConfig, "embedding_size", 0, "at least 1"),
     (DecoderConfig, "hidden_size", "64", "a whole number of at least 1, not '64'"),
     (DecoderConfig, "layers", 0, "at least 1"),
@@ -83,6 +86,9 @@ WRONG = [
     (TemperatureConfig, "maximum", 0.1, "of at least 0.5"),
     (TemperatureConfig, "floor", 0.0, "above 0"),
     (TemperatureConfig, "steps", 0, "at least 1"),
+    (ConsistencyConfig, "weight", -1.0, "of at least 0"),
+    (ConsistencyConfig, "temperature", 0.0, "above 0"),
+    (ConsistencyConfig, "steps", -1, "at least 0"),
     (ObjectiveConfig, "estimator", "exact", "one of enumerate, sequential, top_k, gumbel_softmax, score_function"),
     (ObjectiveConfig, "k", -1, "at least 0"),
     (ObjectiveConfig, "rest_mass", 0.0, "above 0"),
@@ -97,6 +103,7 @@ WRONG = [
     (TrainingConfig, "batch_symbols", -1, "at least 0"),
     (TrainingConfig, "steps_per_dispatch", 0, "at least 1"),
     (TrainingConfig, "evaluation_interval", -1, "at least 0"),
+    (TrainingConfig, "deterministic", 1, "true or false, not 1"),
     (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
     (TrainingConfig, "patience", -1, "at least 0"),
     (TrainingConfig, "seed", -1, "at least 0"),
@@ -120,7 +127,7 @@ def test_every_constrained_field_is_tested():
         DataConfig: {"train", "validation", "separator", "header"},
         EncoderConfig: {"bidirectional", "separate"},
         ModelConfig: {"encoder", "decoder", "label_prior_probabilities"},
-        ObjectiveConfig: {"beta", "temperature", "labelled_ratio"},
+        ObjectiveConfig: {"beta", "temperature", "consistency", "labelled_ratio"},
     }
     tested = {(section, name) for section, name, _, _ in WRONG}
     for section in PATHS:

@@ -66,6 +66,7 @@ VALUES = {
     "conditioning": "output",
     "dropout": 0.25,
     "word_dropout": 0.5,
+    "encoder_word_dropout": 0.5,
     "alpha": 2.5,
     "estimator": "top_k",
     "k": 2,

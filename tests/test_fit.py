@@ -5,10 +5,18 @@ import math
 
 import numpy as np
 import pytest
-from fake_backend import FakeBackend
+from fake_backend import CONSISTENCY, FakeBackend
 
 from seqssvae.backend import NO_LABEL, Dimensions, StepTotals
-from seqssvae.config import BetaConfig, Config, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig
+from seqssvae.config import (
+    BetaConfig,
+    Config,
+    ConsistencyConfig,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
 from seqssvae.corpus import Corpus, CorpusCounts
 from seqssvae.course import Course, total_steps
 from seqssvae.errors import ConfigurationError, UserError
@@ -103,6 +111,17 @@ def test_training_metrics_are_means_over_the_rows_since_the_last_evaluation():
     assert record.training.loss == pytest.approx(np.mean([total.loss for total in taken]))
     assert record.gradient_norm == pytest.approx(np.mean([total.gradient_norm for total in taken]))
     assert record.training.accuracy is None
+    assert record.training.consistency is None
+
+
+def test_consistency_is_a_mean_over_the_rows_without_a_label():
+    config = with_objective(make_config(epochs=1), consistency=ConsistencyConfig(3.0))
+    record = fit(config, TRAINING, VALIDATION, build(config)).records[0]
+    assert 0 < record.training.labelled_rows < record.training.rows
+    assert record.training.consistency == pytest.approx(CONSISTENCY)
+    assert record.validation.consistency is None
+    alone = with_objective(config, name="classifier")
+    assert fit(alone, TRAINING, VALIDATION, build(alone)).records[0].training.consistency is None
 
 
 @pytest.mark.parametrize("batching", ["joint", "alternate"])
@@ -200,7 +219,11 @@ def test_evaluations_come_after_each_epoch_or_after_so_many_steps_and_at_the_end
 
 def test_steps_carry_their_number_beta_and_learning_rate():
     config = dataclasses.replace(
-        with_objective(make_config(max_steps=8), beta=BetaConfig(floor=0.2, maximum=1.0, steps=4)),
+        with_objective(
+            make_config(max_steps=8),
+            beta=BetaConfig(floor=0.2, maximum=1.0, steps=4),
+            consistency=ConsistencyConfig(3.0, steps=2),
+        ),
         optimizer=OptimizerConfig(learning_rate=0.1, schedule="linear"),
     )
     backend, steps = build(config), []
@@ -209,6 +232,7 @@ def test_steps_carry_their_number_beta_and_learning_rate():
     record = fit(config, TRAINING, VALIDATION, backend).records[-1]
     assert [step.step for step in steps] == list(range(8))
     np.testing.assert_allclose([step.beta for step in steps], [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    np.testing.assert_allclose([step.consistency for step in steps], [0, 1.5, 3, 3, 3, 3, 3, 3])
     np.testing.assert_allclose([step.learning_rate for step in steps], 0.1 * (1 - np.arange(8) / 8))
     assert (record.beta, record.learning_rate) == (steps[-1].beta, steps[-1].learning_rate)
 

@@ -210,6 +210,13 @@ def test_noise_of_dropout():
     assert set(noise_specs(model, 3, rows=8, time_steps=9, training=False)) == {"z"}
 
 
+def test_noise_of_symbols_hidden_from_the_encoder():
+    model = dataclasses.replace(GRU, encoder=dataclasses.replace(GRU.encoder, word_dropout=0.25))
+    specs = noise_specs(model, 2, rows=8, time_steps=9, source_steps=7)
+    assert specs == {"z": NoiseSpec("normal", (2, 8, 3)), "encoder.word_dropout": NoiseSpec("keep", (8, 9), 0.75)}
+    assert set(noise_specs(model, 2, rows=8, time_steps=9, training=False)) == {"z"}
+
+
 def test_noise_of_one_tower():
     model = dataclasses.replace(GRU, dropout=0.25)
     assert set(noise_specs(model, 2, rows=8, time_steps=9)) == {

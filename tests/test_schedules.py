@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.config import BetaConfig, OptimizerConfig, TemperatureConfig
-from seqssvae.schedules import beta_at, learning_rate_at, temperature_at
+from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig, TemperatureConfig
+from seqssvae.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
 
 
 def test_constant_beta():
@@ -36,6 +36,12 @@ def test_the_temperature_falls_by_a_constant_factor_to_its_floor():
     values = [temperature_at(TemperatureConfig(2.0, 0.25, 3), step) for step in (0, 1, 2, 3, 50)]
     assert values == pytest.approx([2.0, 1.0, 0.5, 0.25, 0.25])
     assert temperature_at(TemperatureConfig(0.7, 0.7, 3), 1) == 0.7
+
+
+def test_the_weight_of_consistency_rises_in_a_straight_line_or_is_there_at_once():
+    values = [consistency_at(ConsistencyConfig(2.0, steps=4), step) for step in (0, 1, 2, 4, 9)]
+    assert values == pytest.approx([0.0, 0.5, 1.0, 2.0, 2.0])
+    assert [consistency_at(ConsistencyConfig(2.0, steps=0), step) for step in (0, 5)] == [2.0, 2.0]
 
 
 def rates(steps, total, **keywords):

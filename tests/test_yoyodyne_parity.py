@@ -16,6 +16,7 @@ from seqssvae.backend import Batch, Dimensions, GivenRows
 from seqssvae.config import (
     BetaConfig,
     Config,
+    ConsistencyConfig,
     DecoderConfig,
     EncoderConfig,
     ModelConfig,
@@ -31,7 +32,11 @@ from seqssvae_torch.yoyodyne_data import first_state
 from seqssvae_torch.yoyodyne_search import beam_search
 
 NETWORKS = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))
-OBJECTIVE = ObjectiveConfig(alpha=3.0, beta=BetaConfig(schedule="constant", maximum=0.7))
+OBJECTIVE = ObjectiveConfig(
+    alpha=3.0,
+    beta=BetaConfig(schedule="constant", maximum=0.7),
+    consistency=ConsistencyConfig(weight=2.0, steps=0),
+)
 SOURCES = ["xy", "y", "zx", "xxz", "y", "z"]
 ROWS = [("abca", "[V];[PST]"), ("bb", ""), ("cab", "[N];[SG]"), ("a", ""), ("ccb", "[V];[PST]"), ("", "")]
 

@@ -158,14 +158,15 @@ def classifier_config(config: Config, training: Corpus, own: Config | None = Non
     Args:
         config: Configuration of the semi-supervised side.
         training: The rows that it learns from.
-        own: Where dropout and optimiser are taken from, if the classifier does better with others.
+        own: Where dropout, of symbols too, and optimiser are taken from, if the classifier does better with others.
     """
     steps = total_steps(config, training)
     interval = config.training.evaluation_interval or max(1, round(steps / config.training.epochs))
     own = own or config
+    encoder = replace(config.model.encoder, word_dropout=own.model.encoder.word_dropout)
     return replace(
         config,
-        model=replace(config.model, dropout=own.model.dropout),
+        model=replace(config.model, encoder=encoder, dropout=own.model.dropout),
         optimizer=own.optimizer,
         objective=replace(config.objective, name="classifier"),
         training=replace(config.training, epochs=steps, max_steps=steps, evaluation_interval=interval),

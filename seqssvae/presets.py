@@ -7,6 +7,7 @@ from typing import NamedTuple
 from seqssvae.config import (
     BetaConfig,
     Config,
+    ConsistencyConfig,
     DataConfig,
     DecoderConfig,
     EncoderConfig,
@@ -22,22 +23,34 @@ def peptides() -> Config:
 
     What best explains the sequences (their composition) is not what the classes are, so labels alone teach q(y|x), and
     an informative z (small beta, a decoder that is not shown half of the symbols) teaches the encoder what it reads.
+    Beside it, q(y|x) is to say of a row that is read in part what it says of the whole. Rows of all lengths share a
+    batch, since lengths differ between the classes.
     """
     return Config(
         data=_few_labels(max_length=50),
         model=ModelConfig(
             latent_size=32,
-            encoder=EncoderConfig(embedding_size=32, hidden_size=64, pooling="last"),
+            encoder=EncoderConfig(embedding_size=32, hidden_size=64, pooling="last", word_dropout=0.15),
             decoder=DecoderConfig(embedding_size=16, hidden_size=32, conditioning="output"),
             dropout=0.5,
             word_dropout=0.5,
         ),
         objective=ObjectiveConfig(
-            alpha=50.0, beta=BetaConfig(schedule="constant", maximum=0.1), labelled_ratio=0.2, label_gradient=0.0
+            alpha=50.0,
+            beta=BetaConfig(schedule="constant", maximum=0.1),
+            labelled_ratio=0.2,
+            label_gradient=0.0,
+            consistency=ConsistencyConfig(weight=4.0),
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="cosine", clip_norm=5.0),
         training=TrainingConfig(
-            epochs=20, max_steps=600, batch_size=64, evaluation_interval=100, patience=0, buckets=3
+            epochs=20,
+            max_steps=600,
+            batch_size=64,
+            labelled_batch_size=50,
+            evaluation_interval=200,
+            patience=0,
+            buckets=1,
         ),
     )
 
@@ -71,7 +84,8 @@ def _few_labels(max_length: int) -> DataConfig:
 def peptides_classifier() -> Config:
     """Dropout (and optimiser: the same) with which the classifier on the labels alone does best."""
     config = peptides()
-    return replace(config, model=replace(config.model, dropout=0.6))
+    encoder = replace(config.model.encoder, word_dropout=0.0)
+    return replace(config, model=replace(config.model, encoder=encoder, dropout=0.6))
 
 
 class Preset(NamedTuple):

@@ -123,6 +123,19 @@ def test_the_classifier_s_configuration_differs_only_in_its_objective_and_how_st
     assert (baseline.model, baseline.optimizer, baseline.data) == (config.model, config.optimizer, config.data)
 
 
+def test_what_the_classifier_has_of_its_own_is_dropout_and_optimiser():
+    config = few_labels()
+    encoder = dataclasses.replace(config.model.encoder, word_dropout=0.2)
+    own = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, dropout=0.4, latent_size=99, encoder=encoder),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5),
+    )
+    baseline = classifier_config(config, prepare(ROWS, config, 0).training, own)
+    assert baseline.model == dataclasses.replace(config.model, dropout=0.4, encoder=encoder)
+    assert baseline.optimizer == own.optimizer
+
+
 @pytest.mark.parametrize("preset", [presets.peptides, presets.languages])
 def test_presets_are_for_fifty_labels_of_each_class(preset):
     data = preset().data

@@ -119,10 +119,12 @@ class Oracle:
         label_gradient: float = 1.0,
         consistency: float = 0.0,
         temperature: float = 1.0,
+        fixed: "Oracle | None" = None,
     ) -> Inexact[np.ndarray, ""]:
         """What a training step minimises; with `generative=False` the classification term alone, with weight 1.
 
-        Under the complex step, q(y|x) of unlabelled rows passes on the share `label_gradient` of its derivative.
+        Under the complex step, q(y|x) of unlabelled rows passes on the share `label_gradient` of its derivative. What
+        consistency asks for is what `fixed` says, whose weights do not move; None: this oracle itself.
         """
         elbo, rows, surprise, labelled_rows = 0.0, 0, 0.0, 0
         if labelled is not None:
@@ -139,20 +141,23 @@ class Oracle:
             return np.asarray(classification)
         total = -elbo / rows + alpha * classification
         if unlabelled is not None and consistency:
-            total = total + consistency * self.inconsistency(unlabelled, temperature).sum() / real_rows(unlabelled.x)
+            total = total + consistency * self.inconsistency(unlabelled, temperature, fixed).sum() / real_rows(
+                unlabelled.x
+            )
         return np.asarray(total)
 
-    def inconsistency(self, rows: Rows, temperature: float) -> Inexact[np.ndarray, "B"]:
+    def inconsistency(self, rows: Rows, temperature: float, fixed: "Oracle | None" = None) -> Inexact[np.ndarray, "B"]:
         """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows."""
         result: list[Any] = []
+        wise = fixed or self
         for b in range(len(rows.x)):
             if length_of(rows.x[b]) == 0:
                 result.append(0.0)
                 continue
             row, noise = rows.x[b], of_row(rows.noise, b)
             noisy = self.networks.encoder(row, noise, self.source(rows.source, rows.noise, b))
-            clear = self.networks.encoder(row, {}, self.source(rows.source, None, b))
-            powers = np.exp(self.networks.classifier(clear).real / temperature)
+            clear = wise.networks.encoder(row, {}, wise.source(rows.source, None, b))
+            powers = np.exp(wise.networks.classifier(clear).real / temperature)
             result.append(-(powers / powers.sum() * self.networks.classifier(noisy)).sum())
         return np.array(result)
 

@@ -155,6 +155,7 @@ class Problem:
             label_gradient=objective.label_gradient,
             consistency=objective.consistency.weight,
             temperature=objective.consistency.temperature,
+            fixed=self.oracle(),
         )
 
     def steps(self) -> list[Step]:

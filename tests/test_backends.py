@@ -1,5 +1,6 @@
 """Both twins behind the `Backend` protocol: reproducible, restorable, proper as distributions."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import seqssvae_jax.backend
+import seqssvae_torch.backend
 from seqssvae.backend import Backend, Batch, Dimensions, GivenRows, TrainingStep, get_backend
 from seqssvae.config import (
     Config,
@@ -154,6 +157,22 @@ def test_a_step_takes_the_weight_of_consistency_that_it_carries(name: str) -> No
     assert losses[1] - losses[0] == pytest.approx(mean, rel=1e-3)
     assert losses[2] - losses[0] == pytest.approx(3 * mean, rel=1e-3)
     assert losses[3] == losses[2]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_run_is_as_deterministic_as_it_is_told_to_be(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, said = replace(CONFIG, training=replace(CONFIG.training, deterministic=wanted)), []
+
+    def in_one_order(device: Any) -> Any:
+        said.append(device.type)
+        return nullcontext()
+
+    monkeypatch.setattr(seqssvae_torch.backend, "deterministic", in_one_order)
+    get_backend("torch")(config, DIMENSIONS).train(STEPS[:1])
+    assert said == ["cpu"] * wanted
+    monkeypatch.setattr(seqssvae_jax.backend, "compiler_options", lambda *given: said.append(given))
+    get_backend("jax")(config, DIMENSIONS)
+    assert said[-1] == ("cpu", wanted)
 
 
 def test_probability_of_all_sequences_is_one(backend: Backend) -> None:

@@ -443,6 +443,10 @@ class TrainingConfig:
         metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
             symbol), the greater the better, or `classification` (the mean of -log q(y|x)) or `loss`, the lesser.
         patience: Evaluations without a better metric after which training stops; 0: never.
+        standard_errors: How far below the best a metric may be, in standard errors of the best over the validation
+            rows, for a later evaluation's weights to be kept all the same: few rows cannot tell evaluations apart, and
+            later weights are trained further. 1 is the one-standard-error rule (Breiman et al. 1984, Classification and
+            Regression Trees, section 3.4.3); 0: the best evaluation's are kept.
         seed: Of everything drawn: split, weights, order, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
             sums, shares of attention and the log-likelihood stay in float32.
@@ -460,6 +464,7 @@ class TrainingConfig:
     evaluation_interval: int = 0
     metric: StoppingMetric = "accuracy"
     patience: int = 10
+    standard_errors: float = 0.0
     seed: int = 0
     precision: Precision = "float32"
     deterministic: bool = True
@@ -469,6 +474,7 @@ class TrainingConfig:
             _check_integer(f"training.{name}", getattr(self, name), 1)
         for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
             _check_integer(f"training.{name}", getattr(self, name), 0)
+        _check_number("training.standard_errors", self.standard_errors, 0)
         _check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         _check_choice("training.metric", self.metric, StoppingMetric)
         _check_choice("training.precision", self.precision, Precision)

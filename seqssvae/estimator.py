@@ -49,6 +49,7 @@ FIELDS = {
     "batch_size": ("training.batch_size",),
     "metric": ("training.metric",),
     "patience": ("training.patience",),
+    "standard_errors": ("training.standard_errors",),
     "validation_fraction": ("data.validation_fraction",),
     "max_length": ("data.max_length",),
     "separator": ("data.separator",),
@@ -107,6 +108,8 @@ class SequenceSSVAE(Parameters):
         batch_size: Rows of an unlabelled batch.
         metric: What decides the best weights: `accuracy`, `classification`, `elbo` or `loss`.
         patience: Evaluations without a better metric after which training stops.
+        standard_errors: How far below the best a later evaluation's metric may be, in its standard errors, for the
+            later weights to be kept; 0: the best are.
         validation_fraction: Share of the rows given to `fit` that is held out to evaluate the metric.
         max_length: Longest sequence taken: longer ones are left out in training and cut afterwards.
         separator: What separates the symbols of a text; empty: each character is a symbol.
@@ -150,6 +153,7 @@ class SequenceSSVAE(Parameters):
         batch_size: int | None = None,
         metric: str | None = None,
         patience: int | None = None,
+        standard_errors: float | None = None,
         validation_fraction: float | None = None,
         max_length: int | None = None,
         separator: str | None = None,
@@ -179,6 +183,7 @@ class SequenceSSVAE(Parameters):
         self.batch_size = batch_size
         self.metric = metric
         self.patience = patience
+        self.standard_errors = standard_errors
         self.validation_fraction = validation_fraction
         self.max_length = max_length
         self.separator = separator

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqssvae.ahead import ahead
-from seqssvae.backend import Backend, StepTotals, Weights
+from seqssvae.backend import Backend, ELBOTerms, Evaluation, StepTotals, Weights
 from seqssvae.batches import evaluation_batches
 from seqssvae.config import Config
 from seqssvae.corpus import Corpus
@@ -26,6 +26,7 @@ from seqssvae.metrics import (
     elbo_metrics,
     evaluate_rows,
     label_metrics,
+    standard_error,
     training_metrics,
     validation_loss,
 )
@@ -48,11 +49,12 @@ class TrainingState:
         epoch_step: Steps taken of this epoch.
         evaluations: Evaluations made.
         best: Score of the best evaluation; None before the first, or without validation rows.
-        best_step: Its step.
+        best_error: Standard error of its metric.
+        best_step: Step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
         waited: Evaluations since the metric last improved.
         seconds: Time spent training and evaluating.
         weights: Weights now.
-        best_weights: Weights of the best evaluation.
+        best_weights: Weights that are kept.
         optimizer: State of the optimiser now.
     """
 
@@ -61,6 +63,7 @@ class TrainingState:
     epoch_step: int = 0
     evaluations: int = 0
     best: Score | None = None
+    best_error: float = 0.0
     best_step: int = 0
     waited: int = 0
     seconds: float = 0.0
@@ -81,6 +84,7 @@ class Record(NamedTuple):
         gradient_norm: Mean norm of the gradient before clipping, over the steps since the last evaluation.
         training: Means over the training rows since the last evaluation.
         validation: Means over the validation rows; None where there are none.
+        standard_error: Of `training.metric` over the validation rows; None where there are none.
     """
 
     step: int
@@ -91,6 +95,7 @@ class Record(NamedTuple):
     gradient_norm: float
     training: Metrics
     validation: Metrics | None
+    standard_error: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as in `metrics.jsonl`."""
@@ -99,12 +104,12 @@ class Record(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """What training leaves behind; the backend holds the best weights.
+    """What training leaves behind; the backend holds the weights that were kept.
 
     Args:
         state: The last state.
         records: What each evaluation of this call found.
-        best: The best evaluation of this call; None if the best weights are from before it resumed.
+        best: The evaluation whose weights were kept; None if that was before this call resumed.
     """
 
     state: TrainingState
@@ -142,14 +147,15 @@ def fit(
     """Train a model until the epochs or steps are used up, or until the metric has not improved for some evaluations.
 
     Best is the evaluation with the best `training.metric`; between equal accuracies the one with the lower
-    classification loss, though such a tie does not count as an improvement for `training.patience`. Without validation
-    rows the last weights are the best, and patience plays no part.
+    classification loss, though such a tie does not count as an improvement for `training.patience`. Its weights are
+    kept, or with `training.standard_errors` those of the last evaluation that is no more than that below it. Without
+    validation rows the last weights are kept, and patience plays no part.
 
     Args:
         config: The run's configuration.
         training: Rows to learn from.
         validation: Rows that decide what is best and when to stop; it may be empty.
-        backend: A freshly built model; it ends with the best weights.
+        backend: A freshly built model; it ends with the weights that were kept.
         observers: Told how training goes.
         resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
             `patience` may be other).
@@ -183,7 +189,7 @@ def fit(
             observer.started(course.total_steps, state)
         while not _exhausted(state, config) and (segment := _train(backend, chunks, observers)) is not None:
             record = _record(config, segment, held_out.metrics(backend), state.step, began)
-            state = _next_state(state, record, segment.last, _score(record.validation, config), backend)
+            state = _next_state(state, record, segment.last, config, backend)
             records.append(record)
             best = record if state.best_step == record.step else best
             for observer in observers:
@@ -204,18 +210,22 @@ class _HeldOut:
         size, symbols = config.training.batch_size, config.training.batch_symbols
         self.batches = list(evaluation_batches(corpus, None, size, lengths, symbols)) if len(corpus) else []
 
-    def metrics(self, backend: Backend) -> Metrics | None:
-        """Means over these rows; a classifier's ELBO means nothing and is not computed."""
+    def metrics(self, backend: Backend) -> tuple[Metrics | None, float | None]:
+        """Means over these rows, and the metric's standard error; a classifier's ELBO means nothing."""
         if not len(self.corpus):
-            return None
-        symbols, y = int(np.sum(self.corpus.lengths)), self.corpus.y
-        if self.config.objective.name == "classifier":
-            fields = label_metrics(classify_rows(backend, self.batches, len(y)), y)
+            return None, None
+        lengths, y, objective = np.asarray(self.corpus.lengths), self.corpus.y, self.config.objective
+        symbols = int(np.sum(lengths))
+        if objective.name == "classifier":
+            no_terms = ELBOTerms(*np.zeros((len(ELBOTerms._fields), len(y))))
+            found = Evaluation(no_terms, classify_rows(backend, self.batches, len(y)))
+            fields = label_metrics(found.log_q_y, y)
         else:
             found = evaluate_rows(backend, self.batches, len(y), self.config.training.seed)
             fields = elbo_metrics(found.terms, symbols) | label_metrics(found.log_q_y, y)
-        loss = validation_loss(fields, self.config.objective)
-        return Metrics(len(y), int(np.sum(y >= 0)), symbols, loss=loss, **fields)
+        loss = validation_loss(fields, objective)
+        error = standard_error(self.config.training.metric, found, y, lengths, objective)
+        return Metrics(len(y), int(np.sum(y >= 0)), symbols, loss=loss, **fields), error
 
 
 def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:
@@ -263,8 +273,11 @@ def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observ
     return None
 
 
-def _record(config: Config, segment: _Segment, validation: Metrics | None, good_step: int, began: float) -> Record:
+def _record(
+    config: Config, segment: _Segment, found: tuple[Metrics | None, float | None], good_step: int, began: float
+) -> Record:
     step, totals = segment.last.step, segment.totals
+    validation, error = found
     for number, total in enumerate(totals, start=step.step + 2 - len(totals)):
         if not math.isfinite(float(total.loss)):
             raise _diverged("training loss", float(total.loss), number, good_step)
@@ -279,6 +292,7 @@ def _record(config: Config, segment: _Segment, validation: Metrics | None, good_
         gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
         training=training_metrics(totals, config.objective),
         validation=validation,
+        standard_error=error,
     )
 
 
@@ -300,10 +314,8 @@ def _score(validation: Metrics | None, config: Config) -> Score | None:
     return (value if metric == "elbo" else -value), 0.0
 
 
-def _next_state(
-    state: TrainingState, record: Record, last: Placed, score: Score | None, backend: Backend
-) -> TrainingState:
-    weights = backend.get_weights()
+def _next_state(state: TrainingState, record: Record, last: Placed, config: Config, backend: Backend) -> TrainingState:
+    weights, score, error = backend.get_weights(), _score(record.validation, config), record.standard_error or 0.0
     state = replace(
         state,
         step=record.step,
@@ -315,8 +327,12 @@ def _next_state(
         optimizer=backend.get_optimizer_state(),
     )
     if score is None or state.best is None:
-        return replace(state, best=score, best_step=record.step, best_weights=weights, waited=0)
+        return replace(state, best=score, best_error=error, best_step=record.step, best_weights=weights, waited=0)
+    better, allowed = score > state.best, config.training.standard_errors
+    hardly_worse = allowed > 0 and score[0] >= state.best[0] - allowed * state.best_error
     waited = 0 if score[0] > state.best[0] else state.waited + 1
-    if score > state.best:
-        state = replace(state, best=score, best_step=record.step, best_weights=weights)
+    if better or hardly_worse:
+        state = replace(state, best_step=record.step, best_weights=weights)
+    if better:
+        state = replace(state, best=score, best_error=error)
     return replace(state, waited=waited)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import Backend, Batch, ELBOTerms, Evaluation, StepTotals
-from seqssvae.config import ObjectiveConfig, has_consistency
+from seqssvae.config import ObjectiveConfig, StoppingMetric, has_consistency
 
 
 class Metrics(NamedTuple):
@@ -158,6 +158,56 @@ def validation_loss(fields: dict[str, float], objective: ObjectiveConfig) -> flo
     if objective.name == "classifier":
         return None if classification is None else objective.alpha * classification
     return -fields["elbo"] + objective.alpha * (classification or 0.0)
+
+
+def standard_error(
+    metric: StoppingMetric,
+    found: Evaluation,
+    y: Int[np.ndarray, "N"],
+    lengths: Int[np.ndarray, "N"],
+    objective: ObjectiveConfig,
+) -> float:
+    """Standard error of a metric over evaluated rows, as of a mean over rows drawn at random.
+
+    It is the root of the sum of squares of what each row moves the metric by; of a share p of n rows, `accuracy`, that
+    is `sqrt(p (1 - p) / n)`.
+
+    Args:
+        metric: As in `seqssvae.config.TrainingConfig`; `elbo` is per symbol.
+        found: Terms of each row, unless the objective has none, and log q(y|x).
+        y: Label ids, `NO_LABEL` where they are missing.
+        lengths: Symbols of each row, END included.
+        objective: What `loss` is.
+
+    References:
+        Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 6: the infinitesimal jackknife.
+    """
+    labelled = np.flatnonzero(y >= 0)
+    observed, wanted = found.log_q_y[labelled], y[labelled]
+
+    def of_labelled(values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+        moved = np.zeros(len(y))
+        moved[labelled] = (values - values.mean()) / len(values) if len(values) else 0.0
+        return moved
+
+    if metric == "accuracy":
+        moved = of_labelled((observed.argmax(axis=1) == wanted).astype(float))
+    elif metric == "elbo":
+        elbo = _elbo_of_rows(found.terms)
+        moved = (elbo - lengths * elbo.sum() / lengths.sum()) / lengths.sum()
+    else:
+        moved = of_labelled(-observed[np.arange(len(wanted)), wanted].astype(float))
+    if metric == "loss":
+        moved = objective.alpha * moved
+        if objective.name == "ssvae":
+            elbo = _elbo_of_rows(found.terms)
+            moved = moved - (elbo - elbo.mean()) / len(elbo)
+    return float(np.sqrt(np.sum(moved**2)))
+
+
+def _elbo_of_rows(terms: ELBOTerms) -> Float[np.ndarray, "N"]:
+    """The ELBO with beta 1 of each row."""
+    return np.asarray(terms.reconstruction - terms.kl_z - terms.kl_y, float)
 
 
 def _batch_seed(seed: int, index: int) -> int:

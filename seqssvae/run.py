@@ -2,7 +2,7 @@
 
 config.yaml            the whole configuration
 vocabulary.json        symbols (of sequences, and of sources), labels, and p(y)
-weights.safetensors    the best weights
+weights.safetensors    the best weights: those that training kept
 last.safetensors       the weights of the last evaluation
 optimizer.safetensors  the optimiser's state then
 state.json             where training stood then, and which twin trained

@@ -158,7 +158,10 @@ def _read_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     if state.get("best") is not None:
         value, tie_break = (float(item) for item in _pair(path, state["best"]))
         best = (value, tie_break)
-    return {**fields, "seconds": float(_entry(path, state, "seconds", (int, float))), "best": best}
+    numbers = {"best_error": 0.0, **state}  # runs of before have none, and no use for one
+    for name in ("seconds", "best_error"):
+        fields[name] = float(_entry(path, numbers, name, (int, float)))
+    return {**fields, "best": best}
 
 
 def _pair(path: Path, value: Any) -> Sequence[float]:

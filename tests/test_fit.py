@@ -168,10 +168,12 @@ def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize(
-    ("interval", "batching", "ratio"), [(0, "joint", 1.0), (4, "joint", 0.4), (5, "alternate", 0.3)]
+    ("interval", "batching", "ratio", "standard_errors"),
+    [(0, "joint", 1.0, 0.0), (4, "joint", 0.4, 0.5), (5, "alternate", 0.3, 1.0)],
 )
-def test_resuming_from_any_evaluation_ends_in_the_same_weights(interval, batching, ratio):
-    config = with_objective(make_config(evaluation_interval=interval), batching=batching, labelled_ratio=ratio)
+def test_resuming_from_any_evaluation_ends_in_the_same_weights(interval, batching, ratio, standard_errors):
+    config = make_config(evaluation_interval=interval, standard_errors=standard_errors)
+    config = with_objective(config, batching=batching, labelled_ratio=ratio)
     optimizer = OptimizerConfig(learning_rate=0.05, schedule="cosine", warmup_steps=3)
     config = dataclasses.replace(config, optimizer=optimizer)
     recorder = Recorder()
@@ -183,7 +185,7 @@ def test_resuming_from_any_evaluation_ends_in_the_same_weights(interval, batchin
         assert_same_weights(rest.state.best_weights, whole.state.best_weights)
         assert_same_weights(rest.state.optimizer, whole.state.optimizer)
         assert (rest.state.step, rest.state.best_step) == (whole.state.step, whole.state.best_step)
-        assert rest.state.waited == whole.state.waited
+        assert (rest.state.waited, rest.state.best_error) == (whole.state.waited, whole.state.best_error)
         skipped = len(whole.records) - len(rest.records)
         assert [r._replace(seconds=0) for r in rest.records] == [r._replace(seconds=0) for r in whole.records[skipped:]]
 
@@ -307,6 +309,33 @@ def test_between_equal_accuracies_the_lower_classification_loss_is_best_but_pati
     assert min(losses) == losses[2]  # 12 of 20 are right: .6 is the best confidence
     assert result.best is result.records[2]
     assert (result.state.waited, len(result.records)) == (3, 4)
+
+
+def test_of_evaluations_within_a_standard_error_of_the_best_the_last_ones_weights_are_kept():
+    script = [(14, 0.9), (12, 0.9), (9, 0.9), (13, 0.9), (12, 0.9), (10, 0.9)]  # of 20; a standard error is 2.05 rows
+    result, backend = run_script(script, standard_errors=1.0, patience=6)
+    assert [record.standard_error for record in result.records][:2] == pytest.approx(
+        [math.sqrt(0.7 * 0.3 / 20), math.sqrt(0.6 * 0.4 / 20)]
+    )
+    assert result.best is result.records[4]
+    assert result.state.best_step == result.records[4].step
+    assert result.state.best[0] == 0.7
+    assert result.state.best_error == result.records[0].standard_error
+    assert result.state.waited == 5
+    assert_same_weights(backend.get_weights(), result.state.best_weights)
+    two, _ = run_script(script, standard_errors=2.0, patience=6)
+    assert two.best is two.records[5]
+    none, _ = run_script(script, patience=6)
+    assert none.best is none.records[0]
+    equal, _ = run_script([(20, 0.9), (20, 0.8)], standard_errors=1.0)  # no error at all, and the lower loss first
+    assert equal.best is equal.records[1]
+
+
+def test_what_is_hardly_worse_is_measured_from_the_best_and_not_from_what_was_kept():
+    result, _ = run_script([(15, 0.9), (14, 0.9), (13, 0.9), (12, 0.9), (11, 0.9)], standard_errors=1.0)
+    assert result.best is result.records[1]  # of 20; a standard error of .75 is 1.94 rows
+    later, _ = run_script([(11, 0.9), (16, 0.9), (14, 0.9)], standard_errors=1.0)  # 1.79 rows; of the first's .55, 2.22
+    assert later.best is later.records[1]
 
 
 @pytest.mark.parametrize(("metric", "best"), [("classification", min), ("loss", min), ("elbo", max)])

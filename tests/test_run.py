@@ -106,6 +106,14 @@ def test_a_checkpoint_is_read_as_it_was(trained):
     assert dataclasses.replace(checkpoint.state, **empty) == dataclasses.replace(result.state, **empty)
 
 
+def test_a_checkpoint_from_before_standard_errors_were_kept_is_read_without(trained):
+    path, result, _, _ = trained
+    state = json.loads((path / "state.json").read_text())
+    assert state.pop("best_error") == result.state.best_error > 0
+    (path / "state.json").write_text(json.dumps(state))
+    assert read_checkpoint(path).state.best_error == 0
+
+
 def test_metrics_written_after_the_checkpoint_are_left_out(trained):
     path, result, _, _ = trained
     with (path / "metrics.jsonl").open("a") as file:
@@ -318,6 +326,7 @@ def test_a_damaged_run_is_refused_with_a_sentence_that_names_the_file(trained, d
         (edit_json("state.json", best_step=1), "its files are from different steps"),
         (edit_json("state.json", epoch=-1), "state.json: epoch must not be below 0"),
         (edit_json("state.json", waited=None), "state.json: waited is missing"),
+        (edit_json("state.json", best_error="0"), "state.json: best_error is missing or of a wrong kind"),
         (edit_json("state.json", best=[1]), "state.json: best must be null or a list of two numbers"),
         (edit_json("state.json", data="0"), "was trained on other rows than memory"),
         (put("metrics.jsonl", b"{}\n"), "metrics.jsonl:1: must be a JSON object with a step"),

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,7 +206,7 @@ def ideal_seconds(worker: Any, products: dict[str, Product]) -> float:
     return seconds
 
 
-def fraction(twin: str, _: Path, repetitions: int = 9) -> Any:
+def fraction(twin: str, _cache: Path, repetitions: int = 9) -> Any:
     """Share of the machine's rate of matrix products that a step reaches, necessary products alone counted."""
     sizes = Sizes(18, 128, 16, 60)
     products = necessary(model_config(sizes), *sizes[:4])
@@ -260,7 +260,7 @@ def observed(twin: str, _: Path, repetitions: int = 15) -> Any:
     return result
 
 
-def labels(twin: str, _: Path, repetitions: int = 7) -> Any:
+def labels(twin: str, _cache: Path, repetitions: int = 7) -> Any:
     """Time of an unlabelled step in K, and the rate at which one more label is computed."""
     counts = (2, 4, 8, 16, 24, 32, 48, 64)
     shapes = {count: Sizes(count, 64, 12, 64) for count in counts}
@@ -330,7 +330,7 @@ def sequential(twin: str, _: Path, repetitions: int = 9) -> Any:
     return results
 
 
-PARTS = {
+PARTS: dict[str, Callable[..., Any]] = {
     "identical": identical,
     "fraction": fraction,
     "memory": memory,

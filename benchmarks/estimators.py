@@ -141,21 +141,22 @@ def _prepared(config: Config, rows: list[Row]) -> Prepared:
 
 def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
     """Validation accuracy after the same number of steps, of `enumerate` and of `top_k`."""
-    rows, results = gloss_rows(cache), {}
+    rows = gloss_rows(cache)
+    results: dict[str, list[dict[str, Any]]] = {}
     for seed in range(seeds):
         for estimator in TRAINED:
             config = gloss_config(estimator, seed)
             prepared = _prepared(config, rows)
             backend = get_backend(twin)(config, prepared.schema.dimensions)
             found = fit(config, prepared.training, prepared.validation, backend)
-            last = found.records[-1]
+            held_out = [record.validation for record in found.records if record.validation is not None]
             results.setdefault(estimator, []).append(
                 {
-                    "accuracy": last.validation.accuracy,
-                    "best": max(record.validation.accuracy for record in found.records),
-                    "elbo_per_symbol": last.validation.elbo_per_symbol,
+                    "accuracy": held_out[-1].accuracy,
+                    "best": max(metrics.accuracy or 0.0 for metrics in held_out),
+                    "elbo_per_symbol": held_out[-1].elbo_per_symbol,
                     "seconds": found.state.seconds,
-                    "steps": last.step,
+                    "steps": found.state.step,
                 }
             )
             print(twin, seed, estimator, results[estimator][-1], len(prepared.schema.vocabulary), flush=True)

@@ -53,10 +53,11 @@ class Ours:
     def step(self, x: np.ndarray, y: np.ndarray | None) -> None:
         """One step of the optimiser."""
         labels = np.full(len(x), -1, np.int32) if y is None else y
-        batch = Batch(x, labels, x.any(1), np.arange(len(x), dtype=np.int32))
-        given = (None, batch) if y is None else (batch, None)
+        batch = Batch(x, labels, np.asarray(x.any(1)), np.arange(len(x), dtype=np.int32))
+        labelled, unlabelled = (None, batch) if y is None else (batch, None)
         self.steps += 1
-        float(self.backend.train([TrainingStep(*given, beta=1.0, learning_rate=1e-3, step=self.steps)])[0].loss)
+        step = TrainingStep(labelled, unlabelled, beta=1.0, learning_rate=1e-3, step=self.steps)
+        float(self.backend.train([step])[0].loss)
 
 
 class TorchRecipe:
@@ -131,7 +132,7 @@ def product_rate(twin: str, rows: int, inner: int, columns: int, seconds: float 
     for order in range(2):
         run = (_torch_product if twin == "torch" else _jax_product)(rows, inner, columns, order)
         run()
-        times = []
+        times: list[float] = []
         while sum(times) < seconds or len(times) < 3:
             began = time.perf_counter()
             run()

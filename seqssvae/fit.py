@@ -211,7 +211,7 @@ class _HeldOut:
         self.batches = list(evaluation_batches(corpus, None, size, lengths, symbols)) if len(corpus) else []
 
     def metrics(self, backend: Backend) -> tuple[Metrics | None, float | None]:
-        """Means over these rows, and the metric's standard error; a classifier's ELBO means nothing."""
+        """Means over these rows, and the metric's standard error; a classifier's ELBO means nothing and is left out."""
         if not len(self.corpus):
             return None, None
         lengths, y, objective = np.asarray(self.corpus.lengths), self.corpus.y, self.config.objective

@@ -77,6 +77,10 @@ VALUES = {
 }
 
 
+def test_every_parameter_but_those_of_the_class_itself_stands_for_fields():
+    assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == {"backend", "missing", "device", "config"}
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_flat_parameter_sets_its_fields_and_no_others(name):
     value = VALUES.get(name, 3)

@@ -276,8 +276,10 @@ def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, 
 def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The gradient also passes through what q(y|x) is to be like."""
 
-    def inconsistency(ssvae: Any, rows: Any, features: Any, temperature: float) -> Any:
-        wanted = f.softmax(ssvae.classifier(ssvae.read(rows.x, rows.source)).logits / temperature, -1)
+    def inconsistency(ssvae: Any, rows: Any, features: Any, temperature: float, aligned: bool) -> Any:
+        certain = ssvae.classifier(ssvae.read(rows.x, rows.source)).logits
+        shares = twin.objectives._alignment(certain, ssvae.label_prior().logits, rows.row_mask)
+        wanted = f.softmax((certain + shares) / temperature, -1)
         found = -(wanted * ssvae.classifier(features).logits).sum(-1)
         return f.where(rows.row_mask, found, 0.0)
 
@@ -287,7 +289,19 @@ def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) ->
 def _blunted(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The temperature makes less certain what it is to make more certain."""
     original = twin.objectives.inconsistency
-    patch.setattr(twin.objectives, "inconsistency", lambda *given: original(*given[:3], 1.0 / given[3]))
+    patch.setattr(twin.objectives, "inconsistency", lambda *given: original(*given[:3], 1.0 / given[3], *given[4:]))
+
+
+def _aligned_with_filler_rows(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """What q(y|x) says of rows that are none counts among the shares of labels."""
+    original = twin.objectives._alignment
+    patch.setattr(twin.objectives, "_alignment", lambda *given: original(*given[:2], given[2] | True))
+
+
+def _aligned_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """A label that q(y|x) gives too often is asked for more often still."""
+    original = twin.objectives._alignment
+    patch.setattr(twin.objectives, "_alignment", lambda *given: -original(*given))
 
 
 def _dropout_not_rescaled(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -325,5 +339,7 @@ DEFECTS = (
     Defect("dropout not rescaled", _dropout_not_rescaled),
     Defect("consistency with what moves", _consistent_with_what_moves),
     Defect("consistency with a blunted q(y|x)", _blunted),
+    Defect("alignment with filler rows", _aligned_with_filler_rows),
+    Defect("alignment the other way round", _aligned_the_other_way, ("torch",)),
     Defect("clipping with an epsilon", _clipping_with_an_epsilon, ("torch",)),
 )

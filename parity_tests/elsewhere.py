@@ -31,6 +31,7 @@ def problem_of(case: Case, optimizer: str = "adamw") -> Problem:
         word_dropout=0.4,
         encoder_word_dropout=0.4,
         consistency=0.7,
+        aligned=True,
     )
     problem = make_problem(options, seed=13, name="elsewhere", optimizer=OptimizerConfig(name=optimizer))
     training = replace(problem.config.training, precision="float32")

@@ -81,6 +81,7 @@ CONSISTENCY_FACTORS: dict[str, tuple[Any, ...]] = {
     "dropout": (0.0, 0.3),
     "encoder_word_dropout": (0.4, 0.0),
     "source": (False, True),
+    "aligned": (True, False),
     "consistency": (0.7,),
 }
 """The same for an objective with the consistency term."""

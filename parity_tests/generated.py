@@ -35,6 +35,7 @@ ARCHITECTURES = (
         word_dropout=0.4,
         encoder_word_dropout=0.4,
         consistency=0.7,
+        aligned=True,
     ),
     Options(cell="gru", conditioning="every_step", pooling="max", encoder_layers=2, decoder_layers=2, prior="uniform"),
     Options(cell="lstm", conditioning="init", pooling="mean", decoder_layers=2, dropout=0.3, word_dropout=0.4),

@@ -150,8 +150,9 @@ def oracle_terms(problem: Problem) -> Arrays:
         nothing = np.zeros(len(problem.unlabelled.batch.y))
         terms |= {"unlabelled.classification": nothing, "unlabelled.consistency": nothing}
         if problem.options.consistency:
-            temperature = problem.config.objective.consistency.temperature
-            terms["unlabelled.consistency"] = oracle.inconsistency(problem.unlabelled.rows(), temperature)
+            term = problem.config.objective.consistency
+            rows = problem.unlabelled.rows()
+            terms["unlabelled.consistency"] = oracle.inconsistency(rows, term.temperature, term.aligned)
     return terms
 
 

@@ -6,8 +6,9 @@
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
-                      +  consistency * mean over unlabelled rows of -sum_y p(y) log q(y|x), where there is this term:
-                         p is proportional to q(y|x)^(1/temperature) without dropout, and held fixed
+                      +  consistency * mean over unlabelled rows of -sum_y r(y) log q(y|x), where there is this term:
+                         r is proportional to q(y|x)^(1/temperature) without dropout, and held fixed; aligned, to
+                         (q(y|x) p / (sum of q(y|x) over these rows + p))^(1/temperature), p the mean of p(y) over them
 
 Where rows have a source s, all of these are given it: p(y|s), p(z|s,y), p(x|s,y,z), q(y|s,x), q(z|s,x,y).
 
@@ -21,7 +22,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Inexact, Int
+from jaxtyping import Float, Inexact, Int
 
 from parity_tests.arithmetic import log_normal
 from parity_tests.networks import Networks, Noise, Source, Weights, length_of
@@ -119,6 +120,7 @@ class Oracle:
         label_gradient: float = 1.0,
         consistency: float = 0.0,
         temperature: float = 1.0,
+        aligned: bool = False,
         fixed: "Oracle | None" = None,
     ) -> Inexact[np.ndarray, ""]:
         """What a training step minimises; with `generative=False` the classification term alone, with weight 1.
@@ -141,15 +143,21 @@ class Oracle:
             return np.asarray(classification)
         total = -elbo / rows + alpha * classification
         if unlabelled is not None and consistency:
-            total = total + consistency * self.inconsistency(unlabelled, temperature, fixed).sum() / real_rows(
-                unlabelled.x
-            )
+            of_rows = self.inconsistency(unlabelled, temperature, aligned, fixed)
+            total = total + consistency * of_rows.sum() / real_rows(unlabelled.x)
         return np.asarray(total)
 
-    def inconsistency(self, rows: Rows, temperature: float, fixed: "Oracle | None" = None) -> Inexact[np.ndarray, "B"]:
-        """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows."""
+    def inconsistency(
+        self, rows: Rows, temperature: float, aligned: bool = False, fixed: "Oracle | None" = None
+    ) -> Inexact[np.ndarray, "B"]:
+        """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows.
+
+        Aligned, each label's share is first divided by its sum over the rows and one more that is as p(y) says they are
+        in the mean, and multiplied by the latter.
+        """
         result: list[Any] = []
         wise = fixed or self
+        factors = wise.shares(rows) if aligned else np.ones(self.label_count)
         for b in range(len(rows.x)):
             if length_of(rows.x[b]) == 0:
                 result.append(0.0)
@@ -157,9 +165,20 @@ class Oracle:
             row, noise = rows.x[b], of_row(rows.noise, b)
             noisy = self.networks.encoder(row, noise, self.source(rows.source, rows.noise, b))
             clear = wise.networks.encoder(row, {}, wise.source(rows.source, None, b))
-            powers = np.exp(wise.networks.classifier(clear).real / temperature)
+            powers = (np.exp(wise.networks.classifier(clear).real) * factors) ** (1 / temperature)
             result.append(-(powers / powers.sum() * self.networks.classifier(noisy)).sum())
         return np.array(result)
+
+    def shares(self, rows: Rows) -> Float[np.ndarray, "K"]:
+        """The share of each label that p(y) expects, over the sum of q(y|x) over the rows and that share."""
+        expected, found = [], []
+        for b in range(len(rows.x)):
+            if length_of(rows.x[b]) > 0:
+                source = self.source(rows.source, None, b)
+                expected.append(np.exp(self._log_prior(source).real))
+                found.append(np.exp(self.networks.classifier(self.networks.encoder(rows.x[b], {}, source)).real))
+        share = np.mean(expected, 0)
+        return share / (np.sum(found, 0) + share)
 
     def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
         """L of every row, and its parts."""

@@ -67,6 +67,7 @@ class Options:
         attention: Whether the decoder attends to it.
         encoder_word_dropout: Rate at which symbols are hidden from the encoder.
         consistency: Weight of the consistency term.
+        aligned: Whether it has the labels' shares of p(y).
     """
 
     cell: CellName = "gru"
@@ -89,6 +90,7 @@ class Options:
     attention: bool = True
     encoder_word_dropout: float = 0.0
     consistency: float = 0.0
+    aligned: bool = False
 
 
 class Step(NamedTuple):
@@ -155,6 +157,7 @@ class Problem:
             label_gradient=objective.label_gradient,
             consistency=objective.consistency.weight,
             temperature=objective.consistency.temperature,
+            aligned=objective.consistency.aligned,
             fixed=self.oracle(),
         )
 
@@ -212,7 +215,7 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         label_prior=options.prior,
         label_prior_probabilities=label_prior if options.prior == "given" else None,
     )
-    consistency = ConsistencyConfig(options.consistency, temperature=0.4)
+    consistency = ConsistencyConfig(options.consistency, temperature=0.4, aligned=options.aligned)
     return Config(
         model=model,
         objective=ObjectiveConfig(

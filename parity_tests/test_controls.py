@@ -27,6 +27,7 @@ def problem() -> Problem:
         beta=0.3,
         encoder_word_dropout=0.4,
         consistency=0.7,
+        aligned=True,
     )
     return make_problem(options, seed=5, name="control", optimizer=OptimizerConfig(clip_norm=0.5))
 

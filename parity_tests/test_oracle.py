@@ -196,8 +196,29 @@ def _consistency(problem: Problem) -> float:
         return 0.0
     rows, oracle = step.rows(), problem.oracle()
     clear, noisy = oracle.log_q_y(rows.x, None, rows.source), oracle.log_q_y(rows.x, rows.noise, rows.source)
+    if problem.options.aligned:
+        real, one_more = step.batch.row_mask, _mean_prior(problem, rows)
+        clear = clear + np.log(one_more / (np.exp(clear[real]).sum(0) + one_more))
     wanted = softmax(clear / problem.config.objective.consistency.temperature, axis=1)
     return weight * float(-(wanted * noisy).sum(1)[step.batch.row_mask].mean())
+
+
+def _mean_prior(problem: Problem, rows: Rows) -> np.ndarray:
+    if rows.source is None:
+        return np.array(problem.dimensions.label_prior)
+    return np.exp(problem.oracle().log_p_y(rows.source))[problem.unlabelled.batch.row_mask].mean(0)
+
+
+def test_what_many_equal_rows_are_to_be_like_if_aligned_is_the_prior() -> None:
+    problem = make_problem(Options(kind="unlabelled", consistency=1.0, aligned=True, filler=False), seed=3)
+    rows, oracle, count = problem.unlabelled.rows(training=False), problem.oracle(), 2000
+    equal = rows._replace(x=np.repeat(rows.x[:1], count, 0), noise={"z": np.repeat(rows.noise["z"][:, :1], count, 1)})
+    log_q, prior = oracle.log_q_y(rows.x[:1])[0], np.array(problem.dimensions.label_prior)
+    assert np.abs(np.exp(log_q) - prior).max() > 0.1
+    np.testing.assert_allclose(oracle.inconsistency(equal, 1.0, aligned=True), -(prior * log_q).sum(), rtol=2e-3)
+    one_more = np.exp(log_q) * prior / (np.exp(log_q) + prior)
+    (found,) = oracle.inconsistency(equal._replace(x=equal.x[:1], noise={}), 1.0, aligned=True)
+    assert found == pytest.approx(-(one_more * log_q).sum() / one_more.sum(), rel=1e-12)
 
 
 def test_without_noise_consistency_is_an_entropy_and_sharpened_the_surprise_at_the_likeliest_label() -> None:

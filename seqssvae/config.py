@@ -299,24 +299,29 @@ class TemperatureConfig:
 class ConsistencyConfig:
     """That q(y|x) be the same with dropout as without, on rows whose label is missing.
 
-    The term is `weight` times the mean over these rows of `-sum_y p(y) log q(y|x)`: q(y|x) with the step's dropout and
-    hidden symbols, p proportional to `q(y|x)^(1/temperature)` without them, through which no gradient is passed.
+    The term is `weight` times the mean over these rows of `-sum_y r(y) log q(y|x)`: q(y|x) with the step's dropout and
+    hidden symbols, r proportional to `q(y|x)^(1/temperature)` without them, through which no gradient is passed.
 
     Args:
         weight: Of the term beside the ELBO per row; 0: there is none.
-        temperature: Below 1, p is more certain than q(y|x) (Xie et al. 2020, section 2.3).
+        temperature: Below 1, r is more certain than q(y|x) (Xie et al. 2020, section 2.3).
         steps: Training steps over which the weight rises from 0 in a straight line, so that q(y|x) has learned from
             labels before it learns from itself; 0: the weight is constant.
+        aligned: Whether each label is weighted such that, over the rows of a batch, r has about the shares of p(y)
+            (distribution alignment; Berthelot et al. 2020, section 3.1): then q(y|x) does not drift towards one label,
+            but p(y) must be what these rows are like, and a batch must have several rows of each label.
     """
 
     weight: float = 0.0
     temperature: float = 0.5
     steps: int = 200
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         _check_number("objective.consistency.weight", self.weight, 0.0)
         _check_number("objective.consistency.temperature", self.temperature, 0.0, open_low=True)
         _check_integer("objective.consistency.steps", self.steps, 0)
+        _check_flag("objective.consistency.aligned", self.aligned)
 
 
 @dataclass(frozen=True)

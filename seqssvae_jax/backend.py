@@ -193,7 +193,8 @@ class JaxBackend:
         estimator = Estimator(config.estimator, k or config.k, temperature, expected, config.num_particles)
         term = None
         if has_consistency(config):
-            term = Consistency(self._consistency(consistency), config.consistency.temperature)
+            weight, given = self._consistency(consistency), config.consistency
+            term = Consistency(weight, given.temperature, given.aligned)
         return objectives.objective(
             self.ssvae.bind(weights),
             labelled,

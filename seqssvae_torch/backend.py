@@ -82,7 +82,7 @@ class TorchModel:
         generative, term = config.name == "ssvae", None
         if has_consistency(config):
             weight = config.consistency.weight if consistency is None else consistency
-            term = Consistency(weight, config.consistency.temperature)
+            term = Consistency(weight, config.consistency.temperature, config.consistency.aligned)
         return objectives.objective(
             self.ssvae,
             labelled,

@@ -5,7 +5,8 @@
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
                       +  consistency * mean over unlabelled rows of C(x), where the objective has this term
 
-    C(x) = -sum_y p(y) log q(y|x), with dropout, p proportional to q(y|x)^(1/temperature) without and held fixed
+    C(x) = -sum_y r(y) log q(y|x), with dropout, r proportional to q(y|x)^(1/temperature) without and held fixed, or
+    to (q(y|x) p / (sum of q(y|x) over the batch + p))^(1/temperature), p the mean of p(y) over the batch
 
 The KL of z is `log q(z|x,y) - log p(z)` at the drawn z. Instead of the sum over y, an estimate of it may be minimised
 (`estimators.py`).
@@ -74,10 +75,12 @@ class Consistency(NamedTuple):
     Args:
         weight: Of its mean over rows.
         temperature: Below 1, what q(y|x) is to be like is more certain than q(y|x).
+        aligned: Whether what q(y|x) is to be like has the labels' shares of p(y) over the rows.
     """
 
     weight: float = 1.0
     temperature: float = 0.5
+    aligned: bool = False
 
 
 class _Recorded:
@@ -283,7 +286,9 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B"]
         return torch.where(rows.row_mask, total - math.log(count), 0.0)
 
 
-def inconsistency(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...], temperature: float) -> Float[Tensor, "B"]:
+def inconsistency(
+    ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...], temperature: float, aligned: bool = False
+) -> Float[Tensor, "B"]:
     """C of each row, 0 for filler rows: the cross entropy of q(y|x) of these features from what it is without noise.
 
     Args:
@@ -291,16 +296,33 @@ def inconsistency(ssvae: SSVAE, rows: Rows, features: tuple[Tensor, ...], temper
         rows: The rows, sources as they were given.
         features: Their features, with the noise of the step.
         temperature: Below 1, what is without noise is made more certain.
+        aligned: Whether it is first multiplied by p / (sum of q(y|x) over the real rows + p), so that labels have about
+            the shares of p, the mean of p(y) over these rows: as if one row more were known to be like p, lest a label
+            that none of the rows has be divided by 0.
 
     References:
         Xie et al. 2020, Unsupervised Data Augmentation for Consistency Training, equation 1 and section 2.3,
         https://arxiv.org/abs/1904.12848. The noise is dropout, as in the Pi-model of Laine & Aila 2017
-        (https://arxiv.org/abs/1610.02242), and the symbols that the encoder is not shown.
+        (https://arxiv.org/abs/1610.02242), and the symbols that the encoder is not shown. Alignment: Berthelot et al.
+        2020, ReMixMatch, section 3.1, https://arxiv.org/abs/1911.09785 (there with the mean over the last 128 batches).
     """
     with torch.no_grad():
-        wanted = (ssvae.classifier(ssvae.read(rows.x, rows.source)).logits / temperature).softmax(-1)
+        source = ssvae.encode_source(rows.source)
+        certain = ssvae.classifier(ssvae.read(rows.x, source)).logits
+        if aligned:
+            certain = certain + _alignment(certain, ssvae.label_prior(source).logits, rows.row_mask)
+        wanted = (certain / temperature).softmax(-1)
     found = -(wanted * ssvae.classifier(features).logits).sum(-1)
     return torch.where(rows.row_mask, found, 0.0)
+
+
+def _alignment(
+    log_q_y: Float[Tensor, "B K"], log_p_y: Float[Tensor, "*#B K"], row_mask: Bool[Tensor, "B"]
+) -> Float[Tensor, "K"]:
+    """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
+    real = row_mask[:, None]
+    prior = torch.where(real, log_p_y.exp(), 0.0).sum(0) / row_mask.sum().clamp(min=1)
+    return prior.log() - (torch.where(real, log_q_y.exp(), 0.0).sum(0) + prior).log()
 
 
 def objective(
@@ -350,7 +372,7 @@ def objective(
             loss = loss + (alpha if generative else 1.0) * surprise.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=surprise.detach())
         elif consistency is not None:
-            disagreement = inconsistency(ssvae, batch, features, consistency.temperature)
+            disagreement = inconsistency(ssvae, batch, features, consistency.temperature, consistency.aligned)
             loss = loss + consistency.weight * disagreement.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(consistency=disagreement.detach())
         terms.append(row_terms)

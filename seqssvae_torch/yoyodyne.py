@@ -173,6 +173,8 @@ class SequenceSSVAE(models.BaseModel):
     def loss_of(self, labelled: Any, unlabelled: Any) -> tuple[Tensor, tuple[ELBOTerms, ...]]:
         """The objective of a step of all processes: gradients are averaged over them, rows are counted over all.
 
+        An aligned consistency term (`objective.consistency.aligned`) has labels' shares over a process's own rows.
+
         Args:
             labelled: Rows with a label and their noise, or None.
             unlabelled: The same without.

@@ -89,6 +89,7 @@ WRONG = [
     (ConsistencyConfig, "weight", -1.0, "of at least 0"),
     (ConsistencyConfig, "temperature", 0.0, "above 0"),
     (ConsistencyConfig, "steps", -1, "at least 0"),
+    (ConsistencyConfig, "aligned", "yes", "true or false, not 'yes'"),
     (ObjectiveConfig, "estimator", "exact", "one of enumerate, sequential, top_k, gumbel_softmax, score_function"),
     (ObjectiveConfig, "k", -1, "at least 0"),
     (ObjectiveConfig, "rest_mass", 0.0, "above 0"),

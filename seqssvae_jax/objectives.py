@@ -284,6 +284,7 @@ def _alignment(
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
     prior = jnp.where(real, jnp.exp(log_p_y), 0.0).sum(0) / jnp.maximum(row_mask.sum(), 1)
+    prior = jnp.maximum(prior, jnp.finfo(prior.dtype).tiny)  # of a label that is neither expected nor found
     return jnp.log(prior) - jnp.log(jnp.where(real, jnp.exp(log_q_y), 0.0).sum(0) + prior)
 
 

@@ -322,6 +322,7 @@ def _alignment(
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
     prior = torch.where(real, log_p_y.exp(), 0.0).sum(0) / row_mask.sum().clamp(min=1)
+    prior = prior.clamp(min=torch.finfo(prior.dtype).tiny)  # of a label that is neither expected nor found
     return prior.log() - (torch.where(real, log_q_y.exp(), 0.0).sum(0) + prior).log()
 
 

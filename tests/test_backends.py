@@ -6,8 +6,10 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import seqssvae_jax.backend
 import seqssvae_torch.backend
@@ -25,6 +27,8 @@ from seqssvae.config import (
 from seqssvae.errors import ConfigurationError
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parameters import initial_weights
+from seqssvae_jax import objectives as jax_objectives
+from seqssvae_torch import objectives as torch_objectives
 
 DIMENSIONS = Dimensions(7, (0.4, 0.6))
 CONFIG = Config(
@@ -140,6 +144,14 @@ def test_the_consistency_term_has_the_weight_of_its_step(name: str) -> None:
     moved = {key for key in plain.gradients if np.abs(full.gradients[key] - plain.gradients[key]).max() > 1e-4}
     assert {"classifier.weight", "encoder.towers.0.embedding"} <= moved
     assert not any(key.startswith(("decoder", "latent_encoder")) for key in moved)
+
+
+@pytest.mark.parametrize("twin", [(torch_objectives, torch.tensor), (jax_objectives, jnp.array)], ids=["torch", "jax"])
+def test_a_label_too_improbable_for_its_precision_is_not_aligned(twin) -> None:
+    objectives, array = twin
+    log_q, log_p = (array(np.array(rows, np.float32)) for rows in ([[-200.0, 0.0], [-200.0, 0.0]], [-200.0, 0.0]))
+    found = np.asarray(objectives._alignment(log_q, log_p, array(np.array([True, True]))))
+    np.testing.assert_allclose(found, [0.0, -np.log(3.0)], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])

@@ -23,7 +23,7 @@ help:
 setup: $(READY)
 
 # torch first and alone: under the constraints it is a CPU build, and nothing later asks for another
-$(READY): pyproject.toml setup.py constraints.txt $(wildcard seqssvae/kernels/*.[ch])
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"

@@ -23,8 +23,8 @@ from rich.progress import track
 from scipy import stats
 
 from seqssvae.config import Config, Precision
-from seqssvae.presets import PRESETS
-from seqssvae.settings import to_yaml
+from seqssvae.config.presets import PRESETS
+from seqssvae.config.settings import to_yaml
 
 SIDES = ("classifier", "ssvae")
 TWINS = ("torch", "jax")
@@ -43,8 +43,8 @@ def run(task: tuple[str, Precision, str, int]) -> dict[str, Any]:
         import torch
 
         torch.set_num_threads(1)
-    from seqssvae.demo import dataset_rows
-    from seqssvae.experiment import prepare, run_pair
+    from seqssvae.demo.demo import dataset_rows
+    from seqssvae.demo.experiment import prepare, run_pair
 
     config, own = presets(dataset, precision)
     pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin, own=own)

@@ -21,9 +21,9 @@ from benchmarks.sides import model_config, padded, random_rows
 from benchmarks.sizes import Sizes
 from benchmarks.worker import TWINS, Worker, median_and_spread
 from seqssvae.backend import NO_LABEL
-from seqssvae.batches import BatchStream, buckets
 from seqssvae.config import Precision
-from seqssvae.corpus import Corpus, CorpusCounts
+from seqssvae.data.batches import BatchStream, buckets
+from seqssvae.data.corpus import Corpus, CorpusCounts
 
 RESULTS = Path("docs/benchmarks.json")
 MB = 1024 * 1024
@@ -50,7 +50,7 @@ def dataset(name: str, cache: Path) -> Dataset:
 
         rows, _ = glosses(cache)
         return Dataset(rows, Sizes(45, 16, 32, 10_000), 32)
-    from seqssvae.demo import dataset_rows
+    from seqssvae.demo.demo import dataset_rows
 
     texts = [row.symbols[:50] for row in dataset_rows(name)]
     ids = {symbol: place for place, symbol in enumerate(sorted({symbol for text in texts for symbol in text}), start=4)}

@@ -21,23 +21,24 @@ from benchmarks.sides import random_rows
 from benchmarks.sizes import Sizes
 from benchmarks.worker import TWINS, Worker, median_and_spread
 from seqssvae.backend import get_backend
+from seqssvae.checks.gradient_estimators import Setting, choices, compare_estimators, random_batch
+from seqssvae.cli.tables import estimators_json
 from seqssvae.config import (
     BetaConfig,
     Config,
     DataConfig,
     DecoderConfig,
     EncoderConfig,
-    EstimatorName,
+    GradientEstimatorName,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
     TrainingConfig,
 )
-from seqssvae.fit import fit
-from seqssvae.gradients import Setting, choices, compare_estimators, random_batch
-from seqssvae.prepare import Prepared, prepare_rows
-from seqssvae.report import estimators_json
-from seqssvae.tsv import Row
+from seqssvae.data.prepare import Prepared, prepare_rows
+from seqssvae.data.splits import keep_labels_per_class
+from seqssvae.data.tsv import Row
+from seqssvae.training.fit import fit
 
 RESULTS = Path("docs/estimators.json")
 MB = 1024 * 1024
@@ -46,7 +47,7 @@ GLOSSES = 9000
 LABELLED = 10
 """Of them, how many of each class keep their label."""
 STEPS = 300
-TRAINED: tuple[EstimatorName, ...] = ("enumerate", "top_k")
+TRAINED: tuple[GradientEstimatorName, ...] = ("enumerate", "top_k")
 """Estimators whose accuracy is compared."""
 LONGEST = 12
 """Most words of a definition that are read."""
@@ -110,17 +111,17 @@ def gloss_rows(cache: Path, seed: int = 0) -> list[Row]:
     return [Row(tuple(texts[row][:LONGEST]), f"{of_rows[row]:02}", None, int(row)) for row in chosen]
 
 
-def gloss_config(estimator: EstimatorName = "enumerate", seed: int = 0, steps: int = STEPS) -> Config:
+def gloss_config(estimator: GradientEstimatorName = "enumerate", seed: int = 0, steps: int = STEPS) -> Config:
     """For the glosses: small networks, few labels."""
     return Config(
-        data=DataConfig(minimum_count=6, labels_per_class=LABELLED, validation_fraction=0.2, max_length=LONGEST),
+        data=DataConfig(minimum_count=6, validation_fraction=0.2, max_length=LONGEST),
         model=ModelConfig(
             latent_size=16,
             encoder=EncoderConfig(embedding_size=64, hidden_size=64, pooling="max"),
             decoder=DecoderConfig(embedding_size=32, hidden_size=64, conditioning="every_step"),
             dropout=0.2,
         ),
-        objective=ObjectiveConfig(estimator=estimator, k=4, alpha=30.0, beta=BetaConfig(steps=200)),
+        objective=ObjectiveConfig(gradient_estimator=estimator, k=4, alpha=30.0, beta=BetaConfig(steps=200)),
         optimizer=OptimizerConfig(learning_rate=3e-3),
         training=TrainingConfig(
             max_steps=steps,
@@ -136,7 +137,9 @@ def gloss_config(estimator: EstimatorName = "enumerate", seed: int = 0, steps: i
 
 
 def _prepared(config: Config, rows: list[Row]) -> Prepared:
-    return prepare_rows(rows, config, "glosses")
+    prepared = prepare_rows(rows, config, "glosses")
+    y = keep_labels_per_class(prepared.training.y, LABELLED, prepared.schema.labels.names, config.training.seed)
+    return prepared._replace(training=prepared.training.with_labels(y))
 
 
 def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
@@ -198,7 +201,7 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
 def _rows_and_config(name: str, cache: Path) -> tuple[list[Row], Config]:
     if name == "glosses":
         return gloss_rows(cache), gloss_config(steps=STEPS // 3)
-    from seqssvae.demo import dataset_rows
+    from seqssvae.demo.demo import dataset_rows
 
     config = gloss_config(steps=STEPS // 3)
     return list(dataset_rows(name)), replace(config, data=replace(config.data, minimum_count=1))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqssvae.vocabulary import END, UNK
+from seqssvae.data.vocabulary import END, UNK
 
 INSTALLED = Path("/usr/share/wordnet")
 FILES = ("data.adj", "data.adv", "data.noun", "data.verb")

@@ -12,13 +12,13 @@ from seqssvae.config import (
     Config,
     DecoderConfig,
     EncoderConfig,
-    EstimatorName,
+    GradientEstimatorName,
     ModelConfig,
     ObjectiveConfig,
     Precision,
     TrainingConfig,
 )
-from seqssvae.vocabulary import PAD
+from seqssvae.data.vocabulary import PAD
 
 
 def model_config(sizes: Sizes, conditioning: Conditioning = "every_step") -> ModelConfig:
@@ -39,12 +39,12 @@ class Ours:
         sizes: Sizes,
         conditioning: Conditioning,
         precision: Precision,
-        estimator: EstimatorName = "enumerate",
+        estimator: GradientEstimatorName = "enumerate",
         k: int = 4,
     ) -> None:
         config = Config(
             model=model_config(sizes, conditioning),
-            objective=ObjectiveConfig(estimator=estimator, k=k),
+            objective=ObjectiveConfig(gradient_estimator=estimator, k=k),
             training=TrainingConfig(precision=precision),
         )
         self.backend = get_backend(twin)(config, Dimensions(sizes.vocabulary, (1 / sizes.labels,) * sizes.labels))
@@ -102,7 +102,7 @@ def build(
     conditioning: Conditioning = "every_step",
     precision: Precision = "float32",
     enumerate: str = "parallel",
-    estimator: EstimatorName = "enumerate",
+    estimator: GradientEstimatorName = "enumerate",
     k: int = 4,
 ) -> Any:
     """A side with a model of these sizes."""

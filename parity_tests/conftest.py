@@ -11,8 +11,8 @@ from parity_tests.ladder import in_precision
 from parity_tests.problems import Problem
 from parity_tests.summary import Summary, describe, merge, print_controls, print_table, summarise
 from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
+from seqssvae.checks.differences import Finding
 from seqssvae.config import Precision
-from seqssvae.parity import Finding
 
 FILES = problem_files()
 PROPERTY, CONTROL = "parity", "control"

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from parity_tests.oracle import Oracle
-from seqssvae.vocabulary import END, PAD
+from seqssvae.data.vocabulary import END, PAD
 
 
 class Hypothesis(NamedTuple):

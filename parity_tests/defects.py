@@ -22,7 +22,7 @@ import seqssvae_jax as jax_twin
 import seqssvae_jax.backend
 import seqssvae_torch as torch_twin
 import seqssvae_torch.backend
-from seqssvae.vocabulary import END
+from seqssvae.data.vocabulary import END
 
 TWINS = {"torch": torch_twin, "jax": jax_twin}
 ARRAYS = {
@@ -39,7 +39,7 @@ ARRAYS = {
     "jax": SimpleNamespace(
         sigmoid=jax.nn.sigmoid,
         tanh=jnp.tanh,
-        linear=jax_twin.recurrence.linear,
+        linear=jax_twin.ops.recurrence.linear,
         split=lambda values, parts: jnp.split(values, parts, -1),
         where=jnp.where,
         exp=jnp.exp,
@@ -95,9 +95,9 @@ def read_step_by_step(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
         return torch.stack(outputs, 2)
 
     if twin is torch_twin:
-        patch.setattr(twin.recurrence.RecurrentLayer, "forward", forward)
+        patch.setattr(twin.ops.recurrence.RecurrentLayer, "forward", forward)
     else:
-        patch.setattr(twin.recurrence.RecurrentLayer, "__call__", call)
+        patch.setattr(twin.ops.recurrence.RecurrentLayer, "__call__", call)
 
 
 def _step_of(patch: pytest.MonkeyPatch, twin: Any, f: Any, swapped: bool, bias: bool) -> None:
@@ -116,7 +116,7 @@ def _step_of(patch: pytest.MonkeyPatch, twin: Any, f: Any, swapped: bool, bias: 
         new = f.tanh(candidate + reset * inner)
         return (new + update * (hidden - new),)
 
-    patch.setattr(twin.recurrence.RecurrentLayer, "step", step)
+    patch.setattr(twin.ops.recurrence.RecurrentLayer, "step", step)
 
 
 def _swapped_gates(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -160,7 +160,7 @@ def _wrong_fold(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
         def fold(folded: torch.Tensor) -> torch.Tensor:
             return folded.transpose(0, 1).reshape(folded.shape[0] * folded.shape[1], *folded.shape[2:])
 
-        patch.setattr(twin.recurrence, "fold", fold)
+        patch.setattr(twin.ops.recurrence, "fold", fold)
         return
     original = twin.distributions.AutoregressiveCategorical._each_label
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
 from seqssvae.backend import NO_LABEL, Batch
-from seqssvae.batches import pad
 from seqssvae.config import OptimizerConfig
-from seqssvae.vocabulary import END, SPECIALS
+from seqssvae.data.batches import pad
+from seqssvae.data.vocabulary import END, SPECIALS
 
 Case = tuple[str, str, int]
 """Cell, conditioning (with or without `WITH_SOURCE` behind it), layers."""

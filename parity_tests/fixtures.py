@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from parity_tests.cover import cover
 from parity_tests.problems import Arrays, Options, Problem, Step, make_problem
 from seqssvae.backend import Batch, Dimensions
-from seqssvae.settings import from_dict, to_dict
+from seqssvae.config.settings import from_dict, to_dict, upgraded
 
 __all__ = [
     "Options",
@@ -135,7 +135,7 @@ def load_problem(path: Path) -> Problem:
     return Problem(
         name=header["name"],
         options=Options(**header["options"]),
-        config=from_dict(header["config"]),
+        config=from_dict(upgraded(header["config"])),
         dimensions=Dimensions(
             header["vocabulary_size"], tuple(header["label_prior"]), header["source_vocabulary_size"]
         ),

@@ -19,7 +19,7 @@ from parity_tests.problems import (
     make_problem,
 )
 from seqssvae.backend import NO_LABEL, Batch
-from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
+from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 
 SYMBOLS = (UNK, *range(len(SPECIALS), VOCABULARY_SIZE))
 

@@ -15,10 +15,10 @@ from parity_tests import decoding
 from parity_tests.derivatives import complex_step_gradient
 from parity_tests.problems import Arrays, Problem
 from parity_tests.twins import JaxTwin, Outputs, Solution, TorchTwin
+from seqssvae.checks.differences import BOUNDS, Finding, compare, failures, relative_difference
+from seqssvae.checks.verify import ROUNDINGS, sensitivities
 from seqssvae.config import Precision
-from seqssvae.parity import BOUNDS, Finding, compare, failures, relative_difference
-from seqssvae.storage import read_safetensors, to_safetensors
-from seqssvae.verify import ROUNDINGS, sensitivities
+from seqssvae.runs.storage import read_safetensors, to_safetensors
 
 __all__ = ["BOUNDS", "Finding", "compare", "failures", "relative_difference"]
 
@@ -176,7 +176,7 @@ def _with_bounds(findings: list[Finding], wider: Mapping[str, float] | None) -> 
 
 
 def widened(problem: Problem) -> dict[str, float]:
-    """Bounds in float32, as in `seqssvae.verify`: by how far, in float64, rounding the weights to float32 moves it."""
+    """Bounds in float32, as in `seqssvae.checks.verify`: by how far, in float64, rounding the weights to float32 moves it."""
     exact = TorchTwin(problem)
     moved = sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
     kinds = [(f", {kind} rows", kind) for kind in ("labelled", "unlabelled")]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Inexact, Int
 
 from parity_tests.arithmetic import log_softmax, maximum, sigmoid, softplus
 from seqssvae.config import ModelConfig
-from seqssvae.vocabulary import NEVER_GENERATED, PAD, SPECIALS, START, UNK
+from seqssvae.data.vocabulary import NEVER_GENERATED, PAD, SPECIALS, START, UNK
 
 Row = Int[np.ndarray, "T"]
 Vector = Inexact[np.ndarray, "..."]

@@ -27,7 +27,7 @@ from jaxtyping import Float, Inexact, Int
 from parity_tests.arithmetic import log_normal
 from parity_tests.networks import Networks, Noise, Source, Weights, length_of
 from seqssvae.config import ModelConfig
-from seqssvae.vocabulary import NEVER_GENERATED, START
+from seqssvae.data.vocabulary import NEVER_GENERATED, START
 
 
 class Rows(NamedTuple):

@@ -26,9 +26,9 @@ from seqssvae.config import (
     Pooling,
     TrainingConfig,
 )
+from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parameters import parameter_shapes
-from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
 
 VOCABULARY_SIZE = 9
 SOURCE_VOCABULARY_SIZE = 8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqssvae.cli import main
+from seqssvae.cli.main import main
 
 SETTINGS = """
 data: {validation_fraction: 0.2}

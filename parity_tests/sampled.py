@@ -35,7 +35,9 @@ def problem_with(
     cell: CellName = "lstm" if conditioning == "init" else "gru"
     options = Options(conditioning=conditioning, label_count=LABELS, cell=cell, filler=True, source=source)
     problem = make_problem(options, seed=11, name=f"{estimator}-{conditioning}")
-    config = replace(problem.config, objective=replace(problem.config.objective, estimator=estimator, **objective))
+    config = replace(
+        problem.config, objective=replace(problem.config.objective, gradient_estimator=estimator, **objective)
+    )
     assert problem.unlabelled is not None
     assert problem.labelled is not None
     generator, particles = np.random.default_rng(5), config.objective.num_particles

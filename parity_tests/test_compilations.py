@@ -14,9 +14,9 @@ from parity_tests.elsewhere import random_batch, random_sequences
 from parity_tests.problems import Options, make_problem
 from seqssvae.backend import NO_LABEL, TrainingStep
 from seqssvae.config import BetaConfig, Config, ObjectiveConfig, OptimizerConfig, TrainingConfig
-from seqssvae.corpus import Corpus, CorpusCounts
-from seqssvae.course import Course
-from seqssvae.fit import fit
+from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.training.fit import fit
+from seqssvae.training.step_order import Course
 from seqssvae_jax.backend import JaxBackend
 
 SIZE, LABELLED_SIZE = 4, 3

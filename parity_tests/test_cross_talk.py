@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import seqssvae_jax.distributions
-import seqssvae_torch.recurrence
+import seqssvae_torch.ops.recurrence
 from parity_tests.cases import CASES, case, inputs, twin_of_case
 from parity_tests.twins import JaxTwin, TorchTwin
-from seqssvae.vocabulary import END
+from seqssvae.data.vocabulary import END
 
 LogProb = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -88,7 +88,7 @@ def _viewed_in_the_wrong_order(folded: torch.Tensor) -> torch.Tensor:
     return folded.transpose(0, 1).reshape(folded.shape[0] * folded.shape[1], *folded.shape[2:])
 
 
-class _RepeatedByRow(seqssvae_torch.recurrence._Inputs):
+class _RepeatedByRow(seqssvae_torch.ops.recurrence._Inputs):
     """What `repeat_interleave` gives where `repeat` is meant."""
 
     def add(self, step: int, gates: torch.Tensor) -> None:
@@ -102,12 +102,12 @@ class _RepeatedByRow(seqssvae_torch.recurrence._Inputs):
 @pytest.mark.parametrize("options", CASES[:2], ids=str)  # with `output` conditioning there is no fold to get wrong
 class TestWrongFoldsAreCaught:
     def test_view_in_the_wrong_order(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seqssvae_torch.recurrence, "fold", _viewed_in_the_wrong_order)
+        monkeypatch.setattr(seqssvae_torch.ops.recurrence, "fold", _viewed_in_the_wrong_order)
         x, z = inputs(case(*options))
         assert cross_talk_of_z(log_prob(TorchTwin(case(*options))), x, z)
 
     def test_repeat_interleave_for_repeat(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seqssvae_torch.recurrence, "_Inputs", _RepeatedByRow)
+        monkeypatch.setattr(seqssvae_torch.ops.recurrence, "_Inputs", _RepeatedByRow)
         x, z = inputs(case(*options))
         assert cross_talk_of_x(log_prob(TorchTwin(case(*options))), x, z)
 

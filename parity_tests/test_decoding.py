@@ -8,7 +8,7 @@ import pytest
 from parity_tests.decoding import beam_search, greedy
 from parity_tests.oracle import Oracle
 from parity_tests.problems import Options, Problem, make_problem
-from seqssvae.vocabulary import END, PAD, UNK
+from seqssvae.data.vocabulary import END, PAD, UNK
 
 FEW = (0, 2, 6, 7, 8)
 """With these never generated, UNK, END, 4 and 5 remain."""

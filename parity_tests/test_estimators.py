@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import seqssvae_jax.estimators
+import seqssvae_jax.gradient_estimators
 import seqssvae_jax.modules
 import seqssvae_jax.objectives
-import seqssvae_torch.estimators
+import seqssvae_torch.gradient_estimators
 import seqssvae_torch.modules
 import seqssvae_torch.objectives
 from parity_tests.conftest import Check
@@ -29,10 +29,10 @@ from parity_tests.sampled import (
     twin_with,
 )
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
-from seqssvae import verify
 from seqssvae.backend import GivenRows
+from seqssvae.checks import verify
+from seqssvae.checks.differences import BOUNDS, relative_difference
 from seqssvae.config import Conditioning
-from seqssvae.parity import BOUNDS, relative_difference
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
     ("enumerate", {"num_particles": 2, "kind": "mixed"}),
@@ -288,7 +288,7 @@ def test_a_baseline_survives_a_file(name: str) -> None:
 
 
 def _estimators(name: str) -> Any:
-    return seqssvae_torch.estimators if name == "torch" else seqssvae_jax.estimators
+    return seqssvae_torch.gradient_estimators if name == "torch" else seqssvae_jax.gradient_estimators
 
 
 def _without_the_score(patch: pytest.MonkeyPatch, name: str) -> None:

@@ -23,8 +23,8 @@ from parity_tests.fixtures import (
 )
 from parity_tests.problems import Options, Problem, make_problem
 from seqssvae.backend import NO_LABEL
+from seqssvae.data.vocabulary import END, PAD, START
 from seqssvae.noise import noise_specs
-from seqssvae.vocabulary import END, PAD, START
 
 PROBLEMS = load_problems()
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+import seqssvae_jax.ops.recurrence
 import seqssvae_jax.optimizers
-import seqssvae_jax.recurrence
 from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of
 from parity_tests.problems import Problem
 from seqssvae_jax.backend import JaxBackend, _arrays
@@ -51,7 +51,7 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
     if program == "classify":
         return backend._classify.trace(weights, unlabelled.x, unlabelled.source)
     labels, source = np.array([0, 1, 2], np.int32), None if unlabelled.source is None else unlabelled.source[:3]
-    options = {"time_steps": 7, "method": program, "beam_width": 2, "typical": False}
+    options = {"time_steps": 7, "method": program, "beam_width": 2, "use_mean": False}
     return backend._generate.trace(weights, labels, None, source, stream, **options)
 
 
@@ -143,8 +143,8 @@ def computed_by_the_host(gradients: dict[str, jax.Array], clip_norm: float) -> t
     ("place", "planted", "call"),
     [
         (
-            (seqssvae_jax.recurrence.Layer, "gates"),
-            printing(seqssvae_jax.recurrence.Layer.gates),
+            (seqssvae_jax.ops.recurrence.Layer, "gates"),
+            printing(seqssvae_jax.ops.recurrence.Layer.gates),
             "debug_print|debug_callback",
         ),
         ((seqssvae_jax.optimizers, "clip_gradients"), computed_by_the_host, "pure_callback"),

@@ -12,8 +12,8 @@ from parity_tests.fixtures import load_problems
 from parity_tests.networks import Networks
 from parity_tests.problems import Options, Problem, make_problem
 from seqssvae.config import DecoderConfig, EncoderConfig, ModelConfig
+from seqssvae.data.vocabulary import END, PAD, START, UNK
 from seqssvae.parameters import parameter_shapes
-from seqssvae.vocabulary import END, PAD, START, UNK
 
 PROBLEMS = load_problems()
 

@@ -13,7 +13,7 @@ from parity_tests.fixtures import load_problems
 from parity_tests.networks import Source
 from parity_tests.oracle import Oracle, Rows
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
-from seqssvae.vocabulary import END, PAD, SPECIALS, UNK
+from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 
 PROBLEMS = load_problems()
 UNLABELLED = [problem for problem in PROBLEMS if problem.unlabelled]

@@ -25,7 +25,7 @@ from parity_tests.ladder import (
 from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.sampled import expectation, named, single_rows, solve, twin_with
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
-from seqssvae.parity import BOUNDS
+from seqssvae.checks.differences import BOUNDS
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
     ("sequential", {}),
@@ -145,7 +145,7 @@ def test_a_typical_sequence_is_that_of_the_mean_of_z(name: str) -> None:
     encoded = [oracle.source(source, None, b) for b in range(2)]
     mean = np.array([oracle.networks.latent_predictor(encoded[b], int(y[b]))[0] for b in range(2)])
     given = twin.backend.generate(y, 6, 0, "greedy", z=mean, source=source)
-    typical = twin.backend.generate(y, 6, 0, "greedy", source=source, typical=True)
+    typical = twin.backend.generate(y, 6, 0, "greedy", source=source, use_mean=True)
     np.testing.assert_array_equal(typical[0], given[0])
     np.testing.assert_allclose(typical[1], given[1], rtol=1e-9)
     np.testing.assert_allclose(typical[1], oracle.log_prob(typical[0], y, mean, source), rtol=1e-9)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity_tests.runs import fit
-from seqssvae.cli import main
+from seqssvae.cli.main import main
 
 
 @pytest.mark.parametrize(("trained_by", "other"), [("torch", "jax"), ("jax", "torch")])

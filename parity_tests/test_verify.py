@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import seqssvae.verify
+import seqssvae.checks.verify
 from parity_tests.runs import fit
 from seqssvae.backend import Backend, GivenRows, Weights, get_backend
-from seqssvae.cli import main
+from seqssvae.checks.differences import relative_difference
+from seqssvae.checks.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
+from seqssvae.cli.main import main
 from seqssvae.errors import BackendError
-from seqssvae.parity import relative_difference
-from seqssvae.run_files import WEIGHTS, read_config, read_schema, read_weights
-from seqssvae.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
+from seqssvae.runs.files import WEIGHTS, read_config, read_schema, read_weights
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_torch.backend import TorchBackend
 
@@ -139,7 +139,7 @@ def test_a_missing_twin_is_named_and_the_status_is_2(
             return TorchBackend
         raise BackendError("The backend 'jax' needs jax, which is not installed: pip install 'seqssvae[jax]'.")
 
-    monkeypatch.setattr(seqssvae.verify, "get_backend", only_torch)
+    monkeypatch.setattr(seqssvae.checks.verify, "get_backend", only_torch)
     assert main(["verify", str(runs["torch"][0])]) == 2
     assert "seqssvae[jax]" in capsys.readouterr().err
 

@@ -14,9 +14,9 @@ from parity_tests.problems import Arrays, Problem, Step
 from seqssvae.backend import Derivatives, GivenRows
 from seqssvae.config import Config, Precision
 from seqssvae_jax.backend import JaxBackend
-from seqssvae_jax.objectives import Rows as JaxRows
+from seqssvae_jax.rows import Rows as JaxRows
 from seqssvae_torch.backend import TorchBackend
-from seqssvae_torch.objectives import Rows as TorchRows
+from seqssvae_torch.rows import Rows as TorchRows
 
 
 class Solution(NamedTuple):
@@ -125,11 +125,11 @@ class TorchTwin(_Twin):
         rows, latent = torch.from_numpy(x).long().to(device), torch.from_numpy(z.astype(self.precision)).to(device)
         y = ssvae.one_hot(torch.arange(ssvae.label_count, device=device)[:, None])
         encoding = ssvae.encode_source(None if source is None else torch.from_numpy(source).long().to(device))
-        features = ssvae.read(rows, encoding)
-        posterior = ssvae.latent_encoder(features, y)
+        read = ssvae.encode(rows, encoding)
+        posterior = ssvae.latent_encoder(read, y)
         log_probs = ssvae.decoder(y, latent, x.shape[1], source=encoding).log_prob_steps(rows)
-        found = (ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs)
-        return Outputs(tuple(part.cpu().numpy() for part in features), *(part.cpu().numpy() for part in found))
+        found = (ssvae.classifier(read).logits, posterior.loc, posterior.scale, log_probs)
+        return Outputs(tuple(part.cpu().numpy() for part in read.features), *(part.cpu().numpy() for part in found))
 
     def search(
         self, y: np.ndarray, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None = None
@@ -186,13 +186,13 @@ class JaxTwin(_Twin):
     def _network_outputs(
         self, weights: dict[str, jax.Array], x: jax.Array, z: jax.Array, source: jax.Array | None
     ) -> tuple[Any, ...]:
-        ssvae = self.backend.ssvae.bind(weights)
+        ssvae = self.backend.bound(weights)
         y = ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])
         encoding = ssvae.encode_source(source)
-        features = ssvae.read(x, encoding)
-        posterior = ssvae.latent_encoder(features, y)
+        read = ssvae.encode(x, encoding)
+        posterior = ssvae.latent_encoder(read, y)
         log_probs = ssvae.decoder(y, z, x.shape[1], source=encoding).log_prob_steps(x)
-        return features, ssvae.classifier(features).logits, posterior.loc, posterior.scale, log_probs
+        return read.features, ssvae.classifier(read).logits, posterior.loc, posterior.scale, log_probs
 
     def _beam_search(
         self,
@@ -203,7 +203,7 @@ class JaxTwin(_Twin):
         time_steps: int,
         width: int,
     ) -> tuple[jax.Array, jax.Array]:
-        ssvae = self.backend.ssvae.bind(weights)
+        ssvae = self.backend.bound(weights)
         encoding = ssvae.encode_source(source)
         return ssvae.decoder(ssvae.one_hot(y), z, time_steps, source=encoding).beam_search(width)
 

@@ -254,7 +254,7 @@ class Backend(Protocol):
         beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
-        typical: bool = False,
+        use_mean: bool = False,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
         """One sequence per given label, and source of a model that has them.
 
@@ -266,7 +266,7 @@ class Backend(Protocol):
             beam_width: Of `beam`.
             z: Latents; None: drawn from p(z), or from p(z|source,y).
             source: Symbol ids, with END.
-            typical: Whether z, where it is not given, is the mean of that distribution instead of drawn from it.
+            use_mean: Whether z, where it is not given, is the mean of that distribution instead of drawn from it.
 
         Returns:
             Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the

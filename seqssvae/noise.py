@@ -63,7 +63,7 @@ def noise_specs(
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
     specs = {"z": NoiseSpec("normal", (*particles, *labels, rows, model.latent_size))}
-    if label_count is not None and objective is not None and objective.estimator in SAMPLED:
+    if label_count is not None and objective is not None and objective.gradient_estimator in SAMPLED:
         specs["y"] = NoiseSpec("gumbel", (*particles, rows, label_count))
     if training and model.dropout > 0:
         keep = 1.0 - model.dropout

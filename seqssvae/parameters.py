@@ -195,7 +195,7 @@ def baseline_shapes(objective: ObjectiveConfig, vocabulary_size: int) -> dict[st
     `baseline.average` and `baseline.mass` are a decaying sum and the sum of its weights; `baseline.symbols` is what
     each occurrence of a symbol adds.
     """
-    if objective.estimator != "score_function" or objective.baseline == "none":
+    if objective.gradient_estimator != "score_function" or objective.baseline == "none":
         return {}
     shapes: dict[str, Shape] = {"baseline.average": (), "baseline.mass": ()}
     return {**shapes, "baseline.symbols": (vocabulary_size,)} if objective.baseline == "input" else shapes

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from seqssvae.vocabulary import PAD
+from seqssvae.data.vocabulary import PAD
 
 State = dict[str, Array]
 

@@ -3,6 +3,9 @@
 `y` enters as a one-hot vector, as in `modules`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,17 +15,15 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from seqssvae.config import ModelConfig
+from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, feature_size
-from seqssvae.vocabulary import START, UNK
 from seqssvae_jax.distributions import AutoregressiveCategorical
-from seqssvae_jax.likelihood import symbol_log_probs
-from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, dropped
-from seqssvae_jax.products import Multiplies, linear
-from seqssvae_jax.recurrence import RecurrentLayer, State, project_together
+from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
+from seqssvae_jax.ops import State, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum
 
 
 class InitialState(nnx.Module):
-    """The first state of the decoder as a function of y and z: a perceptron with one hidden layer."""
+    """The first states as a function of y and z: a perceptron with one hidden layer."""
 
     def __init__(self, latent_size: int, label_count: int, hidden: int, states: int) -> None:
         self.hidden = JointLinear(latent_size, label_count, hidden)
@@ -32,18 +33,7 @@ class InitialState(nnx.Module):
         self, z: Float[Array, "*#B Z"], y: Float[Array, "*#B L"], source: Float[Array, "B H"] | float = 0.0
     ) -> Float[Array, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
-        return self.output(jnp.tanh(self.hidden(z, y) + source))
-
-
-class Projection(Multiplies):
-    """`W a`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.weight = nnx.Param(jnp.zeros((outputs, inputs)))
-
-    def __call__(self, inputs: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
-        """Apply it to the last dimension."""
-        return linear(inputs, self.weight[...], None, self.rounding)
+        return self.output(tanh(self.hidden(z, y) + source))
 
 
 class Memory(NamedTuple):
@@ -53,7 +43,7 @@ class Memory(NamedTuple):
         features: Of each row.
         keys: With which the states of the decoder are compared; None without attention.
         values: What is attended to, as it contributes to the output; None without attention.
-        mask: True for real symbols.
+        mask: True for symbols, False for padding.
     """
 
     features: Float[Array, "B F"]
@@ -61,7 +51,7 @@ class Memory(NamedTuple):
     values: Float[Array, "B S H"] | None
     mask: Bool[Array, "B S"]
 
-    def take(self, rows: Int[Array, "N"]) -> "Memory":
+    def take(self, rows: Int[Array, N]) -> Memory:
         """The memory of these rows."""
         return jax.tree.map(lambda part: part[rows], self)
 
@@ -80,16 +70,16 @@ class Attention(nnx.Module):
 
     def __init__(self, model: ModelConfig, combines: bool) -> None:
         hidden = model.decoder.hidden_size
-        self.key = Projection(feature_size(model), hidden)
-        self.context = Projection(feature_size(model), hidden)
+        self.key = Linear(feature_size(model), hidden, bias=False)
+        self.context = Linear(feature_size(model), hidden, bias=False)
         self.output = Linear(hidden, hidden) if combines else None
 
-    def __call__(self, states: Float[Array, "#K B T H"], memory: Memory) -> Float[Array, "#K B T H"]:
+    def __call__(self, states: Float[Array, "*K B T H"], memory: Memory) -> Float[Array, "*K B T H"]:
         """What is read at each step, as it contributes to the output."""
-        scores = jnp.einsum("kbth,bsh->kbts", states, memory.keys)
+        scores = jnp.einsum("...bth,bsh->...bts", states, memory.keys)
         # not minus infinity: a filler row has nothing to attend to
         scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
-        return jnp.einsum("kbts,bsh->kbth", jax.nn.softmax(scores), memory.values)
+        return jnp.einsum("...bts,bsh->...bth", jax.nn.softmax(scores), memory.values)
 
 
 class Decoder(nnx.Module):
@@ -111,19 +101,18 @@ class Decoder(nnx.Module):
         if decoder.conditioning == "output":
             self.initial_state = nnx.Param(jnp.zeros(states))
             self.condition = JointLinear(model.latent_size, label_count, hidden)
-            self.projection = Projection(hidden, hidden)
+            self.projection = Linear(hidden, hidden, bias=False)
             self.label_bias = nnx.Param(jnp.zeros((vocabulary_size, label_count)))
         else:
             self.initial = InitialState(model.latent_size, label_count, hidden, states)
         if decoder.conditioning == "every_step":
-            gates = GATES[model.cell] * hidden
-            self.condition = JointLinear(model.latent_size, label_count, gates, bias=False, features_first=True)
+            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = feature_size(model)
-            self.source_state = Projection(features, states if decoder.conditioning == "output" else hidden)
+            self.source_state = Linear(features, states if decoder.conditioning == "output" else hidden, bias=False)
             if decoder.conditioning == "every_step":
-                self.source_condition = Projection(features, GATES[model.cell] * hidden)
+                self.source_condition = Linear(features, GATES[model.cell] * hidden, bias=False)
         attends = has_source and decoder.attention
         self.attention = Attention(model, decoder.conditioning != "output") if attends else None
 
@@ -132,186 +121,117 @@ class Decoder(nnx.Module):
         y: Float[Array, "*#B L"],
         z: Float[Array, "*B Z"],
         time_steps: int,
-        noise: Noise | None = None,
-        weights: Float[Array, "..."] | None = None,
         source: Encoding | None = None,
+        noise: Noise | None = None,
     ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
+        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
+        memory = None if source is None else self.remember(source)
+        return AutoregressiveCategorical(ConditionedDecoder(self, y, z, noise or {}, memory), time_steps)
 
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
-        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
-        """
-        if weights is not None and z.ndim == 2 == weights.ndim:  # of every label, but this is one
-            weights = (jax.lax.stop_gradient(y).T * weights).sum(0)
-        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
-
-        memory = self.memory(source)
-
-        def conditioned(y: Float[Array, "#B L"], z: Float[Array, "B Z"]) -> ConditionedDecoder:
-            return ConditionedDecoder(self, y, z, memory)
-
-        return AutoregressiveCategorical(self, conditioned, y, z, time_steps, noise or {}, weights, memory)
-
-    def memory(self, source: Encoding | None) -> Memory | None:
-        """What it will need of the source."""
-        if source is None:
-            return None
+    def remember(self, source: Encoding) -> Memory:
+        """What the decoder will need of the source."""
         keys, values = None, None
         if self.attention is not None:
             keys, values = self.attention.key(source.states), self.attention.context(source.states)
-        return Memory(source.features, keys, values, source.mask)
-
-    def first_state(self, rows: int, memory: Memory | None) -> Float[Array, "B S"]:
-        """All first states, one behind the other, where they do not depend on label and z."""
-        flat = self.initial_state[...]
-        if memory is not None:
-            return flat + self.source_state(memory.features)
-        return jnp.broadcast_to(flat, (rows, flat.size))
-
-    def read(self, hidden: Float[Array, "#K B T H"], memory: Memory | None) -> Float[Array, "#K B T H"] | None:
-        """What each step attends to, if it does."""
-        return None if self.attention is None or memory is None else self.attention(hidden, memory)
-
-    def joined(self, hidden: Float[Array, "*N H"], read: Float[Array, "*N H"] | None) -> Float[Array, "*N H"]:
-        """With `output` conditioning, what is added to label and z: projected outputs and what was attended to."""
-        projected = self.projection(hidden)
-        return projected if read is None else projected + read
-
-    def combined(self, hidden: Float[Array, "*N H"], read: Float[Array, "*N H"] | None) -> Float[Array, "*N H"]:
-        """With other conditionings, what the output layer reads: outputs, with what was attended to."""
-        if read is None:
-            return hidden
-        assert self.attention is not None
-        assert self.attention.output is not None
-        return jnp.tanh(self.attention.output(hidden) + read)
-
-    def log_prob_steps(
-        self,
-        x: Int[Array, "B T"],
-        conditions: "Conditions",
-        noise: Noise,
-        weights: Float[Array, "K B"] | None,
-        memory: Memory | None = None,
-    ) -> Float[Array, "K B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing.
-
-        Args:
-            x: Symbol ids.
-            conditions: What y and z contribute, with a dimension of labels in front.
-            noise: As in `seqssvae.noise`.
-            weights: As in `symbol_log_probs`.
-            memory: What it knows of the source.
-        """
-        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
-        if "word_dropout" in noise:
-            inputs = jnp.where(noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = dropped(self.embedding[...][inputs], noise, "decoder.embedding", self.dropout)
-        hidden = self._recurrence(embedded, conditions, memory)
-        read = self.read(hidden, memory)
-        if conditions.output is not None:
-            hidden = jnp.tanh(self.joined(hidden, read) + conditions.output[:, :, None])
-        else:
-            hidden = self.combined(hidden, read)
-        weight, bias = self.output.weight[...], self.output.bias[...]
-        return symbol_log_probs(hidden, weight, bias, conditions.label_bias, x, weights, self.output.rounding)
-
-    def _recurrence(
-        self, embedded: Float[Array, "B T E"], conditions: "Conditions", memory: Memory | None
-    ) -> Float[Array, "#K B T H"]:
-        """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
-        states = conditions.states
-        if states is None:
-            states = self.split_states(self.first_state(len(embedded), memory)[None])
-        first, *higher = zip(self.layers, states, strict=True)
-        layer, state = first
-        outputs = layer(project_together((layer,), (embedded,))[0], conditions.constant, state)
-        for layer, state in higher:  # a higher layer reads what depends on the label: fold labels into rows
-            labels, rows = outputs.shape[:2]
-            (gates,) = project_together((layer,), (outputs.reshape(labels * rows, embedded.shape[1], -1),))
-            folded = tuple(part.reshape(1, labels * rows, -1) for part in state)
-            outputs = layer(gates, None, folded)[0].reshape(labels, rows, embedded.shape[1], -1)
-        return outputs
-
-    def split_states(self, flat: Float[Array, "*B S"]) -> list[State]:
-        """First states, a tuple per layer, from all of them one behind the other."""
-        parts = jnp.split(jnp.tanh(flat), self.state_kinds * len(self.layers), -1)
-        return [tuple(parts[layer :: len(self.layers)]) for layer in range(len(self.layers))]
-
-
-class Conditions(NamedTuple):
-    """What label and z contribute to a sequence's probability: for one label, or under `vmap` for each.
-
-    Args:
-        states: First states of each layer, `(B, H)`; None where they do not depend on label and z.
-        constant: Added to the gates of every step, if anything is.
-        output: Added to the projected output of every step, if anything is.
-        label_bias: Added to the logits of every step, if anything is.
-    """
-
-    states: list[State] | None
-    constant: Float[Array, "*B G"] | None
-    output: Float[Array, "*B H"] | None
-    label_bias: Float[Array, "*#B V"] | None
+        return Memory(source.features[0], keys, values, source.symbols != PAD)
 
 
 class ConditionedDecoder:
-    """The decoder for one label per row and given z, `vmap`ped over labels where they are enumerated.
+    """The decoder for given y and z: an `Autoregression`.
 
-    It is written for `(B, ...)`: what y and z contribute to whole sequences, and one step after the other.
+    What y and z contribute is written for one label a row, and `vmap`ped over labels where they are enumerated.
+
+    Args:
+        decoder: The networks.
+        y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
+        z: Latents, of shape `(K, B, Z)` or `(B, Z)`.
+        noise: What is drawn at random for `log_prob_steps`, as in `seqssvae.noise`.
+        memory: What the decoder knows of the source, if there is one.
     """
 
     def __init__(
-        self, decoder: Decoder, y: Float[Array, "#B L"], z: Float[Array, "B Z"], memory: Memory | None = None
+        self,
+        decoder: Decoder,
+        y: Float[Array, "*#B L"],
+        z: Float[Array, "*B Z"],
+        noise: Noise,
+        memory: Memory | None = None,
     ) -> None:
-        self.decoder = decoder
-        self.y = y
-        self.z = z
-        self.memory = memory
-
-    def conditions(self) -> Conditions:
-        """What y and z contribute to whole sequences."""
-        decoder = self.decoder
-        if decoder.conditioning == "output":
-            return Conditions(None, None, decoder.condition(self.z, self.y), linear(self.y, decoder.label_bias[...]))
-        return Conditions(self.initial_states(), self._constant(), None, None)
+        self.decoder, self.y, self.z, self.noise, self.memory = decoder, y, z, noise, memory
+        self.batch_shape = z.shape[:-1]
 
     def initial_states(self) -> list[State]:
-        """First states, a tuple per layer, each of shape `(B, H)`."""
-        decoder = self.decoder
+        """First states, a tuple per layer; of batch shape `(1, B)` or `(B,)` where they do not depend on y and z."""
+        decoder, memory = self.decoder, self.memory
+        source = 0.0 if memory is None else decoder.source_state(memory.features)
         if decoder.conditioning == "output":
-            return decoder.split_states(decoder.first_state(len(self.z), self.memory))
-        source = 0.0 if self.memory is None else decoder.source_state(self.memory.features)
-        return decoder.split_states(decoder.initial(self.z, self.y, source))
+            flat = jnp.broadcast_to(decoder.initial_state[...], (self.z.shape[-2], decoder.initial_state.size)) + source
+            flat = flat.reshape(*[1] * (self.z.ndim - 2), *flat.shape)
+        else:
+            flat = self._each_label(lambda y, z: decoder.initial(z, y, source))
+        parts = jnp.split(tanh(flat), decoder.state_kinds * len(decoder.layers), -1)
+        return [tuple(parts[layer :: len(decoder.layers)]) for layer in range(len(decoder.layers))]
 
-    def _constant(self) -> Float[Array, "B G"] | None:
-        if self.decoder.conditioning != "every_step":
-            return None
-        constant = self.decoder.condition(self.z, self.y)
-        return constant if self.memory is None else constant + self.decoder.source_condition(self.memory.features)
-
-    def _logits(self, outputs: Float[Array, "B H"]) -> Float[Array, "B V"]:
-        decoder, found = self.decoder, self.decoder.read(outputs[None, :, None], self.memory)
-        read = None if found is None else found[0, :, 0]
-        if decoder.conditioning != "output":
-            return decoder.output(decoder.combined(outputs, read))
-        hidden = jnp.tanh(decoder.joined(outputs, read) + decoder.condition(self.z, self.y))
-        return decoder.output(hidden) + linear(self.y, decoder.label_bias[...])
-
-    def step(self, symbols: Int[Array, "B"], states: list[State]) -> tuple[Float[Array, "B V"], list[State]]:
-        """Logits of the next symbol after `symbols`, and the states after reading them."""
-        inputs = self.decoder.embedding[...][symbols]
-        constant = self._constant()
+    def step(self, symbols: Int[Array, "*B"], states: list[State]) -> tuple[Float[Array, "*B V"], list[State]]:
+        """Logits of the symbol that follows `symbols`, and the states after reading them."""
+        inputs, constant = self.decoder.embedding[...][symbols], self._constant()
         new_states: list[State] = []
         for layer, state in zip(self.decoder.layers, states, strict=True):
-            gates = layer.project(inputs)
-            if constant is not None and not new_states:
-                gates = gates + constant
-            new_states.append(layer.step(gates, state))
-            inputs = new_states[-1][0]
-        return self._logits(inputs), new_states
+            new_states.append(layer.step(inputs, constant, state))
+            inputs, constant = new_states[-1][0], None
+        hidden = self._conditioned(inputs[..., None, :])[..., 0, :]
+        logits, label_bias = self.decoder.output(hidden), self._label_bias()
+        return logits if label_bias is None else logits + label_bias, new_states
 
-    def repeat_rows(self, times: int) -> "ConditionedDecoder":
-        """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
+    def log_prob_steps(
+        self, x: Int[Array, "B T"], gradient_weights: Float[Array, "*B"] | None = None
+    ) -> Float[Array, "*B T"]:
+        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
+        if len(self.batch_shape) == 1:  # an observed label is an enumeration of one
+            one_label = ConditionedDecoder(self.decoder, self.y[None], self.z[None], self.noise, self.memory)
+            return one_label.log_prob_steps(x, None if gradient_weights is None else gradient_weights[None])[0]
+        decoder, output = self.decoder, self.decoder.output
+        inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
+        if "word_dropout" in self.noise:
+            inputs = jnp.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
+        embedded = decoder.embedding[...][inputs]
+        outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
+        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
+            outputs, constant = layer(outputs, constant, state), None
+        hidden, (weight, bias) = self._conditioned(outputs), (output.weight[...], output.bias[...])
+        return symbol_log_probs(hidden, weight, bias, self._label_bias(), x, gradient_weights)
+
+    def repeat_rows(self, times: int) -> ConditionedDecoder:
+        """The same decoder with each row repeated, its copies side by side."""
         rows = jnp.repeat(jnp.arange(len(self.z)), times)
         y, memory = jnp.broadcast_to(self.y, (len(self.z), self.y.shape[-1])), self.memory and self.memory.take(rows)
-        return ConditionedDecoder(self.decoder, y[rows], self.z[rows], memory)
+        return ConditionedDecoder(self.decoder, y[rows], self.z[rows], {}, memory)
+
+    def _each_label(self, function: Callable[[Array, Array], Array]) -> Array:
+        """A function of the one-hot labels and latents of all rows, for every label where they are enumerated."""
+        return function(self.y, self.z) if len(self.batch_shape) == 1 else jax.vmap(function)(self.y, self.z)
+
+    def _constant(self) -> Float[Array, "*B G"] | None:
+        """What y, z and the source add to the gates of every step."""
+        if self.decoder.conditioning != "every_step":
+            return None
+        constant = self._each_label(lambda y, z: self.decoder.condition(z, y))
+        return constant if self.memory is None else constant + self.decoder.source_condition(self.memory.features)
+
+    def _conditioned(self, outputs: Float[Array, "*#K B T H"]) -> Float[Array, "*#K B T H"]:
+        """What the output layer reads: outputs of the recurrence, with what is attended to, y and z."""
+        decoder, attention = self.decoder, self.decoder.attention
+        read = None if attention is None or self.memory is None else attention(outputs, self.memory)
+        if decoder.conditioning == "output":
+            projected = decoder.projection(outputs)
+            projected = projected if read is None else projected + read
+            return tanh_of_sum(projected, self._each_label(lambda y, z: decoder.condition(z, y)))
+        if read is None or attention is None:
+            return outputs
+        return tanh(attention.output(outputs) + read)
+
+    def _label_bias(self) -> Float[Array, "*#B V"] | None:
+        """What y adds to the logits of every step."""
+        if self.decoder.conditioning != "output":
+            return None
+        return self._each_label(lambda y, _: linear_of_labels(y, self.decoder.label_bias[...]))

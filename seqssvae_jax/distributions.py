@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
-from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, START
+from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, START
 
-if TYPE_CHECKING:
-    from seqssvae_jax.decoder import ConditionedDecoder, Decoder, Memory
-    from seqssvae_jax.modules import Noise
+
+def one_hot(y: Array, label_count: int, dtype: Any = jnp.float32) -> Float[Array, "*B L"]:
+    """One-hot vectors of label ids of shape `(*B)`; vectors, which are floating-point numbers, are left as they are."""
+    return y if jnp.issubdtype(y.dtype, jnp.floating) else jax.nn.one_hot(y, label_count, dtype=dtype)
 
 
 def with_gradient_share(categorical: dist.CategoricalLogits, share: float) -> dist.CategoricalLogits:
@@ -65,6 +66,35 @@ class DiagonalNormal(dist.Independent):
         return DiagonalNormal(jnp.broadcast_to(self.loc, shape), jnp.broadcast_to(self.scale, shape), noise)
 
 
+@runtime_checkable
+class Autoregression(Protocol):
+    """A network that gives each symbol of a sequence a probability, as `AutoregressiveCategorical` asks for it.
+
+    States are a tree of arrays whose last dimension but one is that of the rows.
+    """
+
+    batch_shape: tuple[int, ...]
+    """`(K, B)` or `(B,)`, written `*B` below."""
+
+    def initial_states(self) -> Any:
+        """The states before the first symbol."""
+        ...
+
+    def step(self, symbols: Int[Array, "*B"], states: Any) -> tuple[Float[Array, "*B V"], Any]:
+        """Logits of the symbol that follows `symbols`, and the states after reading them."""
+        ...
+
+    def log_prob_steps(
+        self, x: Int[Array, "B T"], gradient_weights: Float[Array, "*B"] | None = None
+    ) -> Float[Array, "*B T"]:
+        """`log p(x_t | x_<t)` of all symbols at once, 0 at padding; weights as of `ops.symbol_log_probs`."""
+        ...
+
+    def repeat_rows(self, times: int) -> Autoregression:
+        """The same network with each row repeated, its copies side by side: for the hypotheses of a beam."""
+        ...
+
+
 class AutoregressiveCategorical(dist.Distribution):
     """A distribution over sequences: `p(x) = prod_t Categorical(x_t | x_<t)` up to and including END.
 
@@ -72,38 +102,23 @@ class AutoregressiveCategorical(dist.Distribution):
     so that the probabilities of all such arrays sum to 1. PAD and START have probability 0 as symbols.
 
     Args:
-        decoder: The networks.
-        conditioned: Makes the decoder for one label: given y of shape `(1, K)` or `(B, K)` and z of shape `(B, Z)`.
-        y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
-        z: Latents, of shape `(K, B, Z)` or `(B, Z)`; the batch shape is `(K, B)` or `(B,)`.
+        network: Gives the probabilities.
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
-        noise: What is drawn at random for `log_prob`, as in `seqssvae.noise`.
-        weights: By what an objective will multiply `log_prob`, if it is known: of the batch shape.
-        memory: What the decoder knows of the source, if there is one.
+        gradient_weights: By what an objective will multiply `log_prob`, if that is known: of the batch shape.
     """
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def __init__(
-        self,
-        decoder: Decoder,
-        conditioned: Callable[[Array, Array], ConditionedDecoder],
-        y: Float[Array, "*#B L"],
-        z: Float[Array, "*B Z"],
-        time_steps: int,
-        noise: Noise,
-        weights: Float[Array, "*B"] | None = None,
-        memory: Memory | None = None,
+        self, network: Autoregression, time_steps: int, gradient_weights: Float[Array, "*B"] | None = None
     ) -> None:
-        self.decoder = decoder
-        self.memory = memory
-        self.noise = noise
-        self.weights = weights
-        self.conditioned = conditioned
-        self.y = y
-        self.z = z
+        self.network, self.gradient_weights = network, gradient_weights
         self._last: tuple[Array, Array] | None = None
-        super().__init__(z.shape[:-1], (time_steps,), validate_args=False)
+        super().__init__(network.batch_shape, (time_steps,), validate_args=False)
+
+    def with_gradient_weights(self, weights: Float[Array, "*B"]) -> AutoregressiveCategorical:
+        """The same distribution, told by what an objective will multiply `log_prob`."""
+        return AutoregressiveCategorical(self.network, self.event_shape[0], weights)
 
     def log_prob(self, value: Int[Array, "B T"]) -> Float[Array, "*B"]:
         """Log-probability of each row's symbols and its END, for each label where the batch shape is `(K, B)`."""
@@ -114,11 +129,7 @@ class AutoregressiveCategorical(dist.Distribution):
 
     def log_prob_steps(self, value: Int[Array, "B T"]) -> Float[Array, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        conditions, weights = self._each_label(lambda decoder: decoder.conditions()), self.weights
-        if len(self.batch_shape) == 1:
-            conditions, weights = jax.tree.map(lambda part: part[None], (conditions, weights))
-        found = self.decoder.log_prob_steps(value, conditions, self.noise, weights, self.memory)
-        return found.reshape(*self.batch_shape, -1)
+        return self.network.log_prob_steps(value, self.gradient_weights)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*B T"]:
         """Ancestral sampling, symbol by symbol.
@@ -128,44 +139,37 @@ class AutoregressiveCategorical(dist.Distribution):
         """
         if len(sample_shape) > 0:
             raise ValueError(f"sample_shape must be (), not {tuple(sample_shape)}: repeat y and z instead.")
-        labels = self.batch_shape[0] if len(self.batch_shape) == 2 else None
-        keys = key if labels is None else jax.random.split(key, labels)
-
-        def one_label(decoder: ConditionedDecoder, key: PRNGKeyArray) -> Int[Array, "B T"]:
-            return self._generate(decoder, lambda step, log_probs: _draw(key, step, log_probs))
-
-        return self._each_label(one_label, keys)
+        return self._generate(lambda step, log_probs: jax.random.categorical(jax.random.fold_in(key, step), log_probs))
 
     def greedy(self) -> Int[Array, "*B T"]:
         """The most probable symbol at each step."""
-
-        def one_label(decoder: ConditionedDecoder) -> Int[Array, "B T"]:
-            return self._generate(decoder, lambda step, log_probs: log_probs.argmax(-1))
-
-        return self._each_label(one_label)
+        return self._generate(lambda step, log_probs: log_probs.argmax(-1))
 
     def beam_search(self, width: int) -> tuple[Int[Array, "B W T"], Float[Array, "B W"]]:
         """The best sequences found by a beam search and their log-probabilities, the best first.
 
-        Of equal scores the one of the better parent, then of the smaller symbol id, comes first. The batch shape must
-        be `(B,)`.
+        Of equal scores the one of the better parent, then of the smaller symbol id, comes first.
 
         Args:
             width: W, number of hypotheses kept at each step.
+
+        Raises:
+            ValueError: If the batch shape is not `(B,)`.
         """
         if len(self.batch_shape) != 1:
             raise ValueError(f"beam_search needs a batch shape (B,), not {tuple(self.batch_shape)}.")
         rows = self.batch_shape[0]
-        decoder = self.conditioned(self.y, self.z).repeat_rows(width)
-        scores = jnp.full((rows, width), -jnp.inf, self.z.dtype).at[:, 0].set(0.0)
+        network = self.network.repeat_rows(width)
+        states = network.initial_states()
+        scores = jnp.full((rows, width), -jnp.inf, jax.tree.leaves(states)[0].dtype).at[:, 0].set(0.0)
         symbols = jnp.full((rows, width), START)
         sequences = jnp.full((rows, width, self.event_shape[0]), PAD)
         row_starts = width * jnp.arange(rows)[:, None]
 
         def extend(carry: tuple, step: Array) -> tuple[tuple, None]:
             scores, symbols, sequences, states = carry
-            logits, states = decoder.step(symbols.reshape(-1), states)
-            log_probs = _log_softmax(logits).reshape(rows, width, -1)
+            logits, states = network.step(symbols.reshape(-1), states)
+            log_probs = next_log_probs(logits).reshape(rows, width, -1)
             ended = ((symbols == END) | (symbols == PAD))[:, :, None]
             only_pad = jnp.full_like(log_probs[0, 0], -jnp.inf).at[PAD].set(0.0)
             candidates = scores[:, :, None] + jnp.where(ended, only_pad, log_probs)
@@ -173,39 +177,28 @@ class AutoregressiveCategorical(dist.Distribution):
             parents, symbols = order // log_probs.shape[-1], order % log_probs.shape[-1]
             sequences = jnp.take_along_axis(sequences, parents[:, :, None], 1).at[:, :, step].set(symbols)
             chosen = (row_starts + parents).reshape(-1)
-            states = jax.tree.map(lambda part: part[chosen], states)
+            states = jax.tree.map(lambda part: part[..., chosen, :], states)
             return (scores, symbols, sequences, states), None
 
-        first = scores, symbols, sequences, decoder.initial_states()
+        first = scores, symbols, sequences, states
         (scores, _, sequences, _), _ = jax.lax.scan(extend, first, jnp.arange(self.event_shape[0]))
         return sequences, scores
 
-    def _generate(self, decoder: ConditionedDecoder, choose: Callable[[Array, Array], Array]) -> Int[Array, "B T"]:
+    def _generate(self, choose: Callable[[Array, Array], Array]) -> Int[Array, "*B T"]:
         def extend(carry: tuple, step: Array) -> tuple[tuple, Array]:
             symbols, ended, states = carry
-            logits, states = decoder.step(symbols, states)
-            symbols = jnp.where(ended, PAD, choose(step, _log_softmax(logits)))
+            logits, states = self.network.step(symbols, states)
+            symbols = jnp.where(ended, PAD, choose(step, next_log_probs(logits)))
             return (symbols, ended | (symbols == END), states), symbols
 
-        symbols = jnp.full(len(decoder.z), START)
-        first = symbols, symbols == END, decoder.initial_states()
-        _, sequence = jax.lax.scan(extend, first, jnp.arange(self.event_shape[0]))
-        return sequence.T
-
-    def _each_label(self, function: Callable[..., Any], *more: Array) -> Any:
-        """Apply a function of the decoder of one label to every label."""
-        if len(self.batch_shape) == 1:
-            return function(self.conditioned(self.y, self.z), *more)
-
-        def one_label(y: Array, z: Array, *more: Array) -> Any:
-            return function(self.conditioned(y, z), *more)
-
-        return jax.vmap(one_label)(self.y, self.z, *more)
+        symbols = jnp.full(self.batch_shape, START)
+        states = jax.tree.map(
+            lambda part: jnp.broadcast_to(part, (*self.batch_shape, part.shape[-1])), self.network.initial_states()
+        )
+        _, sequence = jax.lax.scan(extend, (symbols, symbols == END, states), jnp.arange(self.event_shape[0]))
+        return jnp.moveaxis(sequence, 0, -1)
 
 
-def _draw(key: PRNGKeyArray, step: Array, log_probs: Float[Array, "B V"]) -> Int[Array, B]:
-    return jax.random.categorical(jax.random.fold_in(key, step), log_probs)
-
-
-def _log_softmax(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
+def next_log_probs(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
+    """Log-probabilities of the next symbol, of which some are never generated."""
     return jax.nn.log_softmax(logits.at[..., jnp.array(NEVER_GENERATED)].set(-jnp.inf))

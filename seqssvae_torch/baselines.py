@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seqssvae.vocabulary import PAD
+from seqssvae.data.vocabulary import PAD
 
 State = dict[str, Tensor]
 

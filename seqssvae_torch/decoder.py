@@ -3,6 +3,8 @@
 `y` enters as a one-hot vector, as in `modules`.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
@@ -11,17 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqssvae.config import ModelConfig
+from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, feature_size
-from seqssvae.vocabulary import START, UNK
 from seqssvae_torch.distributions import AutoregressiveCategorical
-from seqssvae_torch.likelihood import symbol_log_probs, tanh_of_sum
-from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, dropped
-from seqssvae_torch.products import Multiplies, linear
-from seqssvae_torch.recurrence import RecurrentLayer, State, project_together, tanh
+from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
+from seqssvae_torch.ops import State, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum
 
 
 class InitialState(nn.Module):
-    """The first state of the decoder as a function of y and z: a perceptron with one hidden layer."""
+    """The first states as a function of y and z: a perceptron with one hidden layer."""
 
     def __init__(self, latent_size: int, label_count: int, hidden: int, states: int) -> None:
         super().__init__()
@@ -35,18 +35,6 @@ class InitialState(nn.Module):
         return self.output(tanh(self.hidden(z, y) + source))
 
 
-class Projection(Multiplies):
-    """`W a`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-
-    def forward(self, inputs: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
-        """Apply it to the last dimension."""
-        return linear(inputs, self.weight, None, self.rounding)
-
-
 class Memory(NamedTuple):
     """What the decoder knows of the source: all that does not depend on label or step is computed once per row.
 
@@ -54,7 +42,7 @@ class Memory(NamedTuple):
         features: Of each row.
         keys: With which the states of the decoder are compared; None without attention.
         values: What is attended to, as it contributes to the output; None without attention.
-        mask: True for real symbols.
+        mask: True for symbols, False for padding.
     """
 
     features: Float[Tensor, "B F"]
@@ -62,7 +50,7 @@ class Memory(NamedTuple):
     values: Float[Tensor, "B S H"] | None
     mask: Bool[Tensor, "B S"]
 
-    def take(self, rows: Int[Tensor, "N"]) -> "Memory":
+    def take(self, rows: Int[Tensor, N]) -> Memory:
         """The memory of these rows."""
         keys, values = (None if part is None else part[rows] for part in (self.keys, self.values))
         return Memory(self.features[rows], keys, values, self.mask[rows])
@@ -83,18 +71,16 @@ class Attention(nn.Module):
     def __init__(self, model: ModelConfig, combines: bool) -> None:
         super().__init__()
         hidden = model.decoder.hidden_size
-        self.key = Projection(feature_size(model), hidden)
-        self.context = Projection(feature_size(model), hidden)
+        self.key = Linear(feature_size(model), hidden, bias=False)
+        self.context = Linear(feature_size(model), hidden, bias=False)
         self.output = Linear(hidden, hidden) if combines else None
 
-    def forward(self, states: Float[Tensor, "#K B T H"], memory: Memory) -> Float[Tensor, "#K B T H"]:
+    def forward(self, states: Float[Tensor, "*K B T H"], memory: Memory) -> Float[Tensor, "*K B T H"]:
         """What is read at each step, as it contributes to the output."""
-        assert memory.keys is not None
-        assert memory.values is not None
-        scores = torch.einsum("kbth,bsh->kbts", states, memory.keys)
+        scores = torch.einsum("...bth,bsh->...bts", states, memory.keys)
         # not minus infinity: a filler row has nothing to attend to
         scores = scores.masked_fill(~memory.mask[:, None], torch.finfo(scores.dtype).min)
-        return torch.einsum("kbts,bsh->kbth", scores.softmax(-1), memory.values)
+        return torch.einsum("...bts,bsh->...bth", scores.softmax(-1), memory.values)
 
 
 class Decoder(nn.Module):
@@ -117,19 +103,18 @@ class Decoder(nn.Module):
         if decoder.conditioning == "output":
             self.initial_state = nn.Parameter(torch.zeros(states))
             self.condition = JointLinear(model.latent_size, label_count, hidden)
-            self.projection = Projection(hidden, hidden)
+            self.projection = Linear(hidden, hidden, bias=False)
             self.label_bias = nn.Parameter(torch.zeros(vocabulary_size, label_count))
         else:
             self.initial = InitialState(model.latent_size, label_count, hidden, states)
         if decoder.conditioning == "every_step":
-            gates = GATES[model.cell] * hidden
-            self.condition = JointLinear(model.latent_size, label_count, gates, bias=False, features_first=True)
+            self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = feature_size(model)
-            self.source_state = Projection(features, states if decoder.conditioning == "output" else hidden)
+            self.source_state = Linear(features, states if decoder.conditioning == "output" else hidden, bias=False)
             if decoder.conditioning == "every_step":
-                self.source_condition = Projection(features, GATES[model.cell] * hidden)
+                self.source_condition = Linear(features, GATES[model.cell] * hidden, bias=False)
         attends = has_source and decoder.attention
         self.attention = Attention(model, decoder.conditioning != "output") if attends else None
 
@@ -138,58 +123,30 @@ class Decoder(nn.Module):
         y: Float[Tensor, "*#B L"],
         z: Float[Tensor, "*B Z"],
         time_steps: int,
-        noise: Noise | None = None,
-        weights: Float[Tensor, "..."] | None = None,
         source: Encoding | None = None,
+        noise: Noise | None = None,
     ) -> AutoregressiveCategorical:
-        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols.
+        """p(x|y,z) of batch shape `(K, B)` or `(B,)` over sequences of at most `time_steps` symbols."""
+        memory = None if source is None else self.remember(source)
+        return AutoregressiveCategorical(ConditionedDecoder(self, y, z, noise or {}, memory), time_steps)
 
-        `weights` are those that an objective will give to log p(x|y,z), if they are known (`symbol_log_probs`); where
-        they are of every label, `(K, B)`, but there is one a row, its own; of any other shape they are passed over.
-        """
-        if weights is not None and z.dim() == 2 == weights.dim():  # of every label, but this is one
-            weights = (y.detach().t() * weights).sum(0)
-        weights = weights if weights is not None and weights.shape == z.shape[:-1] else None
-        conditioned = ConditionedDecoder(self, y, z, noise or {}, weights, self.memory(source))
-        return AutoregressiveCategorical(conditioned, z.shape[:-1], time_steps)
-
-    def memory(self, source: Encoding | None) -> Memory | None:
-        """What it will need of the source."""
-        if source is None:
-            return None
+    def remember(self, source: Encoding) -> Memory:
+        """What the decoder will need of the source."""
         keys, values = None, None
         if self.attention is not None:
             keys, values = self.attention.key(source.states), self.attention.context(source.states)
-        return Memory(source.features, keys, values, source.mask)
-
-    def first_state(self, rows: int, memory: Memory | None) -> Float[Tensor, "B S"]:
-        """All first states, one behind the other, where they do not depend on label and z."""
-        if memory is not None:
-            return self.initial_state + self.source_state(memory.features)
-        return self.initial_state.expand(rows, -1)
-
-    def read(self, hidden: Float[Tensor, "#K B T H"], memory: Memory | None) -> Float[Tensor, "#K B T H"] | None:
-        """What each step attends to, if it does."""
-        return None if self.attention is None or memory is None else self.attention(hidden, memory)
-
-    def joined(self, hidden: Float[Tensor, "*N H"], read: Float[Tensor, "*N H"] | None) -> Float[Tensor, "*N H"]:
-        """With `output` conditioning, what is added to label and z: projected outputs and what was attended to."""
-        projected = self.projection(hidden)
-        return projected if read is None else projected + read
-
-    def combined(self, hidden: Float[Tensor, "*N H"], read: Float[Tensor, "*N H"] | None) -> Float[Tensor, "*N H"]:
-        """With other conditionings, what the output layer reads: outputs, with what was attended to."""
-        if read is None:
-            return hidden
-        assert self.attention is not None
-        assert self.attention.output is not None
-        return tanh(self.attention.output(hidden) + read)
+        return Memory(source.features[0], keys, values, source.symbols != PAD)
 
 
 class ConditionedDecoder:
-    """The decoder for given y and z: all symbols at once (teacher forcing), or one at a time.
+    """The decoder for given y and z: an `Autoregression`.
 
-    Inside, an observed y is an enumeration of one label, so that shapes are always `(K, B, ...)`.
+    Args:
+        decoder: The networks.
+        y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
+        z: Latents, of shape `(K, B, Z)` or `(B, Z)`.
+        noise: What is drawn at random for `log_prob_steps`, as in `seqssvae.noise`.
+        memory: What the decoder knows of the source, if there is one.
     """
 
     def __init__(
@@ -198,97 +155,80 @@ class ConditionedDecoder:
         y: Float[Tensor, "*#B L"],
         z: Float[Tensor, "*B Z"],
         noise: Noise,
-        weights: Float[Tensor, "*B"] | None = None,
         memory: Memory | None = None,
     ) -> None:
-        self.decoder = decoder
-        self.noise = noise
-        self.memory = memory
-        self.weights = weights if weights is None or weights.dim() == 2 else weights[None]
+        self.decoder, self.y, self.z, self.noise, self.memory = decoder, y, z, noise, memory
         self.batch_shape = z.shape[:-1]
-        self.z = z if z.dim() == 3 else z[None]
-        self.y = y if y.dim() == 3 else y[None]
 
-    def log_prob_steps(self, x: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: what is called teacher forcing."""
-        decoder = self.decoder
+    def initial_states(self) -> list[State]:
+        """First states, a tuple per layer; of batch shape `(1, B)` or `(B,)` where they do not depend on y and z."""
+        decoder, memory = self.decoder, self.memory
+        if decoder.conditioning == "output":
+            source = 0.0 if memory is None else decoder.source_state(memory.features)
+            rows = decoder.initial_state.expand(self.z.shape[-2], -1) + source
+            flat = rows.expand(*[1] * (self.z.dim() - 2), *rows.shape)
+        else:
+            flat = decoder.initial(self.z, self.y, 0.0 if memory is None else decoder.source_state(memory.features))
+        parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
+        return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
+
+    def step(self, symbols: Int[Tensor, "*B"], states: list[State]) -> tuple[Float[Tensor, "*B V"], list[State]]:
+        """Logits of the symbol that follows `symbols`, and the states after reading them."""
+        inputs, constant = functional.embedding(symbols, self.decoder.embedding), self._constant()
+        new_states: list[State] = []
+        for layer, state in zip(self.decoder.layers, states, strict=True):
+            assert isinstance(layer, RecurrentLayer)
+            new_states.append(layer.step(inputs, constant, state))
+            inputs, constant = new_states[-1][0], None
+        hidden = self._conditioned(inputs[..., None, :])[..., 0, :]
+        logits, label_bias = self.decoder.output(hidden), self._label_bias()
+        return logits if label_bias is None else logits + label_bias, new_states
+
+    def log_prob_steps(
+        self, x: Int[Tensor, "B T"], gradient_weights: Float[Tensor, "*B"] | None = None
+    ) -> Float[Tensor, "*B T"]:
+        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
+        if len(self.batch_shape) == 1:  # an observed label is an enumeration of one
+            one_label = ConditionedDecoder(self.decoder, self.y[None], self.z[None], self.noise, self.memory)
+            return one_label.log_prob_steps(x, None if gradient_weights is None else gradient_weights[None])[0]
+        decoder, output = self.decoder, self.decoder.output
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:
             inputs = torch.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
         embedded = functional.embedding(inputs, decoder.embedding)
-        embedded = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)
-        hidden, label_bias = self._recurrence(embedded), None
-        read = decoder.read(hidden, self.memory)
-        if decoder.conditioning == "output":
-            hidden = tanh_of_sum(decoder.joined(hidden, read)[0], decoder.condition(self.z, self.y))
-            label_bias = self._label_bias()
-        else:
-            hidden = decoder.combined(hidden, read)
-        output, weights = decoder.output, self.weights
-        found = symbol_log_probs(hidden, output.weight, output.bias, label_bias, x, weights, output.rounding)
-        return found.reshape(*self.batch_shape, -1)
+        outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
+        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
+            outputs, constant = layer(outputs, constant, state), None
+        hidden = self._conditioned(outputs)
+        return symbol_log_probs(hidden, output.weight, output.bias, self._label_bias(), x, gradient_weights)
 
-    def _recurrence(self, embedded: Float[Tensor, "B T E"]) -> Float[Tensor, "#K B T H"]:
-        """Outputs of the top layer, once per row with `output` conditioning and once per label otherwise."""
-        states = self.initial_states()
-        constant = self._constant()
-        outputs = None
-        for layer, state in zip(self.decoder.layers, states, strict=True):
-            assert isinstance(layer, RecurrentLayer)
-            if outputs is None:
-                outputs = layer(project_together((layer,), embedded[None]).squeeze(0), constant, state)
-            else:  # a higher layer reads what depends on the label: fold labels into rows
-                labels, rows = outputs.shape[:2]
-                gates = project_together((layer,), outputs.flatten(0, 1)[None]).squeeze(0)
-                folded = tuple(part.flatten(0, 1)[None] for part in state)
-                outputs = layer(gates, None, folded)[0].unflatten(0, (labels, rows))
-        assert outputs is not None
-        return outputs
+    def repeat_rows(self, times: int) -> ConditionedDecoder:
+        """The same decoder with each row repeated, its copies side by side."""
+        rows = torch.arange(len(self.z), device=self.z.device).repeat_interleave(times)
+        y, memory = self.y.expand(len(self.z), -1), self.memory and self.memory.take(rows)
+        return ConditionedDecoder(self.decoder, y[rows], self.z[rows], {}, memory)
 
-    def initial_states(self) -> list[State]:
-        """First states, a tuple per layer, each of shape `(K, B, H)`, or `(1, B, H)` with `output` conditioning."""
-        decoder = self.decoder
-        if decoder.conditioning == "output":
-            flat = decoder.first_state(self.z.shape[1], self.memory)[None]
-        else:
-            source = 0.0 if self.memory is None else decoder.source_state(self.memory.features)
-            flat = decoder.initial(self.z, self.y, source)
-        parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
-        return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
-
-    def _constant(self) -> Float[Tensor, "K B G"] | None:
+    def _constant(self) -> Float[Tensor, "*B G"] | None:
+        """What y, z and the source add to the gates of every step."""
         if self.decoder.conditioning != "every_step":
             return None
         constant = self.decoder.condition(self.z, self.y)
         return constant if self.memory is None else constant + self.decoder.source_condition(self.memory.features)
 
-    def _label_bias(self) -> Float[Tensor, "K #B V"]:
-        return functional.linear(self.y, self.decoder.label_bias)
+    def _conditioned(self, outputs: Float[Tensor, "*#K B T H"]) -> Float[Tensor, "*#K B T H"]:
+        """What the output layer reads: outputs of the recurrence, with what is attended to, y and z."""
+        decoder, attention = self.decoder, self.decoder.attention
+        read = None if attention is None or self.memory is None else attention(outputs, self.memory)
+        if decoder.conditioning == "output":
+            projected = decoder.projection(outputs)
+            projected = projected if read is None else projected + read
+            return tanh_of_sum(projected, decoder.condition(self.z, self.y))
+        if read is None or attention is None:
+            return outputs
+        return tanh(attention.output(outputs) + read)
 
-    def _logits(self, outputs: Float[Tensor, "#K B H"]) -> Float[Tensor, "K B V"]:
-        decoder, found = self.decoder, self.decoder.read(outputs[:, :, None], self.memory)
-        read = None if found is None else found[:, :, 0]
-        if decoder.conditioning != "output":
-            return decoder.output(decoder.combined(outputs, read))
-        hidden = tanh(decoder.joined(outputs, read) + decoder.condition(self.z, self.y))
-        return decoder.output(hidden) + self._label_bias()
-
-    def step(self, symbols: Int[Tensor, "K B"], states: list[State]) -> tuple[Float[Tensor, "K B V"], list[State]]:
-        """Logits of the next symbol after `symbols`, and the states after reading them."""
-        inputs = functional.embedding(symbols, self.decoder.embedding)
-        constant = self._constant()
-        new_states: list[State] = []
-        for layer, state in zip(self.decoder.layers, states, strict=True):
-            assert isinstance(layer, RecurrentLayer)
-            gates = layer.project(inputs)
-            if constant is not None and not new_states:
-                gates = gates + constant
-            new_states.append(layer.step(gates, state))
-            inputs = new_states[-1][0]
-        return self._logits(inputs), new_states
-
-    def repeat_rows(self, times: int) -> "ConditionedDecoder":
-        """The same decoder with each row repeated, its copies side by side (for the hypotheses of a beam)."""
-        rows = torch.arange(self.z.shape[1], device=self.z.device).repeat_interleave(times)
-        y, memory = self.y.expand(*self.z.shape[:2], -1), self.memory and self.memory.take(rows)
-        return ConditionedDecoder(self.decoder, y[:, rows], self.z[:, rows], {}, memory=memory)
+    def _label_bias(self) -> Float[Tensor, "*#B V"] | None:
+        """What y adds to the logits of every step."""
+        if self.decoder.conditioning != "output":
+            return None
+        return linear_of_labels(self.y, self.decoder.label_bias)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from pyro import distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, START
-
-if TYPE_CHECKING:
-    from seqssvae_torch.decoder import ConditionedDecoder
-
+from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, START
 
 _ONE = torch.Size()
 """The sample shape of a single draw."""
+
+
+def one_hot(y: Tensor, label_count: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*B L"]:
+    """One-hot vectors of label ids of shape `(*B)`; vectors, which are floating-point numbers, are left as they are."""
+    if y.is_floating_point():
+        return y
+    # PyTorch's own fetches the least and the greatest id from the device to check them
+    return (y[..., None] == torch.arange(label_count, device=y.device)).to(dtype)
 
 
 def with_gradient_share(categorical: dist.Categorical, share: float) -> dist.Categorical:
@@ -67,6 +72,35 @@ class DiagonalNormal(dist.Independent):
         return DiagonalNormal(self.loc.expand(shape), self.scale.expand(shape), noise)
 
 
+@runtime_checkable
+class Autoregression(Protocol):
+    """A network that gives each symbol of a sequence a probability, as `AutoregressiveCategorical` asks for it.
+
+    States are a tree of tensors whose last dimension but one is that of the rows.
+    """
+
+    batch_shape: torch.Size
+    """`(K, B)` or `(B,)`, written `*B` below."""
+
+    def initial_states(self) -> Any:
+        """The states before the first symbol."""
+        ...
+
+    def step(self, symbols: Int[Tensor, "*B"], states: Any) -> tuple[Float[Tensor, "*B V"], Any]:
+        """Logits of the symbol that follows `symbols`, and the states after reading them."""
+        ...
+
+    def log_prob_steps(
+        self, x: Int[Tensor, "B T"], gradient_weights: Float[Tensor, "*B"] | None = None
+    ) -> Float[Tensor, "*B T"]:
+        """`log p(x_t | x_<t)` of all symbols at once, 0 at padding; weights as of `ops.symbol_log_probs`."""
+        ...
+
+    def repeat_rows(self, times: int) -> Autoregression:
+        """The same network with each row repeated, its copies side by side: for the hypotheses of a beam."""
+        ...
+
+
 class AutoregressiveCategorical(dist.TorchDistribution):
     """A distribution over sequences: `p(x) = prod_t Categorical(x_t | x_<t)` up to and including END.
 
@@ -74,18 +108,24 @@ class AutoregressiveCategorical(dist.TorchDistribution):
     so that the probabilities of all such arrays sum to 1. PAD and START have probability 0 as symbols.
 
     Args:
-        conditioned: The decoder, for given y and z.
-        batch_shape: `(K, B)` or `(B,)`.
+        network: Gives the probabilities.
         time_steps: T, length of the arrays that `sample` and the searches return; `log_prob` takes any length.
+        gradient_weights: By what an objective will multiply `log_prob`, if that is known: of the batch shape.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 1)
     has_rsample = False
 
-    def __init__(self, conditioned: ConditionedDecoder, batch_shape: Sequence[int], time_steps: int) -> None:
-        self.conditioned = conditioned
-        super().__init__(torch.Size(batch_shape), torch.Size((time_steps,)), validate_args=False)
+    def __init__(
+        self, network: Autoregression, time_steps: int, gradient_weights: Float[Tensor, "*B"] | None = None
+    ) -> None:
+        self.network, self.gradient_weights = network, gradient_weights
+        super().__init__(network.batch_shape, torch.Size((time_steps,)), validate_args=False)
+
+    def with_gradient_weights(self, weights: Float[Tensor, "*B"]) -> AutoregressiveCategorical:
+        """The same distribution, told by what an objective will multiply `log_prob`."""
+        return AutoregressiveCategorical(self.network, self.event_shape[0], weights)
 
     def log_prob(self, value: Int[Tensor, "B T"]) -> Float[Tensor, "*B"]:
         """Log-probability of each row's symbols and its END, for each label where the batch shape is `(K, B)`."""
@@ -93,7 +133,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
     def log_prob_steps(self, value: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        return self.conditioned.log_prob_steps(value)
+        return self.network.log_prob_steps(value, self.gradient_weights)
 
     def sample(self, sample_shape: torch.Size = _ONE, generator: torch.Generator | None = None) -> Int[Tensor, "*B T"]:
         """Ancestral sampling, symbol by symbol.
@@ -118,25 +158,27 @@ class AutoregressiveCategorical(dist.TorchDistribution):
     def beam_search(self, width: int) -> tuple[Int[Tensor, "B W T"], Float[Tensor, "B W"]]:
         """The best sequences found by a beam search and their log-probabilities, the best first.
 
-        Of equal scores the one of the better parent, then of the smaller symbol id, comes first. The batch shape must
-        be `(B,)`.
+        Of equal scores the one of the better parent, then of the smaller symbol id, comes first.
 
         Args:
             width: W, number of hypotheses kept at each step.
+
+        Raises:
+            ValueError: If the batch shape is not `(B,)`.
         """
         if len(self.batch_shape) != 1:
             raise ValueError(f"beam_search needs a batch shape (B,), not {tuple(self.batch_shape)}.")
         rows = self.batch_shape[0]
-        decoder = self.conditioned.repeat_rows(width)
-        states = decoder.initial_states()
-        scores = decoder.z.new_full((rows, width), -torch.inf)
+        network = self.network.repeat_rows(width)
+        states = network.initial_states()
+        scores = _first_leaf(states).new_full((rows, width), -torch.inf)
         scores[:, 0] = 0.0
         symbols = torch.full((rows, width), START, device=scores.device)
         sequences = symbols.new_full((rows, width, self.event_shape[0]), PAD)
         row_starts = width * torch.arange(rows, device=scores.device)[:, None]
         for step in range(self.event_shape[0]):
-            logits, states = decoder.step(symbols.reshape(1, -1), states)
-            log_probs = self._log_softmax(logits).reshape(rows, width, -1)
+            logits, states = network.step(symbols.flatten(), states)
+            log_probs = next_log_probs(logits).reshape(rows, width, -1)
             ended = ((symbols == END) | (symbols == PAD))[:, :, None]
             only_pad = torch.full_like(log_probs[0, 0], -torch.inf).index_fill(0, symbols.new_tensor([PAD]), 0.0)
             candidates = scores[:, :, None] + torch.where(ended, only_pad, log_probs)
@@ -146,24 +188,28 @@ class AutoregressiveCategorical(dist.TorchDistribution):
             sequences = sequences.gather(1, parents[:, :, None].expand_as(sequences))
             sequences[:, :, step] = symbols
             chosen = (row_starts + parents).flatten()
-            states = [tuple(part[:, chosen] for part in state) for state in states]
+            states = pytree.tree_map(lambda part, rows=chosen: part[..., rows, :], states)
         return sequences, scores
 
     @torch.no_grad()
     def _generate(self, choose: Callable[[Tensor], Tensor]) -> Int[Tensor, "*B T"]:
-        labels, rows = (1, *self.batch_shape)[-2:]
-        states = self.conditioned.initial_states()
-        symbols = torch.full((labels, rows), START, device=self.conditioned.z.device)
+        states = self.network.initial_states()
+        symbols = torch.full(self.batch_shape, START, device=_first_leaf(states).device)
         ended = torch.zeros_like(symbols, dtype=torch.bool)
         sequence = []
         for _ in range(self.event_shape[0]):
-            logits, states = self.conditioned.step(symbols, states)
-            symbols = choose(self._log_softmax(logits)).masked_fill(ended, PAD)
+            logits, states = self.network.step(symbols, states)
+            symbols = choose(next_log_probs(logits)).masked_fill(ended, PAD)
             ended = ended | (symbols == END)
             sequence.append(symbols)
-        return torch.stack(sequence, -1).reshape(*self.batch_shape, -1)
+        return torch.stack(sequence, -1)
 
-    @staticmethod
-    def _log_softmax(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
-        never = torch.tensor(NEVER_GENERATED, device=logits.device)
-        return logits.index_fill(-1, never, -torch.inf).log_softmax(-1)
+
+def next_log_probs(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
+    """Log-probabilities of the next symbol, of which some are never generated."""
+    never = torch.tensor(NEVER_GENERATED, device=logits.device)
+    return logits.index_fill(-1, never, -torch.inf).log_softmax(-1)
+
+
+def _first_leaf(states: Any) -> Tensor:
+    return pytree.tree_leaves(states)[0]

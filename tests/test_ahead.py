@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from seqssvae.ahead import ahead
+from seqssvae.training.prefetch import ahead
 
 
 def alive() -> list[threading.Thread]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seqssvae.allocation import keep_freed_memory
+from seqssvae.cli.allocation import keep_freed_memory
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_another_system_is_left_as_it_is(monkeypatch):
 STEPS = """
 import resource
 import numpy as np
-from seqssvae.allocation import keep_freed_memory
+from seqssvae.cli.allocation import keep_freed_memory
 from seqssvae.backend import Batch, Dimensions, TrainingStep
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_{twin}.backend import {Twin}Backend

@@ -27,7 +27,7 @@ def twin(request: pytest.FixtureRequest) -> Any:
 def learn(twin: Any, name: str, signals: list[np.ndarray], decay: float = 0.8) -> tuple[dict[str, Any], np.ndarray]:
     """State and expectation after having seen these signals of the rows."""
     module, array = twin
-    objective = ObjectiveConfig(estimator="score_function", baseline=name)
+    objective = ObjectiveConfig(gradient_estimator="score_function", baseline=name)
     state = {key: array(np.zeros(shape, np.float32)) for key, shape in baseline_shapes(objective, V).items()}
     for signal in signals:
         state = module.updated(state, array(X), array(signal.astype(np.float32)), array(REAL), decay)

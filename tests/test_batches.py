@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.batches import BatchStream, buckets, count_steps, evaluation_batches, pad, training_steps
 from seqssvae.config import ObjectiveConfig
-from seqssvae.corpus import Corpus, CorpusCounts
+from seqssvae.data.batches import BatchStream, buckets, count_steps, evaluation_batches, pad, training_steps
+from seqssvae.data.corpus import Corpus, CorpusCounts
 from seqssvae.errors import ConfigurationError
 
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=50)

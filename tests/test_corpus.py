@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from seqssvae.config import DataConfig, ModelConfig
-from seqssvae.corpus import Corpus, CorpusCounts, build_schema, encode_rows, label_prior
+from seqssvae.data.corpus import Corpus, CorpusCounts, build_schema, encode_rows, label_prior
+from seqssvae.data.tsv import Row
+from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
-from seqssvae.tsv import Row
-from seqssvae.vocabulary import Labels, Vocabulary
 
 
 def rows_of(*pairs):

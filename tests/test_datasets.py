@@ -7,8 +7,8 @@ import pytest
 
 from seqssvae import datasets
 from seqssvae.config import DataConfig
+from seqssvae.data.tsv import read_rows
 from seqssvae.errors import DataError, UserError
-from seqssvae.tsv import read_rows
 
 needs_wordfreq = pytest.mark.skipif(importlib.util.find_spec("wordfreq") is None, reason="needs seqssvae[demo]")
 

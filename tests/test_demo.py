@@ -9,14 +9,14 @@ import pytest
 from fake_backend import FakeBackend
 from toy import toy_config, toy_rows
 
-from seqssvae import presets
 from seqssvae.backend import NO_LABEL
-from seqssvae.cli import main
+from seqssvae.cli.main import main
+from seqssvae.config import presets
 from seqssvae.datasets import load_peptides
-from seqssvae.demo import QUICK_STEPS
-from seqssvae.experiment import classifier_config, prepare, run_pair, run_side
-from seqssvae.run import open_run
-from seqssvae.run_files import read_metrics
+from seqssvae.demo.demo import QUICK_STEPS
+from seqssvae.demo.experiment import classifier_config, prepare, run_pair, run_side
+from seqssvae.runs.files import read_metrics
+from seqssvae.runs.run import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,7 @@ def test_the_demo_prints_one_table_sequences_for_each_label_and_where_the_runs_a
 
 
 def test_the_demo_s_table_holds_what_the_runs_do_on_the_test_rows(tmp_path, monkeypatch, capsys, fake_twins):
-    from seqssvae.evaluate import evaluate
+    from seqssvae.inference.evaluate import evaluate
 
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--quick", "--backends", "fake", "--output", "here"]) == 0

@@ -16,10 +16,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from toy import toy_config, toy_texts
 
 from seqssvae.config import Config, DataConfig
+from seqssvae.config.settings import to_dict
 from seqssvae.errors import BackendError, ConfigurationError, DataError, RunError
-from seqssvae.estimator import FIELDS, SequenceSSVAE
-from seqssvae.run import open_run
-from seqssvae.settings import to_dict
+from seqssvae.estimator.sequence_ssvae import FIELDS, SequenceSSVAE
+from seqssvae.runs.run import open_run
 
 pytestmark = pytest.mark.usefixtures("fake_twins")
 
@@ -147,7 +147,7 @@ def test_missing_labels_are_unlabelled_rows():
 
     y = some_missing(NAMES, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqssvae.estimator.get_backend", lambda name: Watched)
+        patch.setattr("seqssvae.estimator.sequence_ssvae.get_backend", lambda name: Watched)
         make(patience=0).fit(TEXTS, y)
     unlabelled = {int(row) for step in seen for row in step.unlabelled.rows[step.unlabelled.row_mask]}
     labelled = {int(row) for step in seen for row in step.labelled.rows[step.labelled.row_mask]}
@@ -249,7 +249,7 @@ def test_groups_are_not_split():
     groups = [index // 6 for index in range(60)]
     prepared = []
     with pytest.MonkeyPatch.context() as patch:
-        from seqssvae import estimator
+        from seqssvae.estimator import sequence_ssvae as estimator
 
         original = estimator.prepare_rows
         patch.setattr(estimator, "prepare_rows", lambda *given: prepared.append(original(*given)) or prepared[0])
@@ -344,7 +344,7 @@ def test_a_saved_model_is_the_same_in_either_twin(tmp_path, labels):
 
 
 def test_a_saved_model_is_a_run_that_the_command_line_opens(tmp_path, capsys):
-    from seqssvae.cli import main
+    from seqssvae.cli.main import main
 
     model = make().fit(TEXTS, NAMES)
     model.save(tmp_path / "model")
@@ -382,7 +382,7 @@ def test_the_defaults_are_those_of_the_configuration():
 def test_it_needs_no_scikit_learn():
     code = (
         "import sys; sys.modules['sklearn'] = None; "
-        "from seqssvae.estimator import SequenceSSVAE; print(SequenceSSVAE(epochs=3).get_params()['epochs'])"
+        "from seqssvae.estimator.sequence_ssvae import SequenceSSVAE; print(SequenceSSVAE(epochs=3).get_params()['epochs'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "3"

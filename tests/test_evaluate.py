@@ -9,10 +9,10 @@ from fake_backend import FakeBackend, log_softmax
 from toy import toy_config, toy_rows
 
 from seqssvae.backend import NO_LABEL
-from seqssvae.batches import pad
 from seqssvae.config import Config
-from seqssvae.evaluate import GENERATION_BATCH, encode, evaluate, generate, predict_proba
-from seqssvae.prepare import Prepared, prepare_rows
+from seqssvae.data.batches import pad
+from seqssvae.data.prepare import Prepared, prepare_rows
+from seqssvae.inference.evaluate import GENERATION_BATCH, encode, evaluate, generate, predict_proba
 
 
 @pytest.fixture

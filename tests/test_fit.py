@@ -17,10 +17,10 @@ from seqssvae.config import (
     ModelConfig,
     OptimizerConfig,
 )
-from seqssvae.corpus import Corpus, CorpusCounts
-from seqssvae.course import Course, total_steps
+from seqssvae.data.corpus import Corpus, CorpusCounts
 from seqssvae.errors import ConfigurationError, UserError
-from seqssvae.fit import CHUNK, Observer, fit
+from seqssvae.training.fit import CHUNK, Observer, fit
+from seqssvae.training.step_order import Course, total_steps
 
 MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(embedding_size=3, hidden_size=2), decoder=DecoderConfig(3, 2))
 DIMENSIONS = Dimensions(vocabulary_size=8, label_prior=(0.5, 0.5))

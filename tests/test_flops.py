@@ -10,12 +10,12 @@ import torch
 from benchmarks.flops import Product, jax_flops, necessary, torch_flops, total
 from seqssvae.backend import Batch, Dimensions, TrainingStep
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
-from seqssvae_jax import likelihood as jax_likelihood
-from seqssvae_jax import output_layer
 from seqssvae_jax.backend import JaxBackend
-from seqssvae_torch import likelihood as torch_likelihood
+from seqssvae_jax.ops import output_layer
+from seqssvae_jax.ops import symbol_log_probs as jax_likelihood
 from seqssvae_torch.backend import TorchBackend
-from seqssvae_torch.products import onednn_is_exact
+from seqssvae_torch.ops import symbol_log_probs as torch_likelihood
+from seqssvae_torch.ops.products import onednn_is_exact
 
 K, B, T, V, H = 5, 4, 6, 11, 8
 

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from seqssvae.backend import Batch, Dimensions, Weights
-from seqssvae.cli import main
+from seqssvae.checks.gradient_estimators import Choice, Measured, Setting, choices, random_batch
+from seqssvae.cli.main import main
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainingConfig
-from seqssvae.corpus import Corpus, CorpusCounts
+from seqssvae.data.corpus import Corpus, CorpusCounts
 from seqssvae.errors import DataError
-from seqssvae.gradients import Choice, Measured, Setting, choices, random_batch
-from seqssvae.labels import candidates, least_k
 from seqssvae.parameters import initial_weights
+from seqssvae.training.top_k import candidates, least_k
 
 K, V = 5, 9
 MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from seqssvae.parameters import STATES
-from seqssvae_jax.recurrence import RecurrentLayer, project_together, read_together
+from seqssvae_jax.ops.recurrence import RecurrentLayer, project_together, read_together
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
 

@@ -17,8 +17,8 @@ from numpyro.infer import TraceEnum_ELBO as NumPyroTraceEnum
 from pyro.infer import SVI as PyroSVI
 from pyro.infer import TraceEnum_ELBO as PyroTraceEnum
 
-from seqssvae_jax import estimators as jax_estimators
-from seqssvae_torch import estimators as torch_estimators
+from seqssvae_jax import gradient_estimators as jax_estimators
+from seqssvae_torch import gradient_estimators as torch_estimators
 
 K = 5
 X = np.random.default_rng(0).normal(size=(6, 2)) + 3 * np.eye(2)[[0, 0, 1, 1, 0, 1]]

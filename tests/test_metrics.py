@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seqssvae.backend import NO_LABEL, ELBOTerms, Evaluation
 from seqssvae.config import ObjectiveConfig
-from seqssvae.metrics import standard_error
+from seqssvae.inference.metrics import standard_error
 
 
 def weighted(metric, found, y, lengths, objective, weights):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from seqssvae.parity import Finding, compare, failures, relative_difference
-from seqssvae.verify import Certificate, Comparison
+from seqssvae.checks.differences import Finding, compare, failures, relative_difference
+from seqssvae.checks.verify import Certificate, Comparison
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae_jax import products as jax_products
 from seqssvae_jax.compilation import compiler_options
-from seqssvae_torch import products
+from seqssvae_jax.ops import products as jax_products
+from seqssvae_torch.ops import products
 
 SETTING = torch.backends.mkldnn.matmul
 
@@ -31,7 +31,7 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
     generator = torch.Generator().manual_seed(seed)
     left, right = (torch.randn(shape, generator=generator) for shape in ((2, rows, inner), (2, inner, columns)))
     exact = left.double() @ right.double()
-    with products.swift_products(torch.device("cpu")):
+    with products.fast_products(torch.device("cpu")):
         found = [left @ right, torch.stack([left[0] @ right[0], left[1] @ right[1]])]
         found.append(torch.baddbmm(torch.zeros(2, rows, columns), left, right))
     bound = 1e-6 * (left.double().abs() @ right.double().abs()) + 1e-30
@@ -42,7 +42,7 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
 @pytest.mark.usefixtures("fresh")
 def test_the_setting_is_given_back_whatever_happens() -> None:
     def failing() -> None:
-        with products.swift_products(torch.device("cpu")):
+        with products.fast_products(torch.device("cpu")):
             assert (SETTING.fp32_precision == "bf16") == products.onednn_is_exact()
             raise ValueError("anything")
 
@@ -53,7 +53,7 @@ def test_the_setting_is_given_back_whatever_happens() -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_elsewhere_than_on_a_cpu_nothing_is_tried_nor_changed() -> None:
-    with products.swift_products(torch.device("meta")):
+    with products.fast_products(torch.device("meta")):
         assert SETTING.fp32_precision == "ieee"
     assert products.onednn_is_exact.cache_info().misses == 0
 
@@ -70,7 +70,7 @@ def test_where_operands_would_be_rounded_nothing_is_changed(monkeypatch: pytest.
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
     assert not products.onednn_is_exact()
-    with products.swift_products(torch.device("cpu")):
+    with products.fast_products(torch.device("cpu")):
         assert SETTING.fp32_precision == "ieee"
 
 

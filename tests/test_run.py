@@ -15,14 +15,14 @@ from safetensors.numpy import load_file, save_file
 from toy import toy_config, toy_rows
 
 from seqssvae.config import Config
+from seqssvae.config.settings import to_dict
+from seqssvae.data.prepare import Prepared, prepare_rows
 from seqssvae.errors import RunError, UserError
-from seqssvae.evaluate import predict_proba
-from seqssvae.fit import FitResult, fit
-from seqssvae.prepare import Prepared, prepare_rows
-from seqssvae.run import RunWriter, load_checkpoint, open_run
-from seqssvae.run_files import Schema, read_checkpoint, read_metrics
-from seqssvae.settings import to_dict
-from seqssvae.storage import write_files
+from seqssvae.inference.evaluate import predict_proba
+from seqssvae.runs.files import Schema, read_checkpoint, read_metrics
+from seqssvae.runs.run import RunWriter, load_checkpoint, open_run
+from seqssvae.runs.storage import write_files
+from seqssvae.training.fit import FitResult, fit
 
 FILES = {
     "config.yaml",

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig, TemperatureConfig
-from seqssvae.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
+from seqssvae.training.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
 
 
 def test_constant_beta():

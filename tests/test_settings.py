@@ -18,8 +18,7 @@ from seqssvae.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from seqssvae.errors import ConfigurationError
-from seqssvae.settings import (
+from seqssvae.config.settings import (
     check_fields,
     expected,
     field_paths,
@@ -30,6 +29,7 @@ from seqssvae.settings import (
     to_dict,
     to_yaml,
 )
+from seqssvae.errors import ConfigurationError
 
 TEXTS = st.text(min_size=1, max_size=6)
 CONFIGS = st.builds(

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqssvae.data.splits import keep_labels_per_class, split
 from seqssvae.errors import ConfigurationError
-from seqssvae.splits import keep_labels_per_class, split
 
 LABELS = st.lists(st.integers(-1, 3), min_size=1, max_size=60).map(np.array)
 FRACTIONS = st.floats(0.0, 0.9)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seqssvae.parameters import STATES
-from seqssvae_torch.recurrence import RecurrentLayer, fold, project_together, read_together, tanh, unfold
+from seqssvae_torch.ops.recurrence import RecurrentLayer, fold, project_together, read_together, tanh, unfold
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import yaml
 
-from seqssvae.batches import BatchStream, evaluation_batches
-from seqssvae.cli import main
+from seqssvae.cli.main import main
 from seqssvae.config import Config, DataConfig, TrainingConfig
-from seqssvae.corpus import build_source_vocabulary, encode_rows
+from seqssvae.data.batches import BatchStream, evaluation_batches
+from seqssvae.data.corpus import build_source_vocabulary, encode_rows
+from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.tsv import Row, read_rows
+from seqssvae.data.vocabulary import END, PAD, Vocabulary
 from seqssvae.errors import DataError
-from seqssvae.estimator import SequenceSSVAE
-from seqssvae.prepare import prepare_rows
-from seqssvae.run import open_run
-from seqssvae.run_files import corpus_digest
-from seqssvae.transduce import transduce
-from seqssvae.tsv import Row, read_rows
-from seqssvae.vocabulary import END, PAD, Vocabulary
+from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
+from seqssvae.inference.transduce import transduce
+from seqssvae.runs.files import corpus_digest
+from seqssvae.runs.run import open_run
 
 ENGLISH = Path(__file__).parent / "data/english.tsv"
 DATA = DataConfig(sequence_column=2, label_column=3, source_column=1)
@@ -108,7 +108,7 @@ class Backwards:
         odd = (source > END).sum(1) % 2
         return np.where(odd[:, None] == 1, [0, 0, 1.0], [1.0, 0, 0])
 
-    def generate(self, y, max_length, seed, method="sample", beam_width=5, z=None, source=None, typical=False):
+    def generate(self, y, max_length, seed, method="sample", beam_width=5, z=None, source=None, use_mean=False):
         self.calls.append((source.shape, seed, method, beam_width, typical))
         rows = [[8 + label, *[s for s in row[::-1] if s > END], END] for row, label in zip(source, y, strict=True)]
         x = np.array([row + [PAD] * (max_length + 1 - len(row)) for row in rows], np.int32)
@@ -175,7 +175,7 @@ def test_transduce_writes_a_sequence_for_each_source(run, tmp_path, capsys):
     assert rows[1][2] == opened.labels.names[likely]
     for source, text, label, log_p in rows:  # the score is that of the sequence, at the mean of z
         y, ids = np.array([opened.labels.index(label)], np.int32), sources.encode(source)[None]
-        x, scores = opened.backend.generate(y, 12, 0, "greedy", source=ids, typical=True)
+        x, scores = opened.backend.generate(y, 12, 0, "greedy", source=ids, use_mean=True)
         assert "".join(opened.vocabulary.decode(x[0])[:12]) == text
         assert float(log_p) == pytest.approx(float(scores[0]), abs=1e-4)
     only = tmp_path / "only.tsv"

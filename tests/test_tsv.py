@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import DataConfig
+from seqssvae.data.tsv import Row, read_rows
 from seqssvae.errors import DataError
-from seqssvae.tsv import Row, read_rows
 
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\ufeff"), max_size=8)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, SPECIALS, START, UNK, Labels, Vocabulary, split_symbols
 from seqssvae.errors import DataError
-from seqssvae.vocabulary import END, NEVER_GENERATED, PAD, SPECIALS, START, UNK, Labels, Vocabulary, split_symbols
 
 TEXTS = st.text(alphabet="abcdeé語 \u2028", max_size=12)
 

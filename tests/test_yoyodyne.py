@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from seqssvae.cli import main
-from seqssvae.demo import dataset_rows
+from seqssvae.cli.main import main
+from seqssvae.demo.demo import dataset_rows
 
 ROWS = 200
 SMALL = {

@@ -23,13 +23,13 @@ from seqssvae.config import (
     ObjectiveConfig,
     TrainingConfig,
 )
+from seqssvae.data.vocabulary import END, START
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae.parameters import parameter_shapes
-from seqssvae.vocabulary import END, START
 from seqssvae_torch.backend import TorchBackend
 from seqssvae_torch.yoyodyne import SequenceSSVAE
-from seqssvae_torch.yoyodyne_data import first_state
-from seqssvae_torch.yoyodyne_search import beam_search
+from seqssvae_torch.yoyodyne.alphabet import first_state
+from seqssvae_torch.yoyodyne.search import beam_search
 
 NETWORKS = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))
 OBJECTIVE = ObjectiveConfig(

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from seqssvae.config import Config
-from seqssvae.settings import Settings, from_dict
-from seqssvae.tsv import Row
+from seqssvae.config.settings import Settings, from_dict
+from seqssvae.data.tsv import Row
 
 SETTINGS: Settings = {
     "data": {"validation_fraction": 0.25},

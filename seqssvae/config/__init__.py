@@ -1,0 +1,74 @@
+"""Configuration: frozen dataclasses, validated on construction.
+
+Every class checks its own fields and names the offending one by its full path (`model.latent_size`), so that an error
+means the same from Python, from YAML and from the command line. Sizes are counts, rates and probabilities are fractions
+of 1, and lengths count symbols without END.
+"""
+
+from dataclasses import dataclass, field
+
+from seqssvae.config.data import DataConfig, TooLong
+from seqssvae.config.model import CellName, Conditioning, DecoderConfig, EncoderConfig, LabelPrior, ModelConfig, Pooling
+from seqssvae.config.objective import (
+    BaselineName,
+    Batching,
+    BetaConfig,
+    BetaSchedule,
+    ConsistencyConfig,
+    GradientEstimatorName,
+    Objective,
+    ObjectiveConfig,
+    TemperatureConfig,
+    has_consistency,
+)
+from seqssvae.config.optimizer import LearningRateSchedule, OptimizerConfig, OptimizerName
+from seqssvae.config.training import Precision, StoppingMetric, TrainingConfig, weight_type
+
+__all__ = [
+    "BaselineName",
+    "Batching",
+    "BetaConfig",
+    "BetaSchedule",
+    "CellName",
+    "Conditioning",
+    "Config",
+    "ConsistencyConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "EncoderConfig",
+    "GradientEstimatorName",
+    "LabelPrior",
+    "LearningRateSchedule",
+    "ModelConfig",
+    "Objective",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "OptimizerName",
+    "Pooling",
+    "Precision",
+    "StoppingMetric",
+    "TemperatureConfig",
+    "TooLong",
+    "TrainingConfig",
+    "has_consistency",
+    "weight_type",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of a run's configuration.
+
+    Args:
+        data: Where the rows are and how to read them.
+        model: The networks.
+        objective: What is minimised.
+        optimizer: How weights move.
+        training: How long, on what, from which seed.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

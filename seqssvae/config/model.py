@@ -1,0 +1,114 @@
+"""The networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from seqssvae.config.checks import check, check_choice, check_flag, check_integer, check_number
+from seqssvae.errors import ConfigurationError
+
+CellName = Literal["gru", "lstm"]
+Conditioning = Literal["init", "every_step", "output"]
+Pooling = Literal["last", "mean", "max"]
+LabelPrior = Literal["uniform", "empirical", "given"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The recurrent network that reads x for q(y|x) and q(z|x,y); another of these sizes reads the source, if any.
+
+    Args:
+        embedding_size: E, size of a symbol's embedding.
+        hidden_size: H, size of the state, for each direction.
+        layers: Number of recurrent layers.
+        bidirectional: Whether each layer reads in both directions.
+        pooling: How states become the features of a row: the last of each direction, or the mean or maximum over time.
+        word_dropout: Share of the symbols of x turned to UNK in training, before either encoder reads it; a source is
+            read whole.
+        separate: Whether q(y|x) and q(z|x,y) have an encoder each, instead of sharing one.
+    """
+
+    embedding_size: int = 32
+    hidden_size: int = 128
+    layers: int = 1
+    bidirectional: bool = True
+    pooling: Pooling = "last"
+    word_dropout: float = 0.0
+    separate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size", "layers"):
+            check_integer(f"model.encoder.{name}", getattr(self, name), 1)
+        check_choice("model.encoder.pooling", self.pooling, Pooling)
+        check_number("model.encoder.word_dropout", self.word_dropout, 0.0, 1.0)
+        for name in ("bidirectional", "separate"):
+            check_flag(f"model.encoder.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The recurrent network of p(x|y,z).
+
+    Args:
+        embedding_size: E, size of a symbol's embedding.
+        hidden_size: H, size of the state.
+        layers: Number of recurrent layers.
+        conditioning: How y and z enter: `init` (the initial state), `every_step` (that, and every step's input), or
+            `output` (added to the output of a recurrence that runs on x alone, once per row).
+        attention: Whether each step attends to the source, where there is one (Luong et al. 2015, the global attention
+            of section 3.1 with the bilinear score; what was attended to is not fed back).
+    """
+
+    embedding_size: int = 32
+    hidden_size: int = 64
+    layers: int = 1
+    conditioning: Conditioning = "output"
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size", "layers"):
+            check_integer(f"model.decoder.{name}", getattr(self, name), 1)
+        check_choice("model.decoder.conditioning", self.conditioning, Conditioning)
+        check_flag("model.decoder.attention", self.attention)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The graphical model's networks.
+
+    Args:
+        cell: Recurrent cell of encoder and decoder.
+        latent_size: Z, size of z.
+        encoder: The network that reads x.
+        decoder: The network that generates x.
+        dropout: Share of embedding and feature entries set to 0 in training.
+        word_dropout: Share of the decoder's input symbols turned to UNK in training (Bowman et al. 2016, section 3.1).
+        label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`. Where
+            there is a source, this is what p(y|source) starts from.
+        label_prior_probabilities: p(y) in the order of the labels, where `label_prior` is `given`.
+    """
+
+    cell: CellName = "gru"
+    latent_size: int = 16
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    dropout: float = 0.0
+    word_dropout: float = 0.0
+    label_prior: LabelPrior = "uniform"
+    label_prior_probabilities: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("model.cell", self.cell, CellName)
+        check_integer("model.latent_size", self.latent_size, 1)
+        check_number("model.dropout", self.dropout, 0.0, 0.95)
+        check_number("model.word_dropout", self.word_dropout, 0.0, 1.0)
+        check_choice("model.label_prior", self.label_prior, LabelPrior)
+        given = self.label_prior_probabilities
+        path = "model.label_prior_probabilities"
+        if (self.label_prior == "given") != (given is not None):
+            raise ConfigurationError(f"{path} goes with model.label_prior: given, and only with it.")
+        if given is not None:
+            listed = isinstance(given, Sequence) and not isinstance(given, str)
+            check(listed and all(isinstance(p, (int, float)) and p > 0 for p in given), path, "numbers above 0", given)
+            object.__setattr__(self, "label_prior_probabilities", tuple(float(p) for p in given))
+            check(abs(sum(given) - 1) < 1e-6, path, "a list that sums to 1", list(given))

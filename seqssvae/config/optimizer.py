@@ -1,0 +1,50 @@
+"""How weights move."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seqssvae.config.checks import check_choice, check_integer, check_number
+from seqssvae.errors import ConfigurationError
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
+LearningRateSchedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move. Gradients are scaled by clip / max(norm, clip), with one norm over all weights.
+
+    Args:
+        name: `adam`, `adamw` (decay not through the gradient; Loshchilov & Hutter 2019), or `sgd`.
+        learning_rate: Step size at its greatest.
+        schedule: `constant`, or falling to 0 over the training steps, `linear` or as a `cosine`.
+        warmup_steps: Steps over which the step size rises from 0.
+        clip_norm: Greatest Euclidean norm of the gradient; 0: no clipping.
+        weight_decay: Decoupled weight decay (`adamw` only).
+        beta1: Decay of Adam's mean of gradients; the momentum of `sgd`.
+        beta2: Decay of Adam's mean of squared gradients.
+        epsilon: Added to the root of the latter.
+    """
+
+    name: OptimizerName = "adam"
+    learning_rate: float = 5e-3
+    schedule: LearningRateSchedule = "constant"
+    warmup_steps: int = 0
+    clip_norm: float = 5.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.name", self.name, OptimizerName)
+        check_number("optimizer.learning_rate", self.learning_rate, 0.0, open_low=True)
+        check_choice("optimizer.schedule", self.schedule, LearningRateSchedule)
+        check_integer("optimizer.warmup_steps", self.warmup_steps, 0)
+        check_number("optimizer.clip_norm", self.clip_norm, 0.0)
+        check_number("optimizer.weight_decay", self.weight_decay, 0.0)
+        if self.weight_decay and self.name != "adamw":
+            raise ConfigurationError("optimizer.weight_decay is for optimizer.name: adamw, and only for it.")
+        check_number("optimizer.beta1", self.beta1, 0.0, 0.9999)
+        check_number("optimizer.beta2", self.beta2, 0.0, 0.999999)
+        check_number("optimizer.epsilon", self.epsilon, 0.0, open_low=True)

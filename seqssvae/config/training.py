@@ -1,0 +1,69 @@
+"""How long to train, on what, from which seed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seqssvae.config.checks import check, check_choice, check_flag, check_integer, check_number
+
+StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
+Precision = Literal["float32", "float64", "bf16"]
+
+
+def weight_type(precision: Precision) -> str:
+    """NumPy's name of the type of weights, sums and results in a precision."""
+    return "float32" if precision == "bf16" else precision
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long to train, on what, from which seed.
+
+    Args:
+        epochs: Most passes over the unlabelled rows (over the labelled ones where there are none).
+        max_steps: Most training steps; 0: as `epochs` says.
+        batch_size: B, rows of an unlabelled batch.
+        labelled_batch_size: B, rows of a labelled batch.
+        batch_symbols: Most symbols of an unlabelled batch, padding included but not sources, so that batches of long
+            rows have fewer rows; 0: `batch_size` rows whatever their length.
+        buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
+        steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
+        evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.
+        metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
+            symbol), the greater the better, or `classification` (the mean of -log q(y|x)) or `loss`, the lesser.
+        patience: Evaluations without a better metric after which training stops; 0: never.
+        standard_errors: How far below the best a metric may be, in standard errors of the best over the validation
+            rows, for a later evaluation's weights to be kept all the same: few rows cannot tell evaluations apart, and
+            later weights are trained further. 1 is the one-standard-error rule (Breiman et al. 1984, Classification and
+            Regression Trees, section 3.4.3); 0: the best evaluation's are kept.
+        seed: Of everything drawn: split, weights, order, noise.
+        precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
+            sums, shares of attention and the log-likelihood stay in float32.
+        deterministic: Whether the same seed gives the same run, bit for bit, on a GPU too, where that takes time; on a
+            CPU it always does, with as many threads.
+    """
+
+    epochs: int = 50
+    max_steps: int = 0
+    batch_size: int = 64
+    labelled_batch_size: int = 64
+    batch_symbols: int = 0
+    buckets: int = 3
+    steps_per_dispatch: int = 1
+    evaluation_interval: int = 0
+    metric: StoppingMetric = "accuracy"
+    patience: int = 10
+    standard_errors: float = 0.0
+    seed: int = 0
+    precision: Precision = "float32"
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets", "steps_per_dispatch"):
+            check_integer(f"training.{name}", getattr(self, name), 1)
+        for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
+            check_integer(f"training.{name}", getattr(self, name), 0)
+        check_number("training.standard_errors", self.standard_errors, 0)
+        check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
+        check_choice("training.metric", self.metric, StoppingMetric)
+        check_choice("training.precision", self.precision, Precision)
+        check_flag("training.deterministic", self.deterministic)

@@ -1,0 +1,188 @@
+"""The comparison this project is for: few labels alone, against the same labels with many unlabelled rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from seqssvae.backend import NO_LABEL, Backend, get_backend
+from seqssvae.config import Config
+from seqssvae.data.corpus import Corpus, encode_rows, label_prior
+from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.schema import Schema
+from seqssvae.data.splits import at_most_per_class, keep_labels_per_class, split
+from seqssvae.data.tsv import Row
+from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
+from seqssvae.training.fit import FitResult, Observer, fit
+from seqssvae.training.step_order import total_steps
+
+TEST_FRACTION = 0.2
+"""Share of the rows on which nothing is chosen."""
+DEVELOPMENT_SEED = 20_000
+"""Decides which rows, as many as the test's, are for choosing presets, and are never test rows for any seed."""
+
+
+LABELS_PER_CLASS = 50
+"""Labels of each class that are not hidden."""
+
+
+class Experiment(NamedTuple):
+    """Rows for one seed of the comparison; a function of rows, configuration and seed, so that comparisons are paired.
+
+    Args:
+        training: Rows to learn from, few of each class with their label, all others without.
+        validation: Labelled rows for early stopping, few of each class.
+        test: Labelled rows for the result.
+        schema: Symbols of the rows that are not for the test, the classes, and p(y).
+        seed: Of the splits, of the choice of labels, and of training.
+    """
+
+    training: Corpus
+    validation: Corpus
+    test: Corpus
+    schema: Schema
+    seed: int
+
+
+class Side(NamedTuple):
+    """One side of the comparison, trained and tested.
+
+    Args:
+        config: Its configuration.
+        backend: The model with its best weights.
+        result: How training went.
+        test: How it does on the test rows.
+    """
+
+    config: Config
+    backend: Backend
+    result: FitResult
+    test: CorpusEvaluation
+
+
+class Pair(NamedTuple):
+    """Both sides of the comparison, of one twin and seed.
+
+    Args:
+        classifier: The classifier trained on the labels alone.
+        ssvae: The semi-supervised model.
+    """
+
+    classifier: Side
+    ssvae: Side
+
+
+def prepare(
+    rows: Sequence[Row], config: Config, seed: int, development: bool = False, labels_per_class: int = LABELS_PER_CLASS
+) -> Experiment:
+    """Split labelled rows into training, validation and test, stratified by label, and hide most training labels.
+
+    A fifth of the rows is set apart once for all as development rows, on which presets are chosen. The test rows are
+    another fifth, drawn from the others by the seed. Of the rest, `data.validation_fraction` is held out for
+    validation; vocabulary and labels are those of the rest.
+
+    Args:
+        rows: Rows with their labels.
+        config: Its sections `data` and `model` count here.
+        seed: Decides all that is drawn.
+        development: Whether to test on the development rows instead, as one does while choosing presets.
+        labels_per_class: Labels to keep of each class; validation has at most as many rows of each.
+    """
+    config = seeded(config, seed)
+    names = {name: index for index, name in enumerate(sorted({row.label for row in rows if row.label is not None}))}
+    y = np.array([NO_LABEL if row.label is None else names[row.label] for row in rows], np.int32)
+    groups = np.array([row.group for row in rows], object)
+    others, held_out = split(y, tuple(groups), TEST_FRACTION, DEVELOPMENT_SEED)
+    if not development:
+        fraction = TEST_FRACTION / (1 - TEST_FRACTION)
+        held_out = others[split(y[others], tuple(groups[others]), fraction, seed)[1]]
+    kept = np.setdiff1d(np.arange(len(rows)), held_out)
+    rest = prepare_rows([rows[index] for index in kept], config, "the rows not held out for the test")
+    few = keep_labels_per_class(rest.training.y, labels_per_class, rest.schema.labels.names, seed)
+    training = rest.training.with_labels(few)
+    validation = rest.validation.take(at_most_per_class(rest.validation.y, labels_per_class, seed))
+    schema = replace(rest.schema, label_prior=label_prior(config.model, rest.schema.labels, few))
+    test = encode_rows(
+        [rows[index] for index in held_out],
+        schema.vocabulary,
+        schema.labels,
+        config.data,
+        "the test rows",
+        source_vocabulary=schema.source_vocabulary,
+    )
+    return Experiment(training, validation, test, schema, seed)
+
+
+def run_side(
+    experiment: Experiment,
+    config: Config,
+    backend: str | type[Backend],
+    observers: Sequence[Observer] = (),
+    device: str | None = None,
+) -> Side:
+    """Train one side and test its best weights.
+
+    Args:
+        experiment: The rows.
+        config: This side's configuration; the seed is the experiment's.
+        backend: The twin, or its name.
+        observers: Told how training goes.
+        device: The twin's device.
+    """
+    config = seeded(config, experiment.seed)
+    twin = (get_backend(backend) if isinstance(backend, str) else backend)(config, experiment.schema.dimensions, device)
+    result = fit(config, experiment.training, experiment.validation, twin, observers)
+    return Side(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
+
+
+def run_pair(
+    experiment: Experiment,
+    config: Config,
+    backend: str | type[Backend],
+    device: str | None = None,
+    own: Config | None = None,
+) -> Pair:
+    """Train both sides with the same steps, evaluations, early stopping and validation rows, and test them.
+
+    Args:
+        experiment: The rows.
+        config: Configuration of the semi-supervised side; `classifier_config` makes the other of it.
+        backend: The twin, or its name.
+        device: The twin's device.
+        own: What the classifier's side has of its own, as in `classifier_config`.
+    """
+    config = seeded(config, experiment.seed)
+    baseline = classifier_config(config, experiment.training, own)
+    return Pair(
+        run_side(experiment, baseline, backend, device=device), run_side(experiment, config, backend, device=device)
+    )
+
+
+def classifier_config(config: Config, training: Corpus, own: Config | None = None) -> Config:
+    """The configuration of the classifier on labels alone: the same, but for the objective.
+
+    An epoch over the labelled rows is much shorter than one over all rows, so steps are counted instead: at most as
+    many as the semi-supervised side has, evaluated as often.
+
+    Args:
+        config: Configuration of the semi-supervised side.
+        training: The rows that it learns from.
+        own: Where dropout, of symbols too, and optimiser are taken from, if the classifier does better with others.
+    """
+    steps = total_steps(config, training)
+    interval = config.training.evaluation_interval or max(1, round(steps / config.training.epochs))
+    own = own or config
+    encoder = replace(config.model.encoder, word_dropout=own.model.encoder.word_dropout)
+    return replace(
+        config,
+        model=replace(config.model, encoder=encoder, dropout=own.model.dropout),
+        optimizer=own.optimizer,
+        objective=replace(config.objective, name="classifier"),
+        training=replace(config.training, epochs=steps, max_steps=steps, evaluation_interval=interval),
+    )
+
+
+def seeded(config: Config, seed: int) -> Config:
+    """The same configuration with another seed."""
+    return replace(config, training=replace(config.training, seed=seed))

@@ -1,0 +1,338 @@
+"""The one training loop, used by both twins.
+
+Training is a function of the configuration, the rows and the seed: the streams of batches depend on (seed, epoch), the
+noise on (seed, step), beta and the learning rate on the step. `TrainingState` is therefore all that is needed to go on
+from an evaluation as if training had never stopped, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from seqssvae.backend import Backend, ELBOTerms, Evaluation, StepTotals, Weights
+from seqssvae.config import Config
+from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.corpus import Corpus
+from seqssvae.errors import ConfigurationError, UserError
+from seqssvae.inference.metrics import (
+    Metrics,
+    classify_rows,
+    elbo_metrics,
+    evaluate_rows,
+    label_metrics,
+    standard_error,
+    training_metrics,
+    validation_loss,
+)
+from seqssvae.training.prefetch import ahead
+from seqssvae.training.step_order import Chunk, Course, Placed
+
+CHUNK = 64
+"""Most training steps handed to the backend at once. Chunks are counted from the last evaluation, so that a resumed run
+has the same ones."""
+
+Score = tuple[float, float]
+"""What decides between evaluations, the greater the better: the metric's value (signed), and the tie-break."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training stands at an evaluation.
+
+    Args:
+        step: Training steps taken.
+        epoch: Epoch of the last step, from 0.
+        epoch_step: Steps taken of this epoch.
+        evaluations: Evaluations made.
+        best: Score of the best evaluation; None before the first, or without validation rows.
+        best_error: Standard error of its metric.
+        best_step: Step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
+        waited: Evaluations since the metric last improved.
+        seconds: Time spent training and evaluating.
+        weights: Weights now.
+        best_weights: Weights that are kept.
+        optimizer: State of the optimiser now.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    evaluations: int = 0
+    best: Score | None = None
+    best_error: float = 0.0
+    best_step: int = 0
+    waited: int = 0
+    seconds: float = 0.0
+    weights: Weights = field(default_factory=dict, repr=False)
+    best_weights: Weights = field(default_factory=dict, repr=False)
+    optimizer: Weights = field(default_factory=dict, repr=False)
+
+
+class Record(NamedTuple):
+    """What one evaluation found.
+
+    Args:
+        step: Training steps taken.
+        epoch: Epoch of the last step, counted from 1.
+        seconds: Time spent since the beginning.
+        beta: Weight of the KL of z at the last step.
+        learning_rate: Step size of the last step.
+        gradient_norm: Mean norm of the gradient before clipping, over the steps since the last evaluation.
+        training: Means over the training rows since the last evaluation.
+        validation: Means over the validation rows; None where there are none.
+        standard_error: Of `training.metric` over the validation rows; None where there are none.
+    """
+
+    step: int
+    epoch: int
+    seconds: float
+    beta: float
+    learning_rate: float
+    gradient_norm: float
+    training: Metrics
+    validation: Metrics | None
+    standard_error: float | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, as in `metrics.jsonl`."""
+        validation = None if self.validation is None else self.validation._asdict()
+        return {**self._asdict(), "training": self.training._asdict(), "validation": validation}
+
+
+class FitResult(NamedTuple):
+    """What training leaves behind; the backend holds the weights that were kept.
+
+    Args:
+        state: The last state.
+        records: What each evaluation of this call found.
+        best: The evaluation whose weights were kept; None if that was before this call resumed.
+    """
+
+    state: TrainingState
+    records: list[Record]
+    best: Record | None
+
+
+class Observer:
+    """Is told how training goes; all methods do nothing unless overridden."""
+
+    def started(self, total_steps: int, state: TrainingState) -> None:
+        """Training is about to begin, or to go on, and takes at most this many steps in all."""
+
+    def waiting(self, text: str) -> None:
+        """The backend does something first that takes a while, such as compiling."""
+
+    def advanced(self, step: int) -> None:
+        """This many steps have been handed to the backend (which may still be computing)."""
+
+    def evaluated(self, record: Record, state: TrainingState) -> None:
+        """An evaluation was made."""
+
+    def finished(self, state: TrainingState) -> None:
+        """Training has ended, of itself or by an exception."""
+
+
+def fit(
+    config: Config,
+    training: Corpus,
+    validation: Corpus,
+    backend: Backend,
+    observers: Sequence[Observer] = (),
+    resume: TrainingState | None = None,
+) -> FitResult:
+    """Train a model until the epochs or steps are used up, or until the metric has not improved for some evaluations.
+
+    Best is the evaluation with the best `training.metric`; between equal accuracies the one with the lower
+    classification loss, though such a tie does not count as an improvement for `training.patience`. Its weights are
+    kept, or with `training.standard_errors` those of the last evaluation that is no more than that below it. Without
+    validation rows the last weights are kept, and patience plays no part.
+
+    Args:
+        config: The run's configuration.
+        training: Rows to learn from.
+        validation: Rows that decide what is best and when to stop; it may be empty.
+        backend: A freshly built model; it ends with the weights that were kept.
+        observers: Told how training goes.
+        resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
+            `patience` may be other).
+
+    Raises:
+        ConfigurationError: If these rows cannot serve the objective or the metric; before anything is trained.
+        UserError: If the loss is no longer finite; observers have seen the last good state.
+    """
+    _check_rows(config, training, validation)
+    course = Course(config, training)
+    held_out = _HeldOut(config, validation, course.buckets)
+    if resume is None:
+        weights = backend.get_weights()
+        state = TrainingState(weights=weights, best_weights=weights, optimizer=backend.get_optimizer_state())
+    else:
+        state = resume
+        backend.set_weights(state.weights)
+        backend.set_optimizer_state(state.optimizer)
+    began = time.perf_counter() - state.seconds
+    records: list[Record] = []
+    best: Record | None = None
+    chunks = ahead(course.chunks(CHUNK, state.step, state.epoch, state.epoch_step))
+
+    def announce(text: str) -> None:
+        for observer in observers:
+            observer.waiting(text)
+
+    backend.announce_to(announce)
+    try:
+        for observer in observers:
+            observer.started(course.total_steps, state)
+        while not _exhausted(state, config) and (segment := _train(backend, chunks, observers)) is not None:
+            record = _record(config, segment, held_out.metrics(backend), state.step, began)
+            state = _next_state(state, record, segment.last, config, backend)
+            records.append(record)
+            best = record if state.best_step == record.step else best
+            for observer in observers:
+                observer.evaluated(record, state)
+        backend.set_weights(state.best_weights)
+    finally:
+        chunks.close()
+        for observer in observers:
+            observer.finished(state)
+    return FitResult(state, records, best)
+
+
+class _HeldOut:
+    """The validation rows, ready to be evaluated again and again with the same noise."""
+
+    def __init__(self, config: Config, corpus: Corpus, lengths: tuple[int, ...]) -> None:
+        self.config, self.corpus = config, corpus
+        size, symbols = config.training.batch_size, config.training.batch_symbols
+        self.batches = list(evaluation_batches(corpus, None, size, lengths, symbols)) if len(corpus) else []
+
+    def metrics(self, backend: Backend) -> tuple[Metrics | None, float | None]:
+        """Means over these rows, and the metric's standard error; a classifier's ELBO means nothing and is left out."""
+        if not len(self.corpus):
+            return None, None
+        lengths, y, objective = np.asarray(self.corpus.lengths), self.corpus.y, self.config.objective
+        symbols = int(np.sum(lengths))
+        if objective.name == "classifier":
+            no_terms = ELBOTerms(*np.zeros((len(ELBOTerms._fields), len(y))))
+            found = Evaluation(no_terms, classify_rows(backend, self.batches, len(y)))
+            fields = label_metrics(found.log_q_y, y)
+        else:
+            found = evaluate_rows(backend, self.batches, len(y), self.config.training.seed)
+            fields = elbo_metrics(found.terms, symbols) | label_metrics(found.log_q_y, y)
+        loss = validation_loss(fields, objective)
+        error = standard_error(self.config.training.metric, found, y, lengths, objective)
+        return Metrics(len(y), int(np.sum(y >= 0)), symbols, loss=loss, **fields), error
+
+
+def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:
+    metric, objective = config.training.metric, config.objective.name
+    if not len(training):
+        raise ConfigurationError(f"There is no row to train on in {training.origin}.")
+    if objective == "classifier" and not np.any(training.y >= 0):
+        raise ConfigurationError(f"objective.name: classifier needs labelled rows, and {training.origin} has none.")
+    if objective == "classifier" and metric == "elbo":
+        raise ConfigurationError("training.metric: elbo does not go with objective.name: classifier, which has none.")
+    needs_labels = metric in ("accuracy", "classification") or (objective == "classifier" and metric == "loss")
+    if len(validation) and needs_labels and not np.any(validation.y >= 0):
+        raise ConfigurationError(
+            f"training.metric: {metric} needs labelled validation rows, and there are none: "
+            "give some, or set training.metric: elbo."
+        )
+
+
+def _exhausted(state: TrainingState, config: Config) -> bool:
+    return bool(config.training.patience) and state.waited >= config.training.patience
+
+
+class _Segment(NamedTuple):
+    """What is known of the steps since the last evaluation.
+
+    Args:
+        totals: Of each step.
+        last: The last of them.
+    """
+
+    totals: list[StepTotals]
+    last: Placed
+
+
+def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observer]) -> _Segment | None:
+    """Take the steps up to the next evaluation; None if there are none."""
+    totals: list[StepTotals] = []
+    for chunk in chunks:
+        totals.extend(backend.train([placed.step for placed in chunk.steps]))
+        last = chunk.steps[-1]
+        for observer in observers:
+            observer.advanced(last.step.step + 1)
+        if chunk.ends_segment:
+            return _Segment(totals, last)
+    return None
+
+
+def _record(
+    config: Config, segment: _Segment, found: tuple[Metrics | None, float | None], good_step: int, began: float
+) -> Record:
+    step, totals = segment.last.step, segment.totals
+    validation, error = found
+    for number, total in enumerate(totals, start=step.step + 2 - len(totals)):
+        if not math.isfinite(float(total.loss)):
+            raise _diverged("training loss", float(total.loss), number, good_step)
+    if validation is not None and validation.loss is not None and not math.isfinite(validation.loss):
+        raise _diverged("validation loss", validation.loss, step.step + 1, good_step)
+    return Record(
+        step=step.step + 1,
+        epoch=segment.last.epoch + 1,
+        seconds=time.perf_counter() - began,
+        beta=step.beta,
+        learning_rate=step.learning_rate,
+        gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
+        training=training_metrics(totals, config.objective),
+        validation=validation,
+        standard_error=error,
+    )
+
+
+def _diverged(what: str, value: float, step: int, good_step: int) -> UserError:
+    return UserError(
+        f"Training diverged: the {what} is {value} at step {step} (the last good weights are those of step "
+        f"{good_step}); a smaller optimizer.learning_rate or optimizer.clip_norm may help."
+    )
+
+
+def _score(validation: Metrics | None, config: Config) -> Score | None:
+    """What the validation rows say, the greater the better."""
+    if validation is None:
+        return None
+    metric = config.training.metric
+    value: float = getattr(validation, "elbo_per_symbol" if metric == "elbo" else metric)
+    if metric == "accuracy":
+        return value, -(validation.classification or 0.0)
+    return (value if metric == "elbo" else -value), 0.0
+
+
+def _next_state(state: TrainingState, record: Record, last: Placed, config: Config, backend: Backend) -> TrainingState:
+    weights, score, error = backend.get_weights(), _score(record.validation, config), record.standard_error or 0.0
+    state = replace(
+        state,
+        step=record.step,
+        epoch=last.epoch,
+        epoch_step=last.epoch_step,
+        evaluations=state.evaluations + 1,
+        seconds=record.seconds,
+        weights=weights,
+        optimizer=backend.get_optimizer_state(),
+    )
+    if score is None or state.best is None:
+        return replace(state, best=score, best_error=error, best_step=record.step, best_weights=weights, waited=0)
+    better, allowed = score > state.best, config.training.standard_errors
+    hardly_worse = allowed > 0 and score[0] >= state.best[0] - allowed * state.best_error
+    waited = 0 if score[0] > state.best[0] else state.waited + 1
+    if better or hardly_worse:
+        state = replace(state, best_step=record.step, best_weights=weights)
+    if better:
+        state = replace(state, best=score, best_error=error)
+    return replace(state, waited=waited)

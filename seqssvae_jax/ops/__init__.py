@@ -1,0 +1,27 @@
+"""What takes most of a training step, as functions: recurrences, log-probabilities of symbols, and their products.
+
+Each has a reference that reads like its equations, and an implementation that is fast; `implementations.py` chooses.
+"""
+
+from seqssvae_jax.ops.cells import CellWeights, State, cell_step
+from seqssvae_jax.ops.implementations import use_implementation
+from seqssvae_jax.ops.pooling import pool
+from seqssvae_jax.ops.products import linear, linear_of_labels, rounded_products
+from seqssvae_jax.ops.recurrence import recurrence
+from seqssvae_jax.ops.symbol_log_probs import symbol_log_probs
+from seqssvae_jax.ops.tanh import tanh, tanh_of_sum
+
+__all__ = [
+    "CellWeights",
+    "State",
+    "cell_step",
+    "linear",
+    "linear_of_labels",
+    "pool",
+    "recurrence",
+    "rounded_products",
+    "symbol_log_probs",
+    "tanh",
+    "tanh_of_sum",
+    "use_implementation",
+]

@@ -1,0 +1,293 @@
+"""A run's model in PyTorch, with NumPy arrays in and out: its objective, evaluation, generation and weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seqssvae.backend import (
+    Batch,
+    DecodingMethod,
+    Derivatives,
+    Dimensions,
+    ELBOTerms,
+    Evaluation,
+    GivenRows,
+    Weights,
+)
+from seqssvae.config import Config, ObjectiveConfig, has_consistency
+from seqssvae.errors import ConfigurationError
+from seqssvae.noise import NoiseSpec, noise_specs
+from seqssvae.parameters import baseline_shapes
+from seqssvae.training.top_k import candidates, least_k
+from seqssvae_torch import baselines, inference, objectives
+from seqssvae_torch.model import SSVAE
+from seqssvae_torch.modules import symbols_of
+from seqssvae_torch.objectives import Consistency, GradientEstimator
+from seqssvae_torch.ops import rounded_products
+from seqssvae_torch.rows import Rows, draw, draw_noise, rows_of, to_tensor
+
+_TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
+"""What noise is for: keeps the streams of one seed apart."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _in_precision(method: Method) -> Method:
+    """Run a method with products rounded as the run's precision says."""
+
+    @wraps(method)
+    def wrapped(self: "TorchModel", *args: Any, **kwargs: Any) -> Any:
+        with rounded_products(torch.bfloat16 if self.config.training.precision == "bf16" else None):
+            return method(self, *args, **kwargs)
+
+    return cast(Method, wrapped)
+
+
+class TorchModel:
+    """One model in PyTorch and Pyro: all of a backend but its optimiser.
+
+    Args:
+        config: The run's configuration.
+        dimensions: Sizes taken from the data.
+        device: PyTorch's name of a device; None: the CPU.
+
+    Raises:
+        ConfigurationError: If there is no such device.
+    """
+
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+        self.config = config
+        self.device = _device(device)
+        self.ssvae = SSVAE(
+            config.model,
+            dimensions.vocabulary_size,
+            dimensions.label_prior,
+            config.training.seed,
+            precision=config.training.precision,
+            source_vocabulary_size=dimensions.source_vocabulary_size,
+            name=None,
+        ).to(self.device)
+        shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
+        self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
+
+    @_in_precision
+    def loss(
+        self,
+        labelled: Rows | None,
+        unlabelled: Rows | None,
+        beta: float,
+        temperature: float = 1.0,
+        consistency: float | None = None,
+        alpha: float | None = None,
+    ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
+        """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own."""
+        config, term = self.config.objective, None
+        if has_consistency(config):
+            weight = config.consistency.weight if consistency is None else consistency
+            term = Consistency(weight, config.consistency.temperature, config.consistency.aligned)
+        return objectives.objective(
+            self.ssvae,
+            labelled,
+            unlabelled,
+            config.alpha if alpha is None else alpha,
+            beta,
+            config.name == "ssvae",
+            config.label_gradient,
+            self._gradient_estimator(unlabelled, temperature),
+            term,
+        )
+
+    def learn_baseline(self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float) -> None:
+        """Have `score_function` learn from a step's terms what to expect of rows."""
+        if unlabelled is not None and self.baseline:
+            signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
+            x = symbols_of(unlabelled.x)
+            self.baseline = baselines.updated(self.baseline, x, signal, unlabelled.row_mask, decay)
+
+    def drawn(self, labelled: Batch | None, unlabelled: Batch | None, number: int) -> tuple[Rows | None, Rows | None]:
+        """The batches of a training step on the device, with the noise of that number."""
+        generator, objective = self._generator(_TRAINING, number), self.config.objective
+        return (
+            self._drawn_rows(labelled, generator, True, objective=objective) if labelled else None,
+            self._drawn_rows(unlabelled, generator, False, objective=objective) if unlabelled else None,
+        )
+
+    def _gradient_estimator(self, unlabelled: Rows | None, temperature: float) -> GradientEstimator:
+        """What this step does with missing labels."""
+        config, baseline = self.config.objective, None
+        if unlabelled is None or config.name != "ssvae":
+            return GradientEstimator(particles=config.num_particles)
+        if self.baseline:
+            baseline = baselines.expected(self.baseline, symbols_of(unlabelled.x))
+        name, k = config.gradient_estimator, self._k(unlabelled)
+        return GradientEstimator(name, k, temperature, baseline, config.num_particles)
+
+    def _k(self, unlabelled: Rows) -> int:
+        """How many labels are summed out."""
+        config, label_count = self.config.objective, self.ssvae.label_count
+        if config.gradient_estimator != "top_k" or config.k:
+            return config.k
+        rest = objectives.rest_masses(self.ssvae, unlabelled, candidates(label_count))
+        return least_k(label_count, to_numpy(rest), config.rest_mass)
+
+    @_in_precision
+    def differentiate(
+        self,
+        labelled: GivenRows | None,
+        unlabelled: GivenRows | None,
+        beta: float,
+        temperature: float = 1.0,
+        consistency: float | None = None,
+    ) -> Derivatives:
+        """The objective of a training step and its gradient, at the weights as they are, which it does not move."""
+        given = (
+            self.rows(labelled.batch, True, labelled.noise) if labelled else None,
+            self.rows(unlabelled.batch, False, unlabelled.noise) if unlabelled else None,
+        )
+        loss, terms = self.loss(*given, beta, temperature, consistency)
+        named = dict(self.ssvae.named_parameters())
+        gradients = [torch.zeros_like(weight) for weight in named.values()]
+        if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+            gradients = list(found)
+        by_kind = iter(ELBOTerms(*(to_numpy(term) for term in of_kind)) for of_kind in terms)
+        return Derivatives(
+            to_numpy(loss.detach()),
+            next(by_kind) if labelled else None,
+            next(by_kind) if unlabelled else None,
+            {name: to_numpy(gradient) for name, gradient in zip(named, gradients, strict=True)},
+        )
+
+    @contextmanager
+    def exact_products(self) -> Iterator[None]:
+        """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    @_in_precision
+    def evaluate(self, batch: Batch, seed: int) -> Evaluation:
+        """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
+        rows = self._drawn_rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
+        terms, log_q_y = inference.evaluate(self.ssvae, rows)
+        return Evaluation(ELBOTerms(*(to_numpy(term) for term in terms)), to_numpy(log_q_y))
+
+    @_in_precision
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+        """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
+        generator, objective = self._generator(_BOUND, seed), ObjectiveConfig(num_particles=particles)
+        rows = self._drawn_rows(batch, generator, observed=False, training=False, objective=objective)
+        return to_numpy(inference.importance_bound(self.ssvae, rows, particles))
+
+    @torch.no_grad()
+    @_in_precision
+    def classify(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log q(y|x), or log q(y|source,x)."""
+        return to_numpy(self.ssvae.classifier(self.ssvae.encode(*self._tensors(x, source))).logits)
+
+    @torch.no_grad()
+    @_in_precision
+    def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
+        """log p(y|source)."""
+        return to_numpy(self.ssvae.label_prior(self.ssvae.encode_source(self._tensor(source))).logits)
+
+    @_in_precision
+    def encode(
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B Z"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+        return to_numpy(inference.embed(self.ssvae, *self._tensors(x, source)))
+
+    @_in_precision
+    def generate(
+        self,
+        y: Int[np.ndarray, "N"],
+        max_length: int,
+        seed: int,
+        method: DecodingMethod = "sample",
+        beam_width: int = 5,
+        z: Float[np.ndarray, "N Z"] | None = None,
+        source: Int[np.ndarray, "N S"] | None = None,
+        use_mean: bool = False,
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+        """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
+        generator, dtype = self._generator(_GENERATION, seed), self.ssvae.log_prior.dtype
+        noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), generator, dtype)
+        latent = None if z is None else self._tensor(z).to(dtype)
+        x, log_prob = inference.generate(
+            self.ssvae,
+            self._tensor(y),
+            latent,
+            torch.zeros_like(noise) if use_mean else noise,
+            None if source is None else self._tensor(source),
+            max_length + 1,
+            method,
+            beam_width,
+            generator,
+        )
+        return to_numpy(x).astype(np.int32), to_numpy(log_prob)
+
+    def get_weights(self) -> Weights:
+        """Copies of all weights."""
+        return self.ssvae.get_weights()
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace all weights. Raises ValueError on a wrong name or shape."""
+        self.ssvae.set_weights(weights)
+
+    def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
+        """A batch on the device with the noise given, in the run's precision."""
+        dtype = self.ssvae.log_prior.dtype
+        moved = {name: self._tensor(values) for name, values in noise.items()}
+        moved = {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()}
+        return rows_of(batch, observed, moved, self.device)
+
+    def _drawn_rows(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        observed: bool,
+        training: bool = True,
+        objective: ObjectiveConfig | None = None,
+    ) -> Rows:
+        labels = None if observed else self.ssvae.label_count
+        size, time_steps = batch.x.shape
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, batch.source_steps)
+        return rows_of(batch, observed, draw_noise(specs, generator, self.ssvae.log_prior.dtype), self.device)
+
+    def _generator(self, purpose: int, number: int) -> torch.Generator:
+        """A stream of random numbers of its own for each seed, purpose and number."""
+        words = np.random.SeedSequence([self.config.training.seed, purpose, number]).generate_state(2)
+        return torch.Generator(self.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return to_tensor(values, self.device)
+
+    def _tensors(self, x: np.ndarray, source: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+        return self._tensor(x), None if source is None else self._tensor(source)
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"PyTorch has no device {name!r} here ({reason}): try cpu.") from error
+    return device
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor, fetched from its device."""
+    return tensor.cpu().numpy()

@@ -9,14 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro
-import pyro
 import pytest
 import torch
-from numpyro import handlers
-from numpyro.contrib.module import nnx_module
-from pyro import poutine
-from torch.nn import functional
+from numpyro.primitives import Messenger as NumPyroMessenger
+from pyro.poutine.messenger import Messenger as PyroMessenger
 
 import seqssvae_jax as jax_twin
 import seqssvae_jax.backend
@@ -27,23 +23,19 @@ from seqssvae.data.vocabulary import END
 TWINS = {"torch": torch_twin, "jax": jax_twin}
 ARRAYS = {
     "torch": SimpleNamespace(
-        sigmoid=torch.sigmoid,
-        tanh=torch.tanh,
-        linear=functional.linear,
-        split=lambda values, parts: values.chunk(parts, -1),
         where=torch.where,
         exp=torch.exp,
         softmax=torch.softmax,
+        concatenate=torch.cat,
+        zeros_like=torch.zeros_like,
         minimum=lambda values, most: values.clamp(max=most),
     ),
     "jax": SimpleNamespace(
-        sigmoid=jax.nn.sigmoid,
-        tanh=jnp.tanh,
-        linear=jax_twin.ops.recurrence.linear,
-        split=lambda values, parts: jnp.split(values, parts, -1),
         where=jnp.where,
         exp=jnp.exp,
         softmax=jax.nn.softmax,
+        concatenate=jnp.concatenate,
+        zeros_like=jnp.zeros_like,
         minimum=jnp.minimum,
     ),
 }
@@ -60,11 +52,13 @@ class Defect(NamedTuple):
         name: What is wrong.
         plant: Plants it.
         twins: The twins that can have it.
+        problem: Which problem of the negative controls shows it.
     """
 
     name: str
     plant: Plant
     twins: tuple[str, ...] = ("torch", "jax")
+    problem: str = "gru"
 
 
 def plant(defect: Defect, twin: str, patch: pytest.MonkeyPatch) -> None:
@@ -75,56 +69,65 @@ def plant(defect: Defect, twin: str, patch: pytest.MonkeyPatch) -> None:
 # Recurrent cells
 
 
-def read_step_by_step(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """No defect: have layers read with `step`, so that a defect of a step is one of the whole and of its gradient."""
-
-    def call(self: Any, row_gates: Any, constant: Any, state: Any) -> Any:
-        def read(state: Any, gates: Any) -> Any:
-            state = self.step(gates[None] if constant is None else gates[None] + constant, state)
-            return state, state[0]
-
-        return jax.lax.scan(read, state, row_gates.swapaxes(0, 1))[1].transpose(1, 2, 0, 3)
-
-    def forward(self: Any, row_gates: Any, constant: Any, state: Any) -> Any:
-        gates = row_gates[None].expand(len(state[0]), *row_gates.shape)
-        gates = gates if constant is None else gates + constant[:, :, None]
-        outputs = []
-        for step in range(gates.shape[2]):
-            state = self.step(gates[:, :, step], state)
-            outputs.append(state[0])
-        return torch.stack(outputs, 2)
-
-    if twin is torch_twin:
-        patch.setattr(twin.ops.recurrence.RecurrentLayer, "forward", forward)
-    else:
-        patch.setattr(twin.ops.recurrence.RecurrentLayer, "__call__", call)
-
-
-def _step_of(patch: pytest.MonkeyPatch, twin: Any, f: Any, swapped: bool, bias: bool) -> None:
-    read_step_by_step(patch, twin, f)
-
-    def weight(value: Any) -> Any:
-        return value if twin is torch_twin else value[...]
-
-    def step(self: Any, gates: Any, state: Any) -> Any:
-        (hidden,) = state
-        ours, theirs, candidate = f.split(gates, 3)
-        ours_h, theirs_h, candidate_h = f.split(f.linear(hidden, weight(self.weight_hh)), 3)
-        first, second = f.sigmoid(ours + ours_h), f.sigmoid(theirs + theirs_h)
-        reset, update = (second, first) if swapped else (first, second)
-        inner = candidate_h + weight(self.bias_n) if bias else candidate_h
-        new = f.tanh(candidate + reset * inner)
-        return (new + update * (hidden - new),)
-
-    patch.setattr(twin.ops.recurrence.RecurrentLayer, "step", step)
+def _with_other_weights(patch: pytest.MonkeyPatch, twin: Any, change: Callable[[Any], Any]) -> None:
+    """Have all that a recurrent layer computes, whole sequences and single steps, computed with other weights."""
+    original = twin.modules.RecurrentLayer.weights.fget
+    patch.setattr(twin.modules.RecurrentLayer, "weights", property(lambda self: change(original(self))))
 
 
 def _swapped_gates(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    _step_of(patch, twin, f, swapped=True, bias=True)
+    def swapped(weights: Any) -> Any:
+        size = weights.weight_hh.shape[1]
+        if weights.bias_n is None:
+            return weights
+
+        def swap(rows: Any) -> Any:
+            return f.concatenate([rows[size : 2 * size], rows[:size], rows[2 * size :]])
+
+        return weights._replace(**{name: swap(getattr(weights, name)) for name in ("weight_ih", "weight_hh", "bias")})
+
+    _with_other_weights(patch, twin, swapped)
 
 
 def _dropped_bias(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    _step_of(patch, twin, f, swapped=False, bias=False)
+    def dropped(weights: Any) -> Any:
+        return weights if weights.bias_n is None else weights._replace(bias_n=f.zeros_like(weights.bias_n))
+
+    _with_other_weights(patch, twin, dropped)
+
+
+def gate_gradients_in_the_wrong_order(patch: pytest.MonkeyPatch, module: Any, cell: str) -> None:
+    """In the backward pass that is written by hand, give two gates each other's gradient: r and z, or i and f.
+
+    Args:
+        patch: Undoes it.
+        module: A twin's `ops.recurrence_custom_vjp`.
+        cell: `gru` or `lstm`.
+    """
+    name, (one, other) = f"{cell}_gate_gradients", ((1, 2) if cell == "gru" else (0, 1))
+    original = getattr(module, name)
+
+    def in_torch(*arguments: Any) -> None:
+        original(*arguments)
+        parts = arguments[3 if cell == "gru" else 5].chunk(4, 1)  # `out`
+        first = parts[one].clone()
+        parts[one].copy_(parts[other])
+        parts[other].copy_(first)
+
+    def in_jax(*arguments: Any) -> tuple[Any, ...]:
+        gradients = list(original(*arguments))
+        shift = 0 if cell == "gru" else 1
+        gradients[one + shift], gradients[other + shift] = gradients[other + shift], gradients[one + shift]
+        return tuple(gradients)
+
+    patch.setattr(module, name, in_torch if module.__name__.startswith("seqssvae_torch") else in_jax)
+
+
+def _wrong_gradient(cell: str) -> Plant:
+    def plant(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+        gate_gradients_in_the_wrong_order(patch, twin.ops.recurrence_custom_vjp, cell)
+
+    return plant
 
 
 def _second_bias(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -157,22 +160,22 @@ def _second_bias(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 def _wrong_fold(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     if twin is torch_twin:
 
-        def fold(folded: torch.Tensor) -> torch.Tensor:
-            return folded.transpose(0, 1).reshape(folded.shape[0] * folded.shape[1], *folded.shape[2:])
+        def fold(by_label: torch.Tensor) -> torch.Tensor:
+            return by_label.transpose(0, 1).reshape(by_label.shape[0] * by_label.shape[1], *by_label.shape[2:])
 
-        patch.setattr(twin.ops.recurrence, "fold", fold)
+        patch.setattr(twin.ops.recurrence_custom_vjp, "fold", fold)
         return
-    original = twin.distributions.AutoregressiveCategorical._each_label
+    original = twin.decoder.ConditionedDecoder._each_label
 
-    def mixed(self: Any, function: Any, *more: Any) -> Any:
+    def mixed(self: Any, function: Any) -> Any:
         z = self.z
         if z.ndim == 3:
             self.z = z.reshape(z.shape[1], z.shape[0], -1).swapaxes(0, 1)
-        result = original(self, function, *more)
+        result = original(self, function)
         self.z = z
         return result
 
-    patch.setattr(twin.distributions.AutoregressiveCategorical, "_each_label", mixed)
+    patch.setattr(twin.decoder.ConditionedDecoder, "_each_label", mixed)
 
 
 def _noise_of_another_label(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -186,16 +189,43 @@ def _noise_of_another_label(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> Non
     patch.setattr(twin.modules, "noise_of_label", shifted)
 
 
+# Conditioning
+
+
+def _condition_of_another_label(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """With `output` conditioning: what y and z add to the outputs is that of the label before."""
+    original = twin.decoder.tanh_of_sum
+
+    def tanh_of_sum(by_step: Any, constant: Any) -> Any:
+        return original(by_step, f.concatenate([constant[-1:], constant[:-1]]))
+
+    patch.setattr(twin.decoder, "tanh_of_sum", tanh_of_sum)
+
+
+def _label_bias_dropped(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    patch.setattr(twin.decoder.ConditionedDecoder, "_label_bias", lambda self: None)
+
+
+def _attention_to_padding(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    name = "forward" if twin is torch_twin else "__call__"
+    original = getattr(twin.decoder.Attention, name)
+
+    def attend(self: Any, states: Any, memory: Any) -> Any:
+        return original(self, states, memory._replace(mask=memory.mask | True))
+
+    patch.setattr(twin.decoder.Attention, name, attend)
+
+
 # Sequences
 
 
 def _mask_off_by_one(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    original = twin.modules.EncoderTower._pool
+    original = twin.modules.pool
 
-    def pool(self: Any, outputs: Any, lengths: Any) -> Any:
-        return original(self, outputs, f.minimum(lengths + (lengths > 0), outputs[0].shape[1]))
+    def pool(states: Any, lengths: Any, pooling: Any) -> Any:
+        return original(states, f.minimum(lengths + (lengths > 0), states.shape[1]), pooling)
 
-    patch.setattr(twin.modules.EncoderTower, "_pool", pool)
+    patch.setattr(twin.modules, "pool", pool)
 
 
 def _end_not_scored(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -216,10 +246,10 @@ def _mean_for_sum(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 def _entropy_sign(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     original = twin.objectives.negative_elbo
 
-    def negative_elbo(ssvae: Any, rows: Any, beta: Any, features: Any, *rest: Any) -> Any:
-        loss, terms = original(ssvae, rows, beta, features, *rest)
+    def negative_elbo(ssvae: Any, rows: Any, *rest: Any) -> Any:
+        loss, terms = original(ssvae, rows, *rest)
         if rows.y is None:
-            log_q_y = ssvae.classifier(features).logits
+            log_q_y = ssvae.classifier(rows.x).logits
             entropy = -(f.exp(log_q_y) * log_q_y).sum(-1)
             loss = loss + 2 * f.where(rows.row_mask, entropy, 0.0).sum()
         return loss, terms
@@ -228,46 +258,38 @@ def _entropy_sign(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 
 
 def _beta_on_y(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    model, guide = (_torch_model, _torch_guide) if twin is torch_twin else (_jax_model, _jax_guide)
+    """What scales z scales y in its place."""
+
+    def model(self: Any, x: Any, y: Any = None, source: Any = None, beta: Any = 1.0, noise: Any = None) -> Any:
+        with _scaled_site(twin, "y", beta):
+            programs["model"](self, x, y, source, 1.0, noise)
+
+    def guide(self: Any, x: Any, y: Any = None, source: Any = None, beta: Any = 1.0, noise: Any = None) -> Any:
+        with _scaled_site(twin, "y", beta):
+            programs["guide"](self, x, y, source, 1.0, noise)
+
+    programs = {"model": twin.model.SSVAE.model, "guide": twin.model.SSVAE.guide}
     patch.setattr(twin.model.SSVAE, "model", model)
     patch.setattr(twin.model.SSVAE, "guide", guide)
 
 
-def _torch_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
-    with pyro.plate("rows", len(x)):
-        with poutine.mask(mask=row_mask):
-            with poutine.scale(scale=beta):
-                y = pyro.sample("y", self.label_prior(), obs=y)
-            z = pyro.sample("z", self.latent_prior())
-        pyro.sample("x", self.decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
+def _scaled_site(twin: Any, name: str, factor: Any) -> Any:
+    """A handler that multiplies the log-probability of one site."""
+    if twin is torch_twin:
 
+        class OfPyro(PyroMessenger):
+            def _pyro_sample(self, msg: Any) -> None:
+                if msg["name"] == name:
+                    msg["scale"] = msg["scale"] * factor
 
-def _torch_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
-    with pyro.plate("rows", len(x)), poutine.mask(mask=row_mask):
-        if y is None:
-            with poutine.scale(scale=beta):
-                y = pyro.sample("y", self.classifier(features), infer={"enumerate": "parallel"})
-        pyro.sample("z", self.latent_encoder(features, self.one_hot(y), noise))
+        return OfPyro()
 
+    class OfNumPyro(NumPyroMessenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "sample" and msg["name"] == name:
+                msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
 
-def _jax_model(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
-    decoder = nnx_module("decoder", self.decoder)
-    with numpyro.plate("rows", len(x)):
-        with handlers.mask(mask=row_mask):
-            with handlers.scale(scale=beta):
-                y = numpyro.sample("y", self.label_prior(), obs=y)
-            z = numpyro.sample("z", self.latent_prior())
-        numpyro.sample("x", decoder(self.one_hot(y), z, x.shape[1], noise), obs=x)
-
-
-def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, features: Any, *_: Any) -> None:
-    classifier = nnx_module("classifier", self.classifier)
-    latent_encoder = nnx_module("latent_encoder", self.latent_encoder)
-    with numpyro.plate("rows", len(x)), handlers.mask(mask=row_mask):
-        if y is None:
-            with handlers.scale(scale=beta):
-                y = numpyro.sample("y", classifier(features), infer={"enumerate": "parallel"})
-        numpyro.sample("z", latent_encoder(features, self.one_hot(y), noise))
+    return OfNumPyro()
 
 
 # Regularisation
@@ -276,11 +298,11 @@ def _jax_guide(self: Any, x: Any, y: Any, row_mask: Any, beta: Any, noise: Any, 
 def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The gradient also passes through what q(y|x) is to be like."""
 
-    def inconsistency(ssvae: Any, rows: Any, features: Any, temperature: float, aligned: bool) -> Any:
-        certain = ssvae.classifier(ssvae.read(rows.x, rows.source)).logits
+    def inconsistency(ssvae: Any, rows: Any, noisy: Any, temperature: float, aligned: bool) -> Any:
+        certain = ssvae.classifier(ssvae.encode(rows.x, rows.source)).logits
         shares = twin.objectives._alignment(certain, ssvae.label_prior().logits, rows.row_mask)
         wanted = f.softmax((certain + shares) / temperature, -1)
-        found = -(wanted * ssvae.classifier(features).logits).sum(-1)
+        found = -(wanted * ssvae.classifier(noisy.x).logits).sum(-1)
         return f.where(rows.row_mask, found, 0.0)
 
     patch.setattr(twin.objectives, "inconsistency", inconsistency)
@@ -329,8 +351,13 @@ DEFECTS = (
     Defect("swapped gates", _swapped_gates),
     Defect("a dropped recurrent bias", _dropped_bias),
     Defect("a second bias per gate", _second_bias),
+    Defect("GRU: gradients of two gates swapped", _wrong_gradient("gru")),
+    Defect("LSTM: gradients of two gates swapped", _wrong_gradient("lstm"), problem="lstm"),
     Defect("K and B folded in the wrong order", _wrong_fold),
     Defect("noise of another label", _noise_of_another_label),
+    Defect("y and z of another label at the output", _condition_of_another_label, problem="output"),
+    Defect("no bias of the label", _label_bias_dropped, problem="output"),
+    Defect("attention to padding", _attention_to_padding, problem="source"),
     Defect("mask off by one", _mask_off_by_one),
     Defect("END not scored", _end_not_scored),
     Defect("mean instead of sum", _mean_for_sum),

@@ -176,7 +176,7 @@ def _with_bounds(findings: list[Finding], wider: Mapping[str, float] | None) -> 
 
 
 def widened(problem: Problem) -> dict[str, float]:
-    """Bounds in float32, as in `seqssvae.checks.verify`: by how far, in float64, rounding the weights to float32 moves it."""
+    """Bounds in float32, as in `checks.verify`: by how far, in float64, rounding the weights to float32 moves it."""
     exact = TorchTwin(problem)
     moved = sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
     kinds = [(f", {kind} rows", kind) for kind in ("labelled", "unlabelled")]

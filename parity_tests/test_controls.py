@@ -5,8 +5,7 @@ from functools import cache
 import pytest
 
 from parity_tests.conftest import CONTROL, Check
-from parity_tests.defects import ARRAYS, DEFECTS, Defect, plant, read_step_by_step
-from parity_tests.defects import TWINS as PACKAGES
+from parity_tests.defects import DEFECTS, Defect, plant
 from parity_tests.ladder import check_objective, check_trajectories, climb
 from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
@@ -16,44 +15,48 @@ RUNGS = (check_objective, check_trajectories)
 """Enough of the ladder: what is above and below costs jax more compilations and sees no more."""
 
 
-@cache
-def problem() -> Problem:
-    """Labelled and unlabelled rows of all lengths, with dropout, a filler row, and a beta that is not 1."""
-    options = Options(
-        conditioning="every_step",
-        kind="mixed",
-        dropout=0.3,
-        word_dropout=0.4,
-        beta=0.3,
-        encoder_word_dropout=0.4,
-        consistency=0.7,
-        aligned=True,
-    )
-    return make_problem(options, seed=5, name="control", optimizer=OptimizerConfig(clip_norm=0.5))
+EVERYTHING = Options(
+    conditioning="every_step",
+    kind="mixed",
+    dropout=0.3,
+    word_dropout=0.4,
+    beta=0.3,
+    encoder_word_dropout=0.4,
+    consistency=0.7,
+    aligned=True,
+)
+"""Labelled and unlabelled rows of all lengths, with dropout, a filler row, and a beta that is not 1."""
+OPTIONS = {
+    "gru": EVERYTHING,
+    "lstm": Options(cell="lstm", conditioning="every_step", kind="unlabelled"),
+    "output": Options(conditioning="output", kind="unlabelled"),
+    "source": Options(conditioning="init", kind="unlabelled", source=True),
+}
 
 
 @cache
-def sound(name: str) -> TorchTwin | JaxTwin:
+def problem(name: str) -> Problem:
+    """What shows a defect."""
+    return make_problem(OPTIONS[name], seed=5, name=f"control-{name}", optimizer=OptimizerConfig(clip_norm=0.5))
+
+
+@cache
+def sound(twin: str, name: str) -> TorchTwin | JaxTwin:
     """The twin as it is."""
-    return TWINS[name](problem())
+    return TWINS[twin](problem(name))
 
 
-def pair(planted: str) -> tuple[TorchTwin, JaxTwin]:
+def pair(planted: str, name: str) -> tuple[TorchTwin, JaxTwin]:
     """One twin built anew, the other as it is."""
-    torch, jax = (TWINS[name](problem()) if name == planted else sound(name) for name in ("torch", "jax"))
+    torch, jax = (TWINS[twin](problem(name)) if twin == planted else sound(twin, name) for twin in ("torch", "jax"))
     assert isinstance(torch, TorchTwin)
     assert isinstance(jax, JaxTwin)
     return torch, jax
 
 
-def test_nothing_is_found_where_nothing_is_planted(check: Check) -> None:
-    check(climb(problem(), *pair("none"), RUNGS))
-
-
-@pytest.mark.parametrize("twin", ["torch", "jax"])
-def test_nor_where_a_twin_reads_step_by_step(check: Check, monkeypatch: pytest.MonkeyPatch, twin: str) -> None:
-    read_step_by_step(monkeypatch, PACKAGES[twin], ARRAYS[twin])
-    check(climb(problem(), *pair(twin), RUNGS))
+@pytest.mark.parametrize("name", OPTIONS)
+def test_nothing_is_found_where_nothing_is_planted(check: Check, name: str) -> None:
+    check(climb(problem(name), *pair("none", name), RUNGS))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +67,9 @@ def test_nor_where_a_twin_reads_step_by_step(check: Check, monkeypatch: pytest.M
 def test_a_defect_is_found(
     defect: Defect, twin: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    sound("jax" if twin == "torch" else "torch").restart()
+    name = defect.problem
+    sound("jax" if twin == "torch" else "torch", name).restart()
     plant(defect, twin, monkeypatch)
-    caught = next((one for one in climb(problem(), *pair(twin), RUNGS) if not one.holds), None)
+    caught = next((one for one in climb(problem(name), *pair(twin, name), RUNGS) if not one.holds), None)
     assert caught is not None, f"{defect.name} in {twin} went unnoticed"
     request.node.user_properties.append((CONTROL, (defect.name, twin, *caught)))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import seqssvae_jax.distributions
-import seqssvae_torch.ops.recurrence
+import seqssvae_jax.decoder
+import seqssvae_torch.ops.recurrence_custom_vjp
 from parity_tests.cases import CASES, case, inputs, twin_of_case
 from parity_tests.twins import JaxTwin, TorchTwin
 from seqssvae.data.vocabulary import END
@@ -88,7 +88,7 @@ def _viewed_in_the_wrong_order(folded: torch.Tensor) -> torch.Tensor:
     return folded.transpose(0, 1).reshape(folded.shape[0] * folded.shape[1], *folded.shape[2:])
 
 
-class _RepeatedByRow(seqssvae_torch.ops.recurrence._Inputs):
+class _RepeatedByRow(seqssvae_torch.ops.gate_buffers.GateInputs):
     """What `repeat_interleave` gives where `repeat` is meant."""
 
     def add(self, step: int, gates: torch.Tensor) -> None:
@@ -102,22 +102,25 @@ class _RepeatedByRow(seqssvae_torch.ops.recurrence._Inputs):
 @pytest.mark.parametrize("options", CASES[:2], ids=str)  # with `output` conditioning there is no fold to get wrong
 class TestWrongFoldsAreCaught:
     def test_view_in_the_wrong_order(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seqssvae_torch.ops.recurrence, "fold", _viewed_in_the_wrong_order)
+        monkeypatch.setattr(seqssvae_torch.ops.recurrence_custom_vjp, "fold", _viewed_in_the_wrong_order)
         x, z = inputs(case(*options))
         assert cross_talk_of_z(log_prob(TorchTwin(case(*options))), x, z)
 
     def test_repeat_interleave_for_repeat(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seqssvae_torch.ops.recurrence, "_Inputs", _RepeatedByRow)
+        monkeypatch.setattr(seqssvae_torch.ops.recurrence_custom_vjp, "GateInputs", _RepeatedByRow)
         x, z = inputs(case(*options))
         assert cross_talk_of_x(log_prob(TorchTwin(case(*options))), x, z)
 
     def test_labels_and_rows_mixed_before_vmap(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        original = seqssvae_jax.distributions.AutoregressiveCategorical._each_label
+        original = seqssvae_jax.decoder.ConditionedDecoder._each_label
 
-        def mixed(self: Any, function: Any, *more: Any) -> Any:
-            self.z = self.z.reshape(self.z.shape[1], self.z.shape[0], -1).swapaxes(0, 1)
-            return original(self, function, *more)
+        def mixed(self: Any, function: Any) -> Any:
+            z = self.z
+            self.z = z.reshape(z.shape[1], z.shape[0], -1).swapaxes(0, 1)
+            result = original(self, function)
+            self.z = z
+            return result
 
-        monkeypatch.setattr(seqssvae_jax.distributions.AutoregressiveCategorical, "_each_label", mixed)
+        monkeypatch.setattr(seqssvae_jax.decoder.ConditionedDecoder, "_each_label", mixed)
         x, z = inputs(case(*options))
         assert cross_talk_of_z(log_prob(JaxTwin(case(*options))), x, z)

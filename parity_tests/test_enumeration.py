@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpyro.infer import TraceEnum_ELBO as NumPyroTraceEnum
+from pyro import poutine
 from pyro.infer import TraceEnum_ELBO as PyroTraceEnum
 
 from parity_tests.cases import CASES, case, twin_of_case
@@ -18,21 +19,20 @@ from parity_tests.derivatives import complex_step_derivative
 from parity_tests.ladder import compare, relative_difference
 from parity_tests.problems import Options, make_problem
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
-from seqssvae_jax.objectives import LabelledELBO
+from seqssvae_jax.elbo import LabelledELBO
 
 BETA = 0.3
 
 
 def _torch_loss_and_gradients(twin: TorchTwin, enumeration: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     ssvae = twin.backend.ssvae
-    ssvae.enumeration = enumeration
     rows = twin.rows(twin.problem.unlabelled, False)
     assert rows is not None
     elbo = PyroTraceEnum(max_plate_nesting=1)
-    loss = elbo.differentiable_loss(ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, BETA, rows.noise)
+    guide = poutine.infer_config(ssvae.guide, lambda site: {"enumerate": enumeration} if site["name"] == "y" else {})
+    loss = elbo.differentiable_loss(ssvae.model, guide, rows.x, None, None, BETA, rows.noise)
     weights = dict(ssvae.named_parameters())
     gradients = torch.autograd.grad(loss, list(weights.values()))
-    ssvae.enumeration = "parallel"
     named = zip(weights, gradients, strict=True)
     return loss.detach().cpu().numpy(), {name: value.cpu().numpy() for name, value in named}
 
@@ -44,19 +44,19 @@ def _jax_loss_and_gradients(twin: JaxTwin, enumeration: str) -> tuple[np.ndarray
         key = jax.random.key(0)
 
         def parallel(weights: dict[str, jax.Array]) -> jax.Array:
-            ssvae = twin.backend.ssvae.bind(weights)
+            ssvae = twin.backend.bound(weights)
             elbo = NumPyroTraceEnum(max_plate_nesting=1)
-            return elbo.loss(key, {}, ssvae.model, ssvae.guide, rows.x, None, rows.row_mask, BETA, rows.noise)
+            return elbo.loss(key, {}, ssvae.model, ssvae.guide, rows.x, None, None, BETA, rows.noise)
 
         def sequential(weights: dict[str, jax.Array]) -> jax.Array:
             """NumPyro has no sequential enumeration: the labelled objective, one observed label after the other."""
-            ssvae = twin.backend.ssvae.bind(weights)
-            log_q_y = ssvae.classifier(ssvae.encoder(rows.x, rows.noise)).logits
+            ssvae = twin.backend.bound(weights)
+            log_q_y = ssvae.classifier(ssvae.encode(rows.x, None, rows.noise)).logits
             loss = (jax.numpy.exp(log_q_y) * log_q_y).sum()  # minus the entropy
             for label in range(ssvae.label_count):
                 y = jax.numpy.full(len(rows.x), label)
-                arguments = (rows.x, y, rows.row_mask, BETA, rows.noise)
-                _, terms = LabelledELBO().loss_and_terms(key, {}, ssvae.model, ssvae.guide, *arguments)
+                programs = (ssvae.model, ssvae.guide, rows.x, y, None, BETA, rows.noise)
+                _, terms = LabelledELBO().loss_and_terms(rows.row_mask, key, {}, *programs)
                 rest = terms.reconstruction - BETA * terms.kl_z - terms.kl_y
                 loss = loss - (jax.numpy.exp(log_q_y[:, label]) * rest).sum()
             return loss

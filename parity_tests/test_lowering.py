@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-import seqssvae_jax.ops.recurrence
+import seqssvae_jax.ops.recurrence_custom_vjp
 import seqssvae_jax.optimizers
 from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of
 from parity_tests.problems import Problem
-from seqssvae_jax.backend import JaxBackend, _arrays
+from seqssvae_jax.backend import JaxBackend
+from seqssvae_jax.rows import arrays_of
 
 PLATFORMS = ("cuda", "tpu")
 STEPS = ("labelled and unlabelled", "labelled", "unlabelled")
@@ -41,8 +42,8 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
     """
     assert problem.labelled is not None
     assert problem.unlabelled is not None
-    labelled, unlabelled = _arrays(problem.labelled.batch), _arrays(problem.unlabelled.batch)
-    weights, stream = backend.state.weights, backend._stream(3)
+    labelled, unlabelled = arrays_of(problem.labelled.batch), arrays_of(problem.unlabelled.batch)
+    weights, stream = backend.state.weights, backend.stream(3)
     if program in STEPS:
         rows = labelled if "labelled" in program.split() else None, unlabelled if "unlabelled" in program else None
         return (method or backend._train).trace(backend.state, *rows, 0.3, 0.01, 1.0, 0.7, stream)
@@ -143,8 +144,8 @@ def computed_by_the_host(gradients: dict[str, jax.Array], clip_norm: float) -> t
     ("place", "planted", "call"),
     [
         (
-            (seqssvae_jax.ops.recurrence.Layer, "gates"),
-            printing(seqssvae_jax.ops.recurrence.Layer.gates),
+            (seqssvae_jax.ops.recurrence_custom_vjp.Layer, "gates"),
+            printing(seqssvae_jax.ops.recurrence_custom_vjp.Layer.gates),
             "debug_print|debug_callback",
         ),
         ((seqssvae_jax.optimizers, "clip_gradients"), computed_by_the_host, "pure_callback"),

@@ -188,12 +188,12 @@ def _standard_normal_z(name: str) -> Any:
 
 def _source_of_the_next_row(name: str) -> Any:
     decoder = {"torch": seqssvae_torch, "jax": seqssvae_jax}[name].decoder.Decoder
-    original, roll = decoder.memory, {"torch": torch.roll, "jax": jnp.roll}[name]
+    original, roll = decoder.remember, {"torch": torch.roll, "jax": jnp.roll}[name]
 
-    def memory(self: Any, source: Any) -> Any:
-        return original(self, type(source)(*(roll(part, 1, 0) for part in source)))
+    def remember(self: Any, source: Any) -> Any:
+        return original(self, jax.tree.map(lambda part: roll(part, 1, 0), source))
 
-    return decoder, "memory", memory
+    return decoder, "remember", remember
 
 
 def test_nothing_is_found_where_nothing_is_broken(check: Check) -> None:

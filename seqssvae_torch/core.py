@@ -222,9 +222,9 @@ class TorchModel:
         use_mean: bool = False,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
-        generator, dtype = self._generator(_GENERATION, seed), self.ssvae.log_prior.dtype
-        noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), generator, dtype)
-        latent = None if z is None else self._tensor(z).to(dtype)
+        generator, like = self._generator(_GENERATION, seed), self.ssvae.log_prior
+        noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), generator, like)
+        latent = None if z is None else self._tensor(z).to(like.dtype)
         x, log_prob = inference.generate(
             self.ssvae,
             self._tensor(y),
@@ -264,7 +264,7 @@ class TorchModel:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
         specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, batch.source_steps)
-        return rows_of(batch, observed, draw_noise(specs, generator, self.ssvae.log_prior.dtype), self.device)
+        return rows_of(batch, observed, draw_noise(specs, generator, self.ssvae.log_prior), self.device)
 
     def _generator(self, purpose: int, number: int) -> torch.Generator:
         """A stream of random numbers of its own for each seed, purpose and number."""

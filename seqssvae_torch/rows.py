@@ -44,20 +44,19 @@ def to_tensor(values: np.ndarray, device: torch.device) -> Tensor:
     return tensor.long() if not tensor.is_floating_point() and tensor.dtype != torch.bool else tensor
 
 
-def draw(spec: NoiseSpec, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """One entry of the noise, on the generator's device."""
-    device = generator.device
+def draw(spec: NoiseSpec, generator: torch.Generator, like: Tensor) -> Tensor:
+    """One entry of the noise, on the device of a tensor and of its type."""
+    options = {"device": like.device, "dtype": like.dtype}
     if spec.kind == "normal":
-        return torch.randn(spec.shape, generator=generator, device=device, dtype=dtype)
+        return torch.randn(spec.shape, generator=generator, **options)
     if spec.kind == "gumbel":
-        values = torch.empty(spec.shape, device=device, dtype=dtype)
-        return -values.exponential_(generator=generator).log()
-    return torch.rand(spec.shape, generator=generator, device=device, dtype=dtype) < spec.keep
+        return -torch.empty(spec.shape, **options).exponential_(generator=generator).log()
+    return torch.rand(spec.shape, generator=generator, **options) < spec.keep
 
 
-def draw_noise(specs: Mapping[str, NoiseSpec], generator: torch.Generator, dtype: torch.dtype) -> Noise:
+def draw_noise(specs: Mapping[str, NoiseSpec], generator: torch.Generator, like: Tensor) -> Noise:
     """All that `noise_specs` lists, in its order."""
-    return {name: draw(spec, generator, dtype) for name, spec in specs.items()}
+    return {name: draw(spec, generator, like) for name, spec in specs.items()}
 
 
 def particles(rows: Rows, count: int) -> Iterator[Rows]:

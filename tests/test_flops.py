@@ -12,9 +12,9 @@ from seqssvae.backend import Batch, Dimensions, TrainingStep
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_jax.ops import output_layer
-from seqssvae_jax.ops import symbol_log_probs as jax_likelihood
+from seqssvae_jax.ops import symbol_log_probs_custom_vjp as jax_likelihood
 from seqssvae_torch.backend import TorchBackend
-from seqssvae_torch.ops import symbol_log_probs as torch_likelihood
+from seqssvae_torch.ops import symbol_log_probs_custom_vjp as torch_likelihood
 from seqssvae_torch.ops.products import onednn_is_exact
 
 K, B, T, V, H = 5, 4, 6, 11, 8

@@ -98,7 +98,7 @@ def test_float32_is_float32_on_every_device_unless_jax_was_told_otherwise() -> N
 
     assert precision() is None
     for platform, expected in (("cpu", None), ("gpu", "highest"), ("tpu", "highest")):
-        with jax_products.products(platform):
+        with jax_products.float32_products(platform):
             assert precision() == expected
-    with jax.default_matmul_precision("tensorfloat32"), jax_products.products("gpu"):
+    with jax.default_matmul_precision("tensorfloat32"), jax_products.float32_products("gpu"):
         assert precision() == "tensorfloat32"

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import seqssvae_jax.gradient_estimators
+import seqssvae_jax.inference
 import seqssvae_jax.modules
-import seqssvae_jax.objectives
 import seqssvae_torch.gradient_estimators
+import seqssvae_torch.inference
 import seqssvae_torch.modules
-import seqssvae_torch.objectives
 from parity_tests.conftest import Check
 from parity_tests.ladder import TRAJECTORY_BOUNDS, compare
 from parity_tests.problems import Arrays, Step
@@ -231,7 +231,7 @@ def test_the_importance_weighted_bound_is_the_oracles(name: str, check: Check) -
     assert (np.log(weights) >= np.array(elbos))[:, real].all()
     rows = twin.rows(step, False)
     if name == "torch":
-        bound = seqssvae_torch.objectives.importance_bound(twin.backend.ssvae, rows, config.objective.num_particles)
+        bound = seqssvae_torch.inference.importance_bound(twin.backend.ssvae, rows, config.objective.num_particles)
         bound = bound.cpu().numpy()
     else:
         with jax.enable_x64(True):
@@ -244,7 +244,7 @@ def test_the_importance_weighted_bound_is_the_oracles(name: str, check: Check) -
 
 
 def _jax_bound(twin: JaxTwin, rows: Any) -> jax.Array:
-    return seqssvae_jax.objectives.importance_bound(twin.backend.ssvae.bind(twin.backend.state.weights), rows, 2)
+    return seqssvae_jax.inference.importance_bound(twin.backend.ssvae, rows, 2)
 
 
 def test_k_is_the_least_that_leaves_little(name: str) -> None:

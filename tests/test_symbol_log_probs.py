@@ -1,4 +1,4 @@
-"""The output layer's log-probabilities without all logits: against the plain form, in both twins."""
+"""Log-probabilities of symbols without the logits of all positions: against the reference, in both twins."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.flops import jax_flops, torch_flops
 from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD
 from seqssvae_jax.ops import output_layer as layer_of_jax
-from seqssvae_jax.ops import symbol_log_probs as of_jax
+from seqssvae_jax.ops import rounded_products as rounded_in_jax
+from seqssvae_jax.ops import symbol_log_probs_custom_vjp as of_jax
+from seqssvae_jax.ops.symbol_log_probs import reference as reference_of_jax
 from seqssvae_torch.ops import output_layer
-from seqssvae_torch.ops import symbol_log_probs as of_torch
+from seqssvae_torch.ops import rounded_products as rounded_in_torch
+from seqssvae_torch.ops import symbol_log_probs_custom_vjp as of_torch
+from seqssvae_torch.ops.symbol_log_probs import reference
 
 K, B, T, H, V = 5, 4, 6, 3, 9
 
@@ -62,20 +66,22 @@ def solve_torch(given, cotangent, weights, most, rounding=None):
     leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
     weights = None if weights is None else torch.tensor(weights)
     x = torch.tensor(given["x"]).long()
-    arguments = {"label_bias": None, **leaves, "x": x, "weights": weights, "rounding": rounding, "most": most}
-    found = of_torch.symbol_log_probs(**arguments)
+    arguments = {"label_bias": None, **leaves, "x": x, "gradient_weights": weights, "most": most}
+    with rounded_in_torch(rounding):
+        found = of_torch.symbol_log_probs(**arguments)
     found.backward(torch.tensor(cotangent))
     return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 
 
 def on_device(given: dict[str, Any], weights: np.ndarray | None) -> dict[str, Any]:
-    return {"x": jnp.asarray(given["x"]), "weights": None if weights is None else jnp.asarray(weights)}
+    return {"x": jnp.asarray(given["x"]), "gradient_weights": None if weights is None else jnp.asarray(weights)}
 
 
 def solve_jax(given, cotangent, weights, most, rounding=None):
     def function(leaves):
-        fixed = {"label_bias": None, **on_device(given, weights), "rounding": rounding, "most": most}
-        return of_jax.symbol_log_probs(**{**fixed, **leaves})
+        fixed = {"label_bias": None, **on_device(given, weights), "most": most}
+        with rounded_in_jax(rounding):
+            return of_jax.symbol_log_probs(**{**fixed, **leaves})
 
     with jax.enable_x64(given["bias"].dtype == np.float64):
         leaves = jax.tree.map(jnp.asarray, learning(given))
@@ -121,6 +127,27 @@ def test_values_and_gradients_are_those_of_all_logits(solve, rows_of_bias, kind,
         np.testing.assert_allclose(gradients[name], gradient, atol=1e-13, err_msg=name)
 
 
+@pytest.mark.parametrize("rows_of_bias", [None, 1, B])
+def test_the_references_are_the_plain_form(rows_of_bias):
+    given, (_, cotangent) = operands(rows_of_bias=rows_of_bias), weights_and_cotangent("unknown")
+    values, gradients = expected(given, cotangent)
+    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
+    in_torch = reference(**{"label_bias": None, **leaves}, x=torch.tensor(given["x"]).long())
+    in_torch.backward(torch.tensor(cotangent))
+
+    def in_jax(leaves):
+        return reference_of_jax(**{"label_bias": None, **leaves}, x=jnp.asarray(given["x"]))
+
+    with jax.enable_x64(True):
+        found, back = jax.vjp(in_jax, jax.tree.map(jnp.asarray, learning(given)))
+        (of_jax_,) = back(jnp.asarray(cotangent))
+    np.testing.assert_allclose(in_torch.detach().numpy(), values, atol=1e-13)
+    np.testing.assert_allclose(np.asarray(found), values, atol=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(leaves[name].grad.numpy(), gradient, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(np.asarray(of_jax_[name]), gradient, atol=1e-13, err_msg=name)
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (2, 3, 1, 0), (3, 1, 2, 0)])
 def test_hidden_states_may_lie_in_any_order(order):
     """Gradients are written in place, which has to be a place and no copy."""
@@ -129,7 +156,9 @@ def test_hidden_states_may_lie_in_any_order(order):
     back = np.argsort(order).tolist()
     hidden = values.permute(order).contiguous().permute(back).requires_grad_()
     fixed = {name: torch.tensor(value) for name, value in given.items() if name not in ("hidden", "x")}
-    found = of_torch.symbol_log_probs(hidden, **fixed, x=torch.tensor(given["x"]).long(), weights=torch.tensor(weights))
+    found = of_torch.symbol_log_probs(
+        hidden, **fixed, x=torch.tensor(given["x"]).long(), gradient_weights=torch.tensor(weights)
+    )
     found.backward(torch.tensor(cotangent))
     np.testing.assert_allclose(hidden.grad.numpy(), expected(given, cotangent)[1]["hidden"], atol=1e-13)
 

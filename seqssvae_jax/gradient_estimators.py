@@ -25,10 +25,13 @@ class ChosenLabelsELBO(LabelELBO):
     Args:
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
     """
 
-    def __init__(self, site: str = "y", noise: Float[Array, "B K"] | None = None) -> None:
-        super().__init__(site)
+    def __init__(
+        self, site: str = "y", noise: Float[Array, "B K"] | None = None, max_plate_nesting: int | None = None
+    ) -> None:
+        super().__init__(site, max_plate_nesting)
         self.noise = noise
 
     def estimate(
@@ -45,7 +48,7 @@ class ChosenLabelsELBO(LabelELBO):
             return vectors, self._weights(jax.lax.stop_gradient(log_q), labels)
 
         run = self._run(keys[1], param_map, model, guide, args, kwargs, choose)
-        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
+        loss = -((self._elbo(run, chosen[0], args, kwargs) - run.weighted_kl).sum() + run.shared)
         weights = self._weights(jax.lax.stop_gradient(run.log_q), chosen[0])
         return Estimate(loss, averaged(run.model, weights), averaged(run.guide, weights), jax.lax.stop_gradient(run.kl))
 
@@ -75,16 +78,23 @@ class TopKELBO(ChosenLabelsELBO):
         k: How many labels are summed out, at least 1.
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which label is drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Liu et al. 2019, Rao-Blackwellized Stochastic Gradients for Discrete Distributions, equation 7,
         https://arxiv.org/abs/1810.04777.
     """
 
-    def __init__(self, k: int, site: str = "y", noise: Float[Array, "B K"] | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        site: str = "y",
+        noise: Float[Array, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
+    ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}.")
-        super().__init__(site, noise)
+        super().__init__(site, noise, max_plate_nesting)
         self.k = k
 
     def labels(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> Int[Array, "S B"]:
@@ -93,7 +103,7 @@ class TopKELBO(ChosenLabelsELBO):
         if self.k >= log_q.shape[-1] - 1:
             return jax.lax.top_k(log_q, log_q.shape[-1])[1].T
         top = jax.lax.top_k(log_q, self.k)[1]
-        drawn = _without(log_q + noise, top).argmax(-1, keepdims=True)
+        drawn = _without(log_q + noise, top, -jnp.inf).argmax(-1, keepdims=True)
         return jnp.concatenate([top, drawn], -1).T
 
     def weights(self, log_q: Float[Array, "B K"], labels: Int[Array, "S B"]) -> Float[Array, "S B"]:
@@ -101,7 +111,7 @@ class TopKELBO(ChosenLabelsELBO):
         if len(labels) == log_q.shape[-1]:
             return jnp.exp(jnp.take_along_axis(log_q, labels.T, -1)).T
         top = labels[: self.k].T
-        rest = jnp.exp(jax.nn.logsumexp(_without(log_q, top), -1, keepdims=True))
+        rest = _without(jnp.exp(log_q), top, 0.0).sum(-1, keepdims=True)
         return jnp.concatenate([jnp.exp(jnp.take_along_axis(log_q, top, -1)), rest], -1).T
 
     def _choose(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> tuple[Array, Float[Array, "S B K"]]:
@@ -133,6 +143,7 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
         temperature: Of the mixture, above 0: the lower, the less bias and the more variance.
         site: Name of the discrete site.
         noise: Standard Gumbel noise; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Jang et al. 2017, Categorical Reparameterization with Gumbel-Softmax, section 2.2,
@@ -141,9 +152,13 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
     """
 
     def __init__(
-        self, temperature: float | Array = 1.0, site: str = "y", noise: Float[Array, "B K"] | None = None
+        self,
+        temperature: float | Array = 1.0,
+        site: str = "y",
+        noise: Float[Array, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
     ) -> None:
-        super().__init__(site, noise)
+        super().__init__(site, noise, max_plate_nesting)
         self.temperature = temperature
 
     def _choose(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> tuple[None, Float[Array, "B K"]]:
@@ -165,6 +180,7 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
             and guide that returns either. None: the mean of f over the other rows of the batch.
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which label is drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
@@ -172,8 +188,14 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         https://arxiv.org/abs/1402.0030.
     """
 
-    def __init__(self, baseline: Baseline = None, site: str = "y", noise: Float[Array, "B K"] | None = None) -> None:
-        super().__init__(site, noise)
+    def __init__(
+        self,
+        baseline: Baseline = None,
+        site: str = "y",
+        noise: Float[Array, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        super().__init__(site, noise, max_plate_nesting)
         self.baseline = baseline
 
     def _choose(self, log_q: Float[Array, "B K"], noise: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K"]]:
@@ -189,7 +211,8 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
         signal = jax.lax.stop_gradient(run.signal)
-        real = jnp.broadcast_to(jnp.asarray(True if run.mask is None else run.mask, signal.dtype), signal.shape)
+        mask = jnp.asarray(True if run.mask is None else run.mask, signal.dtype)
+        real = jnp.broadcast_to(mask, run.shape).reshape(signal.shape)
         return ((real * signal).sum() - signal) / jnp.maximum(real.sum() - 1, 1)
 
 
@@ -207,7 +230,7 @@ class SequentialELBO(LabelELBO):
         self, rng_key: PRNGKeyArray, param_map: Mapping[str, Any], model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> Estimate:
         """As `LabelELBO.estimate`."""
-        label_count = self._label_count(param_map, guide, args, kwargs)
+        label_count = self._label_count(param_map, model, guide, args, kwargs)
 
         def of_label(y: Int[Array, ""], key: PRNGKeyArray) -> Estimate:
             def choose(log_q: Float[Array, "B K"]) -> tuple[Array, Array]:
@@ -216,7 +239,7 @@ class SequentialELBO(LabelELBO):
 
             run = self._run(key, param_map, model, guide, args, kwargs, choose)
             q, share = jnp.exp(run.log_q[:, y]), 1 / label_count  # share of what does not depend on the label
-            loss = -(self._rows(run._replace(kl=share * run.kl), q * run.signal).sum() + share * run.shared)
+            loss = -((q * run.signal - share * run.weighted_kl).sum() + share * run.shared)
             fixed = jax.lax.stop_gradient(q)
             terms = averaged(run.model, fixed), averaged(run.guide, fixed)
             return Estimate(loss, *terms, share * jax.lax.stop_gradient(run.kl))
@@ -229,22 +252,24 @@ class SequentialELBO(LabelELBO):
         zeros = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shapes)
         return jax.lax.scan(add, zeros, labels)[0]
 
-    def _label_count(self, param_map: Mapping[str, Any], guide: Any, args: Any, kwargs: Any) -> int:
+    def _label_count(self, param_map: Mapping[str, Any], model: Any, guide: Any, args: Any, kwargs: Any) -> int:
+        nesting = self._nesting(param_map, model, guide, args, kwargs)
         seeded = handlers.substitute(handlers.seed(guide, 0), data=param_map)
 
         def log_q() -> Float[Array, "B K"]:
-            given = LabelSite(seeded, self.site, lambda log_q: (jnp.zeros_like(log_q), log_q[:, 0]))
+            given = LabelSite(seeded, self.site, lambda log_q: (jnp.zeros_like(log_q), log_q[:, 0]), nesting)
             given(*args, **kwargs)
             return given.log_probabilities()
 
         return jax.eval_shape(log_q).shape[-1]
 
 
-def _without(values: Float[Array, "B K"], labels: Int[Array, "B C"]) -> Float[Array, "B K"]:
-    """The same, but -inf at these labels."""
-    return values.at[jnp.arange(len(values))[:, None], labels].set(-jnp.inf)
+def _without(values: Float[Array, "B K"], labels: Int[Array, "B C"], value: float) -> Float[Array, "B K"]:
+    """The same, but for another value at these labels."""
+    return values.at[jnp.arange(len(values))[:, None], labels].set(value)
 
 
 def _gradient_only(value: Array) -> Array:
-    """0, with the gradient of the value."""
-    return value - jax.lax.stop_gradient(value)
+    """0, with the gradient of the value; of what is impossible, none."""
+    finite = jnp.where(jnp.isfinite(value), value, 0.0)
+    return finite - jax.lax.stop_gradient(finite)

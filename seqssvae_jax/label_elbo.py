@@ -1,20 +1,28 @@
 """What the objectives have in common that choose which labels a program is run with.
 
-They go with any NumPyro model and guide that have one discrete latent variable a row, such as
+They go with NumPyro models and guides that have one discrete latent variable y a row, such as
 
     def guide(x):
         with numpyro.plate("rows", len(x)):
             y = one_hot(numpyro.sample("y", Categorical(logits=classifier(x))), K)
             numpyro.sample("z", Normal(*encoder(x, y)).to_event(1))
 
-of which three things are asked: the plate of rows is the last one (dimension -1); the distribution of the discrete site
-is a `Categorical`, whose value the program turns into vectors by `one_hot`, in the guide and in the model; and what
-depends on its value broadcasts over dimensions in front: it is run with vectors of shape `(S, B, K)`, for S labels of
-each row at once, or `(B, K)`. With f(x, y) all log-probabilities but those of y, the ELBO of a row is
+of which this is asked:
+
+- y has a `Categorical` distribution, whose value the program turns into vectors by `one_hot`, in the guide and in the
+  model, within the same plates;
+- what depends on y is within these plates, and maybe in further ones;
+- what depends on y broadcasts over dimensions in front: the programs are run with vectors of shape `(B, K)`, or of
+  shape `(S, B, K)` for S labels of each row at once, whose first dimension is in front of those of all plates;
+- the other latent variables of the guide are reparameterized, and the model has no others than the guide.
+
+Plates may be nested, subsampled, beside or around that of the rows; scales, masks and factors count as they do in
+NumPyro. With f(x, y) all log-probabilities within y's plates but those of y, summed over further plates, the ELBO of a row is
 
     U(x) = sum_y q(y|x) f(x, y) - KL(q(y|x) || p(y))
 
-whose second part is exact in all of these objectives; they differ in what they make of the first.
+whose second part is exact in all of these objectives; they differ in what they make of the first. What is outside of
+y's plates is added once.
 """
 
 from abc import ABC, abstractmethod
@@ -56,21 +64,25 @@ class LabelSite(Messenger):
     Args:
         fn: A guide.
         site: Its name.
-        choose: Returns the value, as one-hot vectors, and by what the log-probabilities of what depends on it will be
-            multiplied.
+        choose: Returns the value, as one-hot vectors of shape `(B, K)` or `(S, B, K)`, and by what the
+            log-probabilities of what depends on it will be multiplied.
+        nesting: How many dimensions the plates of the programs take.
     """
 
-    def __init__(self, fn: Any, site: str, choose: Choice) -> None:
+    def __init__(self, fn: Any, site: str, choose: Choice, nesting: int) -> None:
         super().__init__(fn)
-        self.site, self.choose = site, choose
+        self.site, self.choose, self.nesting = site, choose, nesting
         self.log_q: Array | None = None
         self.weights: Array | None = None
 
     def process_message(self, msg: dict[str, Any]) -> None:
         """Called for each site before it has a value."""
         if msg["type"] == "sample" and msg["name"] == self.site:
-            self.log_q = _log_probabilities(msg["fn"])
-            msg["value"], self.weights = self.choose(self.log_q)
+            shape, log_q = msg["fn"].batch_shape, log_probabilities(msg["fn"], self.site)
+            self.log_q = log_q.reshape(-1, log_q.shape[-1])
+            vectors, self.weights = self.choose(self.log_q)
+            labels = () if vectors.ndim == 2 else (len(vectors), *[1] * (self.nesting - len(shape)))
+            msg["value"] = vectors.reshape(*labels, *shape, vectors.shape[-1])
 
     def log_probabilities(self) -> Float[Array, "B K"]:
         """log q(y|x), once the guide has run."""
@@ -80,12 +92,25 @@ class LabelSite(Messenger):
 
 
 class Evaluated(NamedTuple):
-    """A program run with chosen labels; S may be missing."""
+    """The programs run with chosen labels; S may be missing. Rows are all places of y's plates.
+
+    Args:
+        log_q: log q(y|x).
+        kl: KL(q(y|x) || p(y)) of each row.
+        weighted_kl: The same with scales and masks.
+        mask: Rows whose y counts, broadcast to `shape`; None for all.
+        shape: Batch shape of y.
+        signal: f(x, y) of each row.
+        shared: What is outside of y's plates.
+        model: Log-probabilities of the model's other sites within y's plates, without scale and gradient.
+        guide: The same of the guide.
+    """
 
     log_q: Float[Array, "B K"]
     kl: Float[Array, "B"]
-    scale: Any
+    weighted_kl: Float[Array, "B"]
     mask: Any
+    shape: tuple[int, ...]
     signal: Float[Array, "*S B"]
     shared: Any
     model: dict[str, Array]
@@ -97,13 +122,14 @@ class LabelELBO(ELBO, ABC):
 
     Args:
         site: Name of the discrete site.
+        max_plate_nesting: How many dimensions the plates of the programs take; None: it is found by tracing them once.
     """
 
     can_infer_discrete = True
 
-    def __init__(self, site: str = "y") -> None:
+    def __init__(self, site: str = "y", max_plate_nesting: int | None = None) -> None:
         super().__init__()
-        self.site = site
+        self.site, self.max_plate_nesting = site, max_plate_nesting
 
     @abstractmethod
     def estimate(
@@ -112,7 +138,7 @@ class LabelELBO(ELBO, ABC):
         """The objective on these arguments of model and guide, and its parts.
 
         Raises:
-            ValueError: If the guide has no site of that name, or one that is not Categorical.
+            ValueError: If the programs are not as this module asks for.
         """
 
     def loss_with_mutable_state(
@@ -121,6 +147,22 @@ class LabelELBO(ELBO, ABC):
         """Minus the ELBO, as NumPyro's `SVI` asks for it. Programs with mutable state are not for these objectives."""
         loss = self.estimate(rng_key, param_map, model, guide, *args, **kwargs).loss
         return {"loss": loss, "mutable_state": None}
+
+    def _nesting(
+        self, param_map: Mapping[str, Any], model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any]
+    ) -> int:
+        if self.max_plate_nesting is None:
+            dims = [0]
+
+            def trace() -> None:
+                with handlers.block():
+                    traces = _traces(jax.random.key(0), param_map, model, guide, args, kwargs)
+                sites = (site for trace in traces for site in trace.values() if site["type"] == "sample")
+                dims.extend(dim for site in sites for dim in plates_of(site))
+
+            jax.eval_shape(trace)
+            self.max_plate_nesting = -min(dims)
+        return self.max_plate_nesting
 
     def _run(
         self,
@@ -133,51 +175,143 @@ class LabelELBO(ELBO, ABC):
         choose: Choice,
     ) -> Evaluated:
         """The programs, with the labels that are chosen."""
-        model_key, guide_key = jax.random.split(rng_key)
-        guide = handlers.substitute(handlers.seed(guide, guide_key), data=param_map)
-        given = LabelSite(guide, self.site, choose)
-        guide_trace = handlers.trace(given).get_trace(*args, **kwargs)
+        nesting = self._nesting(param_map, model, guide, args, kwargs)
+        given = LabelSite(guide, self.site, choose, nesting)
+
+        def told(*args: Any, **kwargs: Any) -> Any:
+            given.log_probabilities()
+            return GradientWeights(model, given.weights)(*args, **kwargs)
+
+        model_trace, guide_trace = _traces(rng_key, param_map, told, given, args, kwargs)
         log_q = given.log_probabilities()
-        model = handlers.substitute(handlers.seed(model, model_key), data=param_map)
-        model = GradientWeights(model, given.weights)
-        model_trace = handlers.trace(handlers.replay(model, guide_trace)).get_trace(*args, **kwargs)
-        site = guide_trace[self.site]
-        kl = (jnp.exp(log_q) * (log_q - _log_probabilities(model_trace[self.site]["fn"]))).sum(-1)
-        found, signal, shared = [], jnp.zeros_like(kl), 0.0
+        if self.site not in model_trace:
+            raise ValueError(f"the model has no sample site {self.site!r}, which the guide has.")
+        of_guide, of_model = guide_trace[self.site], model_trace[self.site]
+        plates = plates_of(of_guide)
+        if plates_of(of_model) != plates:
+            raise ValueError(f"the site {self.site!r} must be within the same plates in the model and in the guide.")
+        log_p = log_probabilities(of_model["fn"], self.site).reshape(-1, log_q.shape[-1])
+        kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
+        cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
+        signal, shared, unscaled = jnp.zeros_like(kl), 0.0, []
         for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
-            found.append(self._sites(trace))
-            for name, value in found[-1].items():
-                scaled = sign * _scale(trace[name]) * value
-                signal, shared = (signal + scaled, shared) if value.ndim else (signal, shared + scaled)
-        fixed = (jax.lax.stop_gradient(sites) for sites in found)
-        return Evaluated(log_q, kl, _scale(site), _mask(site["fn"]), signal, shared, *fixed)
+            unscaled.append({})
+            for name, site in self._sites(trace, guide_trace).items():
+                log_prob = site["fn"].log_prob(site["value"])
+                of_cells = cells.summed(name, site, _scale(site) * log_prob)
+                if of_cells is None:
+                    shared = shared + sign * (_scale(site) * log_prob).sum()
+                else:
+                    signal = signal + sign * of_cells
+                    unscaled[-1][name] = cells.summed(name, site, jax.lax.stop_gradient(log_prob))
+        return Evaluated(log_q, kl, weighted_kl, _mask(of_guide["fn"]), cells.shape, signal, shared, *unscaled)
 
-    def _sites(self, trace: dict[str, Any]) -> dict[str, Array]:
-        """Log-probabilities of all other sample sites."""
-        sites = ((name, site) for name, site in trace.items() if site["type"] == "sample" and name != self.site)
-        return {name: site["fn"].log_prob(site["value"]) for name, site in sites}
+    def _sites(self, trace: Mapping[str, Any], guide_trace: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """All other sample sites."""
+        sites = {}
+        for name, site in trace.items():
+            if site["type"] != "sample" or name == self.site:
+                continue
+            if not site["is_observed"] and trace is guide_trace and not site["fn"].has_rsample:
+                raise ValueError(
+                    f"the guide's site {name!r} must be reparameterized: only {self.site!r} may be discrete."
+                )
+            if not site["is_observed"] and name not in guide_trace:
+                raise ValueError(f"the model's latent site {name!r} is missing in the guide.")
+            sites[name] = site
+        return sites
 
-    @staticmethod
-    def _rows(run: Evaluated, elbo: Float[Array, "B"]) -> Float[Array, "B"]:
-        """The ELBO of each row that counts."""
-        values = elbo - run.scale * run.kl
-        return values if run.mask is None else jnp.where(run.mask, values, 0.0)
+
+class Cells(NamedTuple):
+    """The places of y: one for each combination of the indices of its plates.
+
+    Args:
+        plates: Names of its plates, by dimension.
+        shape: Batch shape of y.
+        nesting: How many dimensions the plates of the programs take.
+    """
+
+    plates: dict[int, str]
+    shape: tuple[int, ...]
+    nesting: int
+
+    def summed(self, name: str, node: Mapping[str, Any], log_prob: Array) -> Float[Array, "*S B"] | None:
+        """Log-probabilities of a site, summed over the plates that y is not in; None where it is not in all of y's.
+
+        Raises:
+            ValueError: If it has dimensions that are no plates, or depends on y and is not in y's plates.
+        """
+        plates = plates_of(node)
+        has_labels = log_prob.ndim > self.nesting
+        for dim in range(-1, -min(log_prob.ndim, self.nesting) - 1, -1):
+            if log_prob.shape[dim] > 1 and dim not in plates:
+                raise ValueError(f"the site {name!r} has a dimension {dim} that is no plate: declare it by to_event().")
+        if log_prob.ndim > self.nesting + 1:
+            raise ValueError(
+                f"the site {name!r} has more dimensions than plates and labels: declare them by to_event()."
+            )
+        if any(plates.get(dim) != plate for dim, plate in self.plates.items()):
+            if has_labels:
+                raise ValueError(f"the site {name!r} depends on the label, but is not within the plates of the label.")
+            return None
+        others = [dim for dim in plates if dim not in self.plates and -dim <= log_prob.ndim]
+        if others:
+            log_prob = log_prob.sum(tuple(others), keepdims=True)
+        labels = log_prob.shape[:1] if has_labels else ()
+        own = log_prob.shape[len(labels) :]
+        padded = log_prob.reshape(
+            *labels, *[1] * (len(self.shape) - len(own)), *own[max(0, len(own) - len(self.shape)) :]
+        )
+        return jnp.broadcast_to(padded, (*labels, *self.shape)).reshape(*labels, -1)
+
+
+def plates_of(node: Mapping[str, Any]) -> dict[int, str]:
+    """Names of the plates that a site is in, by their dimension."""
+    return {frame.dim: frame.name for frame in node["cond_indep_stack"]}
+
+
+def log_probabilities(fn: Any, site: str) -> Float[Array, "*B K"]:
+    """Of a Categorical, whatever it is wrapped in."""
+    shape = fn.batch_shape
+    while not hasattr(fn, "logits"):
+        if not hasattr(fn, "base_dist"):
+            raise ValueError(f"the site {site!r} must have a Categorical distribution, not {type(fn).__name__}.")
+        fn = fn.base_dist
+    logits = jax.nn.log_softmax(fn.logits)
+    return jnp.broadcast_to(logits, (*(shape or (1,)), logits.shape[-1]))
+
+
+def _divergence(
+    log_q: Float[Array, "B K"], log_p: Float[Array, "B K"], of_guide: Any, of_model: Any
+) -> Float[Array, "B"]:
+    """`sum_y q(y) (log q(y) - log p(y))`, where 0 log 0 is 0; with the scales and masks of two sites, if given."""
+    possible = log_q > -jnp.inf
+    parts = []
+    for log_prob, site in ((log_q, of_guide), (log_p, of_model)):
+        finite = jnp.where(possible, log_prob, 0.0)
+        if site is not None:
+            by_cell = jnp.moveaxis(finite.reshape(*site["fn"].batch_shape, -1), -1, 0)
+            mask = _mask(site["fn"])
+            by_cell = _scale(site) * (by_cell if mask is None else jnp.where(mask, by_cell, 0.0))
+            finite = jnp.moveaxis(by_cell, 0, -1).reshape(finite.shape)
+        parts.append(finite)
+    return (jnp.exp(jnp.where(possible, log_q, 0.0)) * possible * (parts[0] - parts[1])).sum(-1)
 
 
 def averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[str, Float[Array, "B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
-    return {
-        name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items() if value.ndim
-    }
+    return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
 
 
-def _log_probabilities(fn: Any) -> Float[Array, "*B K"]:
-    """Of a Categorical, whatever it is wrapped in."""
-    while not hasattr(fn, "logits"):
-        if not hasattr(fn, "base_dist"):
-            raise ValueError(f"the discrete site must have a Categorical distribution, not {type(fn).__name__}.")
-        fn = fn.base_dist
-    return jax.nn.log_softmax(fn.logits)
+def _traces(
+    rng_key: PRNGKeyArray, param_map: Mapping[str, Any], model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the model, replayed against the guide, and of the guide."""
+    model_key, guide_key = jax.random.split(rng_key)
+    seeded = handlers.substitute(handlers.seed(guide, guide_key), data=param_map)
+    guide_trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    seeded = handlers.substitute(handlers.seed(model, model_key), data=param_map)
+    return handlers.trace(handlers.replay(seeded, guide_trace)).get_trace(*args, **kwargs), guide_trace
 
 
 def _mask(fn: Any) -> Any:
@@ -189,5 +323,5 @@ def _mask(fn: Any) -> Any:
     return None
 
 
-def _scale(site: dict[str, Any]) -> Any:
+def _scale(site: Mapping[str, Any]) -> Any:
     return 1.0 if site["scale"] is None else site["scale"]

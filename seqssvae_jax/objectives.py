@@ -147,13 +147,14 @@ def _label_elbo(rows: Rows, estimator: GradientEstimator) -> LabelELBO:
     noise = rows.noise.get("y")
     match estimator.name:
         case "sequential":
-            return SequentialELBO()
+            return SequentialELBO(max_plate_nesting=1)
         case "top_k":
-            return TopKELBO(estimator.k, noise=noise)
+            return TopKELBO(estimator.k, noise=noise, max_plate_nesting=1)
         case "gumbel_softmax":
-            return GumbelSoftmaxELBO(estimator.temperature, noise=noise)
+            return GumbelSoftmaxELBO(estimator.temperature, noise=noise, max_plate_nesting=1)
         case _:
-            return ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
+            baseline = 0.0 if estimator.baseline is None else estimator.baseline
+            return ScoreFunctionELBO(baseline, noise=noise, max_plate_nesting=1)
 
 
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, "C"]:

@@ -127,6 +127,10 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         """The same distribution, told by what an objective will multiply `log_prob`."""
         return AutoregressiveCategorical(self.network, self.event_shape[0], weights)
 
+    def expand(self, batch_shape: Sequence[int], _instance: None = None) -> dist.TorchDistribution:
+        """The same distribution where it has that batch shape already, as within a plate of its rows."""
+        return self if torch.Size(batch_shape) == self.batch_shape else super().expand(batch_shape)
+
     def log_prob(self, value: Int[Tensor, "B T"]) -> Float[Tensor, "*B"]:
         """Log-probability of each row's symbols and its END, for each label where the batch shape is `(K, B)`."""
         return self.log_prob_steps(value).sum(-1)

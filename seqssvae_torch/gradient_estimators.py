@@ -25,10 +25,13 @@ class ChosenLabelsELBO(LabelELBO):
     Args:
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which labels are drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
     """
 
-    def __init__(self, site: str = "y", noise: Float[Tensor, "B K"] | None = None) -> None:
-        super().__init__(site)
+    def __init__(
+        self, site: str = "y", noise: Float[Tensor, "B K"] | None = None, max_plate_nesting: int | None = None
+    ) -> None:
+        super().__init__(site, max_plate_nesting)
         self.noise = noise
 
     def estimate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Estimate:
@@ -42,7 +45,7 @@ class ChosenLabelsELBO(LabelELBO):
             return vectors, self._weights(log_q.detach(), labels)
 
         run = self._run(model, guide, args, kwargs, choose)
-        loss = -(self._rows(run, self._elbo(run, chosen[0], args, kwargs)).sum() + run.shared)
+        loss = -((self._elbo(run, chosen[0], args, kwargs) - run.weighted_kl).sum() + run.shared)
         weights = self._weights(run.log_q.detach(), chosen[0])
         return Estimate(loss, averaged(run.model, weights), averaged(run.guide, weights), run.kl.detach())
 
@@ -72,16 +75,23 @@ class TopKELBO(ChosenLabelsELBO):
         k: How many labels are summed out, at least 1.
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which label is drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Liu et al. 2019, Rao-Blackwellized Stochastic Gradients for Discrete Distributions, equation 7,
         https://arxiv.org/abs/1810.04777.
     """
 
-    def __init__(self, k: int, site: str = "y", noise: Float[Tensor, "B K"] | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        site: str = "y",
+        noise: Float[Tensor, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
+    ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}.")
-        super().__init__(site, noise)
+        super().__init__(site, noise, max_plate_nesting)
         self.k = k
 
     def labels(self, log_q: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]) -> Int[Tensor, "S B"]:
@@ -98,7 +108,7 @@ class TopKELBO(ChosenLabelsELBO):
         """q(y|x) of the labels in C, and what is left of 1."""
         if len(labels) == log_q.shape[-1]:
             return log_q.t().gather(0, labels).exp()
-        rest = log_q.scatter(-1, labels[: self.k].t(), -torch.inf).logsumexp(-1).exp()
+        rest = log_q.exp().scatter(-1, labels[: self.k].t(), 0.0).sum(-1)
         return torch.cat([log_q.t().gather(0, labels[: self.k]).exp(), rest[None]])
 
     def _choose(
@@ -132,6 +142,7 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
         temperature: Of the mixture, above 0: the lower, the less bias and the more variance.
         site: Name of the discrete site.
         noise: Standard Gumbel noise; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Jang et al. 2017, Categorical Reparameterization with Gumbel-Softmax, section 2.2,
@@ -140,9 +151,13 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
     """
 
     def __init__(
-        self, temperature: float | Tensor = 1.0, site: str = "y", noise: Float[Tensor, "B K"] | None = None
+        self,
+        temperature: float | Tensor = 1.0,
+        site: str = "y",
+        noise: Float[Tensor, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
     ) -> None:
-        super().__init__(site, noise)
+        super().__init__(site, noise, max_plate_nesting)
         self.temperature = temperature
 
     def _choose(self, log_q: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]) -> tuple[None, Float[Tensor, "B K"]]:
@@ -164,6 +179,7 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
             and guide that returns either. None: the mean of f over the other rows of the batch.
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which label is drawn; None: it is drawn.
+        max_plate_nesting: As of `LabelELBO`.
 
     References:
         Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
@@ -171,8 +187,14 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         https://arxiv.org/abs/1402.0030.
     """
 
-    def __init__(self, baseline: Baseline = None, site: str = "y", noise: Float[Tensor, "B K"] | None = None) -> None:
-        super().__init__(site, noise)
+    def __init__(
+        self,
+        baseline: Baseline = None,
+        site: str = "y",
+        noise: Float[Tensor, "B K"] | None = None,
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        super().__init__(site, noise, max_plate_nesting)
         self.baseline = baseline
 
     def _choose(self, log_q: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]) -> tuple[Tensor, Float[Tensor, "B K"]]:
@@ -188,7 +210,9 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
         signal = run.signal.detach()
-        real = torch.ones_like(signal) if run.mask is None else torch.as_tensor(run.mask).to(signal).expand_as(signal)
+        real = torch.ones_like(signal)
+        if run.mask is not None:
+            real = torch.as_tensor(run.mask).to(signal).expand(run.shape).flatten()
         return ((real * signal).sum() - signal) / (real.sum() - 1).clamp(min=1)
 
 
@@ -202,10 +226,16 @@ class SequentialELBO(LabelELBO):
         parameters: What the programs depend on besides their arguments; None: what they declare by `pyro.param` and
             `pyro.module`.
         site: Name of the discrete site.
+        max_plate_nesting: As of `LabelELBO`.
     """
 
-    def __init__(self, parameters: Iterable[Tensor] | None = None, site: str = "y") -> None:
-        super().__init__(site)
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | None = None,
+        site: str = "y",
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        super().__init__(site, max_plate_nesting)
         self.parameters = None if parameters is None else list(parameters)
 
     def estimate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Estimate:
@@ -228,12 +258,11 @@ class SequentialELBO(LabelELBO):
                 for name, value in averaged(sites, q.detach()).items():
                     total[name] = total.get(name, 0.0) + value
             share = 1 / run.log_q.shape[-1]  # of what does not depend on the label
-            return -(self._rows(run._replace(kl=share * run.kl), q * run.signal).sum() + share * run.shared)
+            return -((q * run.signal - share * run.weighted_kl).sum() + share * run.shared)
 
-        with torch.no_grad():  # how many labels there are
-            counter = LabelSite(self.site, lambda log_q: _one_label(log_q, 0))
-            with counter:
-                guide(*args, **kwargs)
+        nesting = self._nesting(model, guide, args, kwargs)
+        with torch.no_grad(), LabelSite(self.site, lambda log_q: _one_label(log_q, 0), nesting) as counter:
+            guide(*args, **kwargs)  # to know how many labels there are
         label_count = counter.log_probabilities().shape[-1]
         loss = _Accumulated.apply(of_label, label_count, len(variables), *variables, *parameters)
         return Estimate(loss, sums[0], sums[1], first[0].kl)
@@ -289,5 +318,6 @@ def _one_label(log_q: Float[Tensor, "B K"], y: int) -> tuple[Float[Tensor, "B K"
 
 
 def _gradient_only(value: Tensor) -> Tensor:
-    """0, with the gradient of the value."""
-    return value - value.detach()
+    """0, with the gradient of the value; of what is impossible, none."""
+    finite = torch.where(torch.isfinite(value), value, 0.0)
+    return finite - finite.detach()

@@ -1,21 +1,28 @@
 """What the objectives have in common that choose which labels a program is run with.
 
-They go with any Pyro model and guide that have one discrete latent variable a row, such as
+They go with Pyro models and guides that have one discrete latent variable y a row, such as
 
     def guide(x):
         with pyro.plate("rows", len(x)):
             y = one_hot(pyro.sample("y", Categorical(logits=classifier(x))), K)
             pyro.sample("z", Normal(*encoder(x, y)).to_event(1))
 
-of which three things are asked: the plate of rows is the last one (dimension -1); the distribution of the discrete site
-is a `Categorical` (whose value the program turns into vectors by `one_hot`) or a `OneHotCategorical`, in the guide and
-in the model; and what depends on its value broadcasts over dimensions in front: it is run with vectors of shape
-`(S, B, K)`, for S labels of each row at once, or `(B, K)`. With f(x, y) all log-probabilities but those of y, the ELBO
-of a row is
+of which this is asked:
+
+- y has a `Categorical` distribution (whose value the program turns into vectors by `one_hot`) or a `OneHotCategorical`,
+  in the guide and in the model, within the same plates;
+- what depends on y is within these plates, and maybe in further ones;
+- what depends on y broadcasts over dimensions in front: the programs are run with vectors of shape `(B, K)`, or of
+  shape `(S, B, K)` for S labels of each row at once, whose first dimension is in front of those of all plates;
+- the other latent variables of the guide are reparameterized, and the model has no others than the guide.
+
+Plates may be nested, subsampled, beside or around that of the rows; scales, masks and factors count as they do in Pyro.
+With f(x, y) all log-probabilities within y's plates but those of y, summed over further plates, the ELBO of a row is
 
     U(x) = sum_y q(y|x) f(x, y) - KL(q(y|x) || p(y))
 
-whose second part is exact in all of these objectives; they differ in what they make of the first.
+whose second part is exact in all of these objectives; they differ in what they make of the first. What is outside of
+y's plates is added once.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
@@ -56,20 +64,24 @@ class LabelSite(Messenger):
 
     Args:
         site: Its name.
-        choose: Returns the value, as one-hot vectors, and by what the log-probabilities of what depends on it will be
-            multiplied.
+        choose: Returns the value, as one-hot vectors of shape `(B, K)` or `(S, B, K)`, and by what the
+            log-probabilities of what depends on it will be multiplied.
+        nesting: How many dimensions the plates of the programs take.
     """
 
-    def __init__(self, site: str, choose: Choice) -> None:
+    def __init__(self, site: str, choose: Choice, nesting: int) -> None:
         super().__init__()
-        self.site, self.choose = site, choose
+        self.site, self.choose, self.nesting = site, choose, nesting
         self.log_q: Tensor | None = None
         self.weights: Tensor | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == self.site and not msg["done"]:
-            self.log_q = msg["fn"].logits.log_softmax(-1)
-            msg["value"], self.weights = self.choose(self.log_q)
+            shape = msg["fn"].batch_shape
+            self.log_q = log_probabilities(msg["fn"], self.site).flatten(0, -2)
+            vectors, self.weights = self.choose(self.log_q)
+            labels = () if vectors.dim() == 2 else (len(vectors), *[1] * (self.nesting - len(shape)))
+            msg["value"] = vectors.reshape(*labels, *shape, vectors.shape[-1])
             msg["done"] = True
 
     def log_probabilities(self) -> Float[Tensor, "B K"]:
@@ -80,12 +92,25 @@ class LabelSite(Messenger):
 
 
 class Evaluated(NamedTuple):
-    """A program run with chosen labels; S may be missing."""
+    """The programs run with chosen labels; S may be missing. Rows are all places of y's plates.
+
+    Args:
+        log_q: log q(y|x).
+        kl: KL(q(y|x) || p(y)) of each row.
+        weighted_kl: The same with scales and masks.
+        mask: Rows whose y counts, broadcast to `shape`; None for all.
+        shape: Batch shape of y.
+        signal: f(x, y) of each row.
+        shared: What is outside of y's plates.
+        model: Log-probabilities of the model's other sites within y's plates, without scale and gradient.
+        guide: The same of the guide.
+    """
 
     log_q: Float[Tensor, "B K"]
     kl: Float[Tensor, "B"]
-    scale: Any
+    weighted_kl: Float[Tensor, "B"]
     mask: Any
+    shape: torch.Size
     signal: Float[Tensor, "*S B"]
     shared: Tensor | float
     model: dict[str, Tensor]
@@ -97,10 +122,11 @@ class LabelELBO(ELBO, ABC):
 
     Args:
         site: Name of the discrete site.
+        max_plate_nesting: How many dimensions the plates of the programs take; None: it is found by running them once.
     """
 
-    def __init__(self, site: str = "y") -> None:
-        super().__init__()
+    def __init__(self, site: str = "y", max_plate_nesting: int | None = None) -> None:
+        super().__init__(max_plate_nesting=float("inf") if max_plate_nesting is None else max_plate_nesting)
         self.site = site
 
     @abstractmethod
@@ -108,7 +134,7 @@ class LabelELBO(ELBO, ABC):
         """The objective on these arguments of model and guide, and its parts.
 
         Raises:
-            ValueError: If the guide has no site of that name, or one that is not Categorical.
+            ValueError: If the programs are not as this module asks for.
         """
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Float[Tensor, ""]:
@@ -127,57 +153,142 @@ class LabelELBO(ELBO, ABC):
             loss.backward()
         return float(loss.detach())
 
-    def _run(
-        self,
-        model: Any,
-        guide: Any,
-        args: Any,
-        kwargs: Mapping[str, Any],
-        choose: Choice,
-    ) -> Evaluated:
+    def _nesting(self, model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
+        if self.max_plate_nesting == float("inf"):
+            with torch.no_grad():
+                self._guess_max_plate_nesting(model, guide, args, kwargs)
+        return int(self.max_plate_nesting)
+
+    def _run(self, model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any], choose: Choice) -> Evaluated:
         """The programs, with the labels that are chosen."""
-        with LabelSite(self.site, choose) as given:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        log_q, told = given.log_probabilities(), GradientWeights(given.weights)(model)
-        model_trace = poutine.trace(poutine.replay(told, trace=guide_trace)).get_trace(*args, **kwargs)
-        node = guide_trace.nodes[self.site]
-        log_p = model_trace.nodes[self.site]["fn"].logits.log_softmax(-1)
-        kl = (log_q.exp() * (log_q - log_p)).sum(-1)
-        of_model, of_guide = self._sites(model_trace), self._sites(guide_trace)
-        signal, shared = 0.0, 0.0
-        for sign, sites in ((1.0, of_model), (-1.0, of_guide)):
-            for site in sites.values():
-                if site["log_prob"].dim():
-                    signal = signal + sign * site["log_prob"]
+        nesting = self._nesting(model, guide, args, kwargs)
+        with LabelSite(self.site, choose, nesting) as given:
+
+            def told(*args: Any, **kwargs: Any) -> Any:
+                given.log_probabilities()
+                return GradientWeights(given.weights)(model)(*args, **kwargs)
+
+            model_trace, guide_trace = self._get_trace(told, guide, args, kwargs)
+        log_q = given.log_probabilities()
+        if self.site not in model_trace.nodes:
+            raise ValueError(f"the model has no sample site {self.site!r}, which the guide has.")
+        of_guide, of_model = guide_trace.nodes[self.site], model_trace.nodes[self.site]
+        plates = plates_of(of_guide)
+        if plates_of(of_model) != plates:
+            raise ValueError(f"the site {self.site!r} must be within the same plates in the model and in the guide.")
+        log_p = log_probabilities(of_model["fn"], self.site).flatten(0, -2)
+        kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
+        cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
+        signal, shared, unscaled = torch.zeros_like(kl), 0.0, []
+        for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
+            unscaled.append({})
+            for name, node in self._sites(trace, guide_trace).items():
+                of_cells = cells.summed(name, node, node["log_prob"])
+                if of_cells is None:
+                    shared = shared + sign * node["log_prob"].sum()
                 else:
-                    shared = shared + sign * site["log_prob"]
-        return Evaluated(
-            log_q,
-            kl,
-            node["scale"],
-            node["mask"],
-            signal + torch.zeros_like(kl),
-            shared,
-            *({name: site["unscaled_log_prob"].detach() for name, site in of.items()} for of in (of_model, of_guide)),
-        )
+                    signal = signal + sign * of_cells
+                    unscaled[-1][name] = cells.summed(name, node, node["unscaled_log_prob"].detach())
+        return Evaluated(log_q, kl, weighted_kl, of_guide["mask"], cells.shape, signal, shared, *unscaled)
 
-    def _sites(self, trace: Trace) -> dict[str, dict[str, Any]]:
-        """All other sample sites, with their log-probabilities."""
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
+
+    def _sites(self, trace: Trace, guide_trace: Trace) -> dict[str, dict[str, Any]]:
+        """All other sample sites that have a log-probability, which is computed."""
         trace.compute_log_prob(lambda name, _: name != self.site)
-        nodes = trace.nodes.items()
-        return {name: node for name, node in nodes if node["type"] == "sample" and "log_prob" in node}
+        sites = {}
+        for name, node in trace.nodes.items():
+            if node["type"] != "sample" or "log_prob" not in node or poutine.util.site_is_subsample(node):
+                continue
+            latent = not node["is_observed"] and not node["infer"].get("_deterministic")
+            if latent and trace is guide_trace and not node["fn"].has_rsample:
+                raise ValueError(
+                    f"the guide's site {name!r} must be reparameterized: only {self.site!r} may be discrete."
+                )
+            if latent and name not in guide_trace.nodes:
+                raise ValueError(f"the model's latent site {name!r} is missing in the guide.")
+            if not node["infer"].get("_deterministic"):
+                sites[name] = node
+        return sites
 
-    @staticmethod
-    def _rows(run: Evaluated, elbo: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """The ELBO of each row that counts."""
-        values = elbo - run.scale * run.kl
-        if run.mask is None:
-            return values
-        return torch.where(torch.as_tensor(run.mask, device=values.device), values, 0.0)
+
+class Cells(NamedTuple):
+    """The places of y: one for each combination of the indices of its plates.
+
+    Args:
+        plates: Names of its plates, by dimension.
+        shape: Batch shape of y.
+        nesting: How many dimensions the plates of the programs take.
+    """
+
+    plates: dict[int, str]
+    shape: torch.Size
+    nesting: int
+
+    def summed(self, name: str, node: Mapping[str, Any], log_prob: Tensor) -> Float[Tensor, "*S B"] | None:
+        """Log-probabilities of a site, summed over the plates that y is not in; None where it is not in all of y's.
+
+        Raises:
+            ValueError: If it has dimensions that are no plates, or depends on y and is not in y's plates.
+        """
+        plates = plates_of(node)
+        has_labels = log_prob.dim() > self.nesting
+        for dim in range(-1, -min(log_prob.dim(), self.nesting) - 1, -1):
+            if log_prob.shape[dim] > 1 and dim not in plates:
+                raise ValueError(f"the site {name!r} has a dimension {dim} that is no plate: declare it by to_event().")
+        if log_prob.dim() > self.nesting + 1:
+            raise ValueError(
+                f"the site {name!r} has more dimensions than plates and labels: declare them by to_event()."
+            )
+        if any(plates.get(dim) != plate for dim, plate in self.plates.items()):
+            if has_labels:
+                raise ValueError(f"the site {name!r} depends on the label, but is not within the plates of the label.")
+            return None
+        others = [dim for dim in plates if dim not in self.plates and -dim <= log_prob.dim()]
+        if others:
+            log_prob = log_prob.sum(others, keepdim=True)
+        labels = log_prob.shape[:1] if has_labels else ()
+        own = log_prob.shape[len(labels) :]
+        padded = log_prob.reshape(
+            *labels, *[1] * (len(self.shape) - len(own)), *own[max(0, len(own) - len(self.shape)) :]
+        )
+        return padded.expand(*labels, *self.shape).flatten(len(labels))
+
+
+def plates_of(node: Mapping[str, Any]) -> dict[int, str]:
+    """Names of the plates that a site is in, by their dimension."""
+    return {frame.dim: frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
+
+
+def log_probabilities(fn: Any, site: str) -> Float[Tensor, "*B K"]:
+    """Of a Categorical, whatever it is wrapped in."""
+    shape = fn.batch_shape
+    while not hasattr(fn, "logits"):
+        if not hasattr(fn, "base_dist"):
+            raise ValueError(f"the site {site!r} must have a Categorical distribution, not {type(fn).__name__}.")
+        fn = fn.base_dist
+    logits = fn.logits.log_softmax(-1)
+    return logits.expand(*(shape or (1,)), logits.shape[-1])
+
+
+def _divergence(
+    log_q: Float[Tensor, "B K"], log_p: Float[Tensor, "B K"], of_guide: Any, of_model: Any
+) -> Float[Tensor, "B"]:
+    """`sum_y q(y) (log q(y) - log p(y))`, where 0 log 0 is 0; with the scales and masks of two sites, if given."""
+    possible = log_q > -torch.inf
+    parts = []
+    for log_prob, node in ((log_q, of_guide), (log_p, of_model)):
+        finite = torch.where(possible, log_prob, 0.0)
+        if node is not None:
+            shape, mask, scale = node["fn"].batch_shape, node["mask"], node["scale"]
+            by_cell = finite.reshape(*shape, -1).movedim(-1, 0)
+            finite = scale_and_mask(by_cell, scale, mask).movedim(0, -1).reshape_as(finite)
+        parts.append(finite)
+    return (torch.where(possible, log_q, 0.0).exp() * possible * (parts[0] - parts[1])).sum(-1)
 
 
 def averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[str, Float[Tensor, "B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
-    return {
-        name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items() if value.dim()
-    }
+    return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}

@@ -153,13 +153,15 @@ def _label_elbo(ssvae: SSVAE, rows: Rows, estimator: GradientEstimator) -> Label
         case "sequential":
             encoders = ("encoder.", "source_encoder.")  # whose outputs are arguments
             named = ssvae.named_parameters()
-            return SequentialELBO(weight for name, weight in named if not name.startswith(encoders))
+            parameters = (weight for name, weight in named if not name.startswith(encoders))
+            return SequentialELBO(parameters, max_plate_nesting=1)
         case "top_k":
-            return TopKELBO(estimator.k, noise=noise)
+            return TopKELBO(estimator.k, noise=noise, max_plate_nesting=1)
         case "gumbel_softmax":
-            return GumbelSoftmaxELBO(estimator.temperature, noise=noise)
+            return GumbelSoftmaxELBO(estimator.temperature, noise=noise, max_plate_nesting=1)
         case _:
-            return ScoreFunctionELBO(0.0 if estimator.baseline is None else estimator.baseline, noise=noise)
+            baseline = 0.0 if estimator.baseline is None else estimator.baseline
+            return ScoreFunctionELBO(baseline, noise=noise, max_plate_nesting=1)
 
 
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, "C"]:

@@ -52,6 +52,7 @@ from seqssvae.cli.allocation import keep_freed_memory
 from seqssvae.backend import Batch, Dimensions, TrainingStep
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_{twin}.backend import {Twin}Backend
+kept = keep_freed_memory()
 sizes = dict(embedding_size=8, hidden_size=128)
 config = Config(model=ModelConfig(encoder=EncoderConfig(**sizes), decoder=DecoderConfig(conditioning="init", **sizes)))
 backend = {Twin}Backend(config, Dimensions(20, (1 / 32,) * 32))
@@ -62,7 +63,7 @@ for step in range(1, 17):  # the first ones are the heap growing
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     float(backend.train([TrainingStep(None, batch, 1.0, 1e-3, step)])[0].loss)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(faults[8:]) if keep_freed_memory() else 0)
+print(min(faults[8:]) if kept else 0)
 """
 
 

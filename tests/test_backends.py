@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import seqssvae_jax.backend
+import seqssvae_jax.core
 import seqssvae_torch.backend
 from seqssvae.backend import Backend, Batch, Dimensions, GivenRows, TrainingStep, get_backend
 from seqssvae.config import (
@@ -182,7 +182,7 @@ def test_a_run_is_as_deterministic_as_it_is_told_to_be(wanted: bool, monkeypatch
     monkeypatch.setattr(seqssvae_torch.backend, "deterministic", in_one_order)
     get_backend("torch")(config, DIMENSIONS).train(STEPS[:1])
     assert said == ["cpu"] * wanted
-    monkeypatch.setattr(seqssvae_jax.backend, "compiler_options", lambda *given: said.append(given))
+    monkeypatch.setattr(seqssvae_jax.core, "compiler_options", lambda *given: said.append(given))
     get_backend("jax")(config, DIMENSIONS)
     assert said[-1] == ("cpu", wanted)
 

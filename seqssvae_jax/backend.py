@@ -43,7 +43,7 @@ class JaxBackend(JaxModel):
         self.optimizer = Optimizer(config.optimizer)
         with self.x64_mode(), jax.default_device(self.device):
             self.state = self.state._replace(optimizer=self.optimizer.initial_state(self.state.weights))
-        compiled = {"donate_argnums": 0, "compiler_options": self.options}
+        compiled: dict[str, Any] = {"donate_argnums": 0, "compiler_options": self.options}
         self._train = jax.jit(self._drawn_step, static_argnames="k", **compiled)
         self._train_several = jax.jit(self._drawn_steps, **compiled)
         self._train_on = jax.jit(self.step, static_argnames="k", **compiled)
@@ -128,8 +128,9 @@ class JaxBackend(JaxModel):
         labelled = arrays_of(step.labelled) if step.labelled else None
         unlabelled = arrays_of(step.unlabelled) if step.unlabelled else None
         given = step.beta, step.learning_rate, step.temperature, self.consistency_weight(step.consistency)
-        numbers = np.array(given, self._model.precision)
-        return _StepInputs(labelled, unlabelled, *numbers, self.stream(step.step))
+        beta, learning_rate, temperature, consistency = np.array(given, self._model.precision)
+        stream = self.stream(step.step)
+        return _StepInputs(labelled, unlabelled, beta, learning_rate, temperature, consistency, stream)
 
     def _drawn_k(self, inputs: _StepInputs) -> int:
         if inputs.unlabelled is None or not self.chooses_k:

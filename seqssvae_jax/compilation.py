@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from seqssvae.errors import ConfigurationError
+
 _LEAST_SECONDS = 1.0
 """Programs that compile faster are not worth a file."""
 
@@ -24,6 +26,21 @@ def use_cache() -> None:
     if directory:
         jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+
+
+def device_named(name: str | None) -> Any:
+    """A device of JAX's platform of that name; None for its default.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    if name is None:
+        return None
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"JAX has no device {name!r} here ({reason}): try cpu.") from error
 
 
 def compiler_options(platform: str, deterministic: bool) -> dict[str, Any] | None:

@@ -22,12 +22,11 @@ from seqssvae.backend import (
     Weights,
 )
 from seqssvae.config import Config, ObjectiveConfig, has_consistency
-from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
 from seqssvae.training.top_k import candidates, least_k
 from seqssvae_jax import baselines, inference, objectives
-from seqssvae_jax.compilation import Announcer, compiler_options, use_cache
+from seqssvae_jax.compilation import Announcer, compiler_options, device_named, use_cache
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import symbols_of
 from seqssvae_jax.objectives import Consistency, GradientEstimator
@@ -82,7 +81,7 @@ class JaxModel:
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
-        self.device = _device(device)
+        self.device = device_named(device)
         use_cache()
         self.announce = Announcer()
         with self.x64_mode(), jax.default_device(self.device):
@@ -285,7 +284,8 @@ class JaxModel:
     ) -> Rows:
         labels = None if observed else self._model.label_count
         source_steps = 0 if batch.source is None else batch.source.shape[1]
-        specs = noise_specs(self.config.model, labels, *batch.x.shape, training, objective, source_steps)
+        size, time_steps = batch.x.shape
+        specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, source_steps)
         return rows_of(batch, observed, draw_noise(specs, key, self._model.precision))
 
     def _drawn_bound(
@@ -345,13 +345,3 @@ class JaxModel:
 def _key(stream: Int[Array, "2"], purpose: int) -> PRNGKeyArray:
     """A stream of random numbers of its own for each seed, number and purpose."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(stream[0]), purpose), stream[1])
-
-
-def _device(name: str | None) -> Any:
-    if name is None:
-        return None
-    try:
-        return jax.devices(name)[0]
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"JAX has no device {name!r} here ({reason}): try cpu.") from error

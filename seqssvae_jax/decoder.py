@@ -131,7 +131,7 @@ class Decoder(nnx.Module):
     def remember(self, source: Encoding) -> Memory:
         """What the decoder will need of the source."""
         keys, values = None, None
-        if self.attention is not None:
+        if self.attention is not None and source.states is not None:
             keys, values = self.attention.key(source.states), self.attention.context(source.states)
         return Memory(source.features[0], keys, values, source.symbols != PAD)
 
@@ -198,8 +198,9 @@ class ConditionedDecoder:
         outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
         for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
             outputs, constant = layer(outputs, constant, state), None
-        hidden, (weight, bias) = self._conditioned(outputs), (output.weight[...], output.bias[...])
-        return symbol_log_probs(hidden, weight, bias, self._label_bias(), x, gradient_weights)
+        assert output.bias is not None
+        operands = self._conditioned(outputs), output.weight[...], output.bias[...], self._label_bias()
+        return symbol_log_probs(*operands, x, gradient_weights)
 
     def repeat_rows(self, times: int) -> ConditionedDecoder:
         """The same decoder with each row repeated, its copies side by side."""
@@ -226,7 +227,7 @@ class ConditionedDecoder:
             projected = decoder.projection(outputs)
             projected = projected if read is None else projected + read
             return tanh_of_sum(projected, self._each_label(lambda y, z: decoder.condition(z, y)))
-        if read is None or attention is None:
+        if read is None or attention is None or attention.output is None:
             return outputs
         return tanh(attention.output(outputs) + read)
 

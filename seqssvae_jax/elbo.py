@@ -78,6 +78,6 @@ def elbo_terms(
     reconstruction: Float[Array, "B"], kl_z: Float[Array, "B"], kl_y: Float[Array, "B"], row_mask: Bool[Array, "B"]
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
-    found = (jnp.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
+    reconstruction, kl_z, kl_y = (jnp.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
     none = jnp.zeros_like(kl_y)
-    return ELBOTerms(*found, none, none)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)

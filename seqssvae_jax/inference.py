@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from seqssvae.backend import DecodingMethod, ELBOTerms
 from seqssvae_jax.elbo import UnlabelledELBO
 from seqssvae_jax.model import SSVAE
-from seqssvae_jax.objectives import encoded, negative_elbo
+from seqssvae_jax.objectives import encoded, label_posterior, negative_elbo
 from seqssvae_jax.rows import Rows, each_particle
 
 
@@ -18,7 +18,7 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     """Terms of each row at beta 1, y summed out, and log q(y|x)."""
     rows = encoded(ssvae, rows)
     _, terms = negative_elbo(ssvae, rows._replace(y=None), 1.0)
-    return terms, ssvae.classifier(rows.x).logits
+    return terms, label_posterior(ssvae, rows).logits
 
 
 def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:

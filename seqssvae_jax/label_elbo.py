@@ -180,6 +180,7 @@ class LabelELBO(ELBO, ABC):
 
         def told(*args: Any, **kwargs: Any) -> Any:
             given.log_probabilities()
+            assert given.weights is not None
             return GradientWeights(model, given.weights)(*args, **kwargs)
 
         model_trace, guide_trace = _traces(rng_key, param_map, told, given, args, kwargs)
@@ -193,9 +194,9 @@ class LabelELBO(ELBO, ABC):
         log_p = log_probabilities(of_model["fn"], self.site).reshape(-1, log_q.shape[-1])
         kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
         cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
-        signal, shared, unscaled = jnp.zeros_like(kl), 0.0, []
-        for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
-            unscaled.append({})
+        signal, shared = jnp.zeros_like(kl), 0.0
+        unscaled: list[dict[str, Array]] = [{}, {}]
+        for sign, trace, own in ((1.0, model_trace, unscaled[0]), (-1.0, guide_trace, unscaled[1])):
             for name, site in self._sites(trace, guide_trace).items():
                 log_prob = site["fn"].log_prob(site["value"])
                 of_cells = cells.summed(name, site, _scale(site) * log_prob)
@@ -203,7 +204,9 @@ class LabelELBO(ELBO, ABC):
                     shared = shared + sign * (_scale(site) * log_prob).sum()
                 else:
                     signal = signal + sign * of_cells
-                    unscaled[-1][name] = cells.summed(name, site, jax.lax.stop_gradient(log_prob))
+                    own_terms = cells.summed(name, site, jax.lax.stop_gradient(log_prob))
+                    assert own_terms is not None
+                    own[name] = own_terms
         return Evaluated(log_q, kl, weighted_kl, _mask(of_guide["fn"]), cells.shape, signal, shared, *unscaled)
 
     def _sites(self, trace: Mapping[str, Any], guide_trace: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

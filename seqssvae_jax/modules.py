@@ -86,7 +86,7 @@ class RecurrentLayer(nnx.Module):
 
     @property
     def weights(self) -> CellWeights:
-        """All of them."""
+        """The weights, as the operations take them."""
         bias_n = None if self.bias_n is None else self.bias_n[...]
         return CellWeights(self.weight_ih[...], self.weight_hh[...], self.bias[...], bias_n)
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
+from numpyro import distributions as dist
 
 from seqssvae.backend import ELBOTerms
 from seqssvae.config import GradientEstimatorName
@@ -25,6 +26,7 @@ from seqssvae_jax.gradient_estimators import GumbelSoftmaxELBO, ScoreFunctionELB
 from seqssvae_jax.handlers import GradientShare, GradientWeights
 from seqssvae_jax.label_elbo import LabelELBO
 from seqssvae_jax.model import SSVAE
+from seqssvae_jax.modules import Encoding
 from seqssvae_jax.rows import Rows, each_particle
 
 
@@ -104,7 +106,7 @@ def objective(
         else:
             row_terms = ELBOTerms(*jnp.zeros((5, len(rows.row_mask)), loss.dtype))
         if rows.y is not None:
-            cross_entropy = jnp.where(rows.row_mask, -ssvae.classifier(rows.x).log_prob(rows.y), 0.0)
+            cross_entropy = jnp.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
             loss = loss + (alpha if generative else 1.0) * cross_entropy.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=cross_entropy)
         elif consistency is not None:
@@ -121,6 +123,12 @@ def encoded(ssvae: SSVAE, rows: Rows) -> Rows:
     return rows._replace(x=ssvae.encode(rows.x, source, rows.noise), source=source)
 
 
+def label_posterior(ssvae: SSVAE, rows: Rows) -> dist.CategoricalLogits:
+    """q(y|x) of rows that are encoded."""
+    assert isinstance(rows.x, Encoding)
+    return ssvae.classifier(rows.x)
+
+
 def negative_elbo(
     ssvae: SSVAE,
     rows: Rows,
@@ -130,7 +138,7 @@ def negative_elbo(
 ) -> tuple[Float[Array, ""], ELBOTerms]:
     """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row."""
     guide = GradientShare(ssvae.guide, "y", label_gradient)
-    nothing = jax.random.key(0), {}  # noise is given, and so are the weights
+    nothing: tuple[Array, dict] = jax.random.key(0), {}  # noise is given, and so are the weights
     arguments = rows.x, rows.y, rows.source, beta, rows.noise
     if rows.y is None and estimator.name != "enumerate":
         found = _label_elbo(rows, estimator).estimate(*nothing, ssvae.model, guide, *arguments)
@@ -139,7 +147,7 @@ def negative_elbo(
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     q_y = jnp.ones_like(rows.row_mask, ssvae.precision)
     if rows.y is None:
-        q_y = jax.lax.stop_gradient(ssvae.classifier(rows.x).probs.T)
+        q_y = jax.lax.stop_gradient(label_posterior(ssvae, rows).probs.T)
     return elbo.loss_and_terms(rows.row_mask, *nothing, GradientWeights(ssvae.model, q_y), guide, *arguments)
 
 
@@ -159,7 +167,7 @@ def _label_elbo(rows: Rows, estimator: GradientEstimator) -> LabelELBO:
 
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, "C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
-    q = -jnp.sort(-ssvae.classifier(encoded(ssvae, rows).x).probs)
+    q = -jnp.sort(-label_posterior(ssvae, encoded(ssvae, rows)).probs)
     of_rows = jnp.stack([q[:, k:].sum(-1) for k in candidates])
     return jnp.where(rows.row_mask, of_rows, 0.0).sum(-1) / jnp.maximum(rows.row_mask.sum(), 1)
 
@@ -189,7 +197,7 @@ def inconsistency(
     if aligned:
         log_target = log_target + _alignment(log_target, ssvae.label_prior(source).logits, rows.row_mask)
     target = jax.lax.stop_gradient(jax.nn.softmax(log_target / temperature))
-    found = -(target * ssvae.classifier(noisy.x).logits).sum(-1)
+    found = -(target * label_posterior(ssvae, noisy).logits).sum(-1)
     return jnp.where(rows.row_mask, found, 0.0)
 
 

@@ -133,7 +133,7 @@ class Decoder(nn.Module):
     def remember(self, source: Encoding) -> Memory:
         """What the decoder will need of the source."""
         keys, values = None, None
-        if self.attention is not None:
+        if self.attention is not None and source.states is not None:
             keys, values = self.attention.key(source.states), self.attention.context(source.states)
         return Memory(source.features[0], keys, values, source.symbols != PAD)
 
@@ -199,8 +199,9 @@ class ConditionedDecoder:
         outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
         for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
             outputs, constant = layer(outputs, constant, state), None
-        hidden = self._conditioned(outputs)
-        return symbol_log_probs(hidden, output.weight, output.bias, self._label_bias(), x, gradient_weights)
+        assert output.bias is not None
+        operands = self._conditioned(outputs), output.weight, output.bias, self._label_bias()
+        return symbol_log_probs(*operands, x, gradient_weights)
 
     def repeat_rows(self, times: int) -> ConditionedDecoder:
         """The same decoder with each row repeated, its copies side by side."""
@@ -223,7 +224,7 @@ class ConditionedDecoder:
             projected = decoder.projection(outputs)
             projected = projected if read is None else projected + read
             return tanh_of_sum(projected, decoder.condition(self.z, self.y))
-        if read is None or attention is None:
+        if read is None or attention is None or attention.output is None:
             return outputs
         return tanh(attention.output(outputs) + read)
 

@@ -93,6 +93,6 @@ def elbo_terms(
     reconstruction: Float[Tensor, "B"], kl_z: Float[Tensor, "B"], kl_y: Float[Tensor, "B"], row_mask: Bool[Tensor, "B"]
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
-    found = (torch.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
+    reconstruction, kl_z, kl_y = (torch.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
     none = torch.zeros_like(kl_y)
-    return ELBOTerms(*found, none, none)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)

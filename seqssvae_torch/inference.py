@@ -9,7 +9,7 @@ from torch import Tensor
 from seqssvae.backend import DecodingMethod, ELBOTerms
 from seqssvae_torch.elbo import UnlabelledELBO
 from seqssvae_torch.model import SSVAE
-from seqssvae_torch.objectives import encoded
+from seqssvae_torch.objectives import encoded, label_posterior
 from seqssvae_torch.rows import Rows, particles
 
 
@@ -18,7 +18,7 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]
     """Terms of each row at beta 1, y summed out, and log q(y|x)."""
     rows, elbo = encoded(ssvae, rows), UnlabelledELBO()
     elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.source, 1.0, rows.noise)
-    return elbo.terms(rows.row_mask), ssvae.classifier(rows.x).logits
+    return elbo.terms(rows.row_mask), label_posterior(ssvae, rows).logits
 
 
 @torch.no_grad()

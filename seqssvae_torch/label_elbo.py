@@ -179,16 +179,18 @@ class LabelELBO(ELBO, ABC):
         log_p = log_probabilities(of_model["fn"], self.site).flatten(0, -2)
         kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
         cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
-        signal, shared, unscaled = torch.zeros_like(kl), 0.0, []
-        for sign, trace in ((1.0, model_trace), (-1.0, guide_trace)):
-            unscaled.append({})
+        signal, shared = torch.zeros_like(kl), 0.0
+        unscaled: list[dict[str, Tensor]] = [{}, {}]
+        for sign, trace, own in ((1.0, model_trace, unscaled[0]), (-1.0, guide_trace, unscaled[1])):
             for name, node in self._sites(trace, guide_trace).items():
                 of_cells = cells.summed(name, node, node["log_prob"])
                 if of_cells is None:
                     shared = shared + sign * node["log_prob"].sum()
                 else:
                     signal = signal + sign * of_cells
-                    unscaled[-1][name] = cells.summed(name, node, node["unscaled_log_prob"].detach())
+                    own_terms = cells.summed(name, node, node["unscaled_log_prob"].detach())
+                    assert own_terms is not None
+                    own[name] = own_terms
         return Evaluated(log_q, kl, weighted_kl, of_guide["mask"], cells.shape, signal, shared, *unscaled)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:

@@ -94,7 +94,7 @@ class RecurrentLayer(nn.Module):
 
     @property
     def weights(self) -> CellWeights:
-        """All of them."""
+        """The weights, as the operations take them."""
         return CellWeights(self.weight_ih, self.weight_hh, self.bias, self.bias_n)
 
     def forward(

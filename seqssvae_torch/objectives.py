@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
+from pyro import distributions as dist
 from torch import Tensor
 
 from seqssvae.backend import ELBOTerms
@@ -24,6 +25,7 @@ from seqssvae_torch.gradient_estimators import GumbelSoftmaxELBO, ScoreFunctionE
 from seqssvae_torch.handlers import GradientShare, GradientWeights
 from seqssvae_torch.label_elbo import LabelELBO
 from seqssvae_torch.model import SSVAE
+from seqssvae_torch.modules import Encoding
 from seqssvae_torch.rows import Rows, particles
 
 
@@ -103,7 +105,7 @@ def objective(
         else:
             row_terms = ELBOTerms(*torch.zeros(5, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
-            cross_entropy = torch.where(rows.row_mask, -ssvae.classifier(rows.x).log_prob(rows.y), 0.0)
+            cross_entropy = torch.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
             loss = loss + (alpha if generative else 1.0) * cross_entropy.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=cross_entropy.detach())
         elif consistency is not None:
@@ -118,6 +120,12 @@ def encoded(ssvae: SSVAE, rows: Rows) -> Rows:
     """The rows with what the encoders make of them and of their sources, once for all that reads it."""
     source = ssvae.encode_source(rows.source, rows.noise)
     return rows._replace(x=ssvae.encode(rows.x, source, rows.noise), source=source)
+
+
+def label_posterior(ssvae: SSVAE, rows: Rows) -> dist.Categorical:
+    """q(y|x) of rows that are encoded."""
+    assert isinstance(rows.x, Encoding)
+    return ssvae.classifier(rows.x)
 
 
 def negative_elbo(
@@ -142,7 +150,7 @@ def negative_elbo(
     with torch.no_grad():
         q_y = torch.ones_like(rows.row_mask, dtype=ssvae.log_prior.dtype)
         if rows.y is None:
-            q_y = ssvae.classifier(rows.x).probs.t()
+            q_y = label_posterior(ssvae, rows).probs.t()
     loss = elbo.differentiable_loss(GradientWeights(-share * q_y)(ssvae.model), guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
 
@@ -167,7 +175,7 @@ def _label_elbo(ssvae: SSVAE, rows: Rows, estimator: GradientEstimator) -> Label
 def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, "C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
     with torch.no_grad():
-        q = ssvae.classifier(encoded(ssvae, rows).x).probs.sort(-1, descending=True).values
+        q = label_posterior(ssvae, encoded(ssvae, rows)).probs.sort(-1, descending=True).values
         of_rows = torch.stack([q[:, k:].sum(-1) for k in candidates])
         return torch.where(rows.row_mask, of_rows, 0.0).sum(-1) / rows.row_mask.sum().clamp(min=1)
 
@@ -198,7 +206,7 @@ def inconsistency(
         if aligned:
             log_target = log_target + _alignment(log_target, ssvae.label_prior(source).logits, rows.row_mask)
         target = (log_target / temperature).softmax(-1)
-    found = -(target * ssvae.classifier(noisy.x).logits).sum(-1)
+    found = -(target * label_posterior(ssvae, noisy).logits).sum(-1)
     return torch.where(rows.row_mask, found, 0.0)
 
 

@@ -1,7 +1,7 @@
 """Batches on the device, with all that is drawn at random for them."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def to_tensor(values: np.ndarray, device: torch.device) -> Tensor:
 
 def draw(spec: NoiseSpec, generator: torch.Generator, like: Tensor) -> Tensor:
     """One entry of the noise, on the device of a tensor and of its type."""
-    options = {"device": like.device, "dtype": like.dtype}
+    options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     if spec.kind == "normal":
         return torch.randn(spec.shape, generator=generator, **options)
     if spec.kind == "gumbel":

@@ -71,7 +71,7 @@ class GateGradients:
             self.constant.add_(self.columns(step)[:, self.inner :])
 
     def of_rows(self) -> Float[Tensor, "D S T B"]:
-        """Of all steps."""
+        """The gradient of all steps."""
         return self.by_step.permute(1, 2, 0, 3)
 
 
@@ -97,5 +97,5 @@ class WeightGradient:
         self.has_steps = True
 
     def total(self) -> Float[Tensor, "D G H"]:
-        """Of all steps."""
+        """The gradient of all steps."""
         return self.sum if self.has_steps else self.sum.zero_()

@@ -94,6 +94,21 @@ def labels_of(path: str, parser: Any) -> Iterator[tuple[int, Label]]:
         yield line, tuple(sample[1])
 
 
+def check_labels(path: str, parser: Any, names: Sequence[str], missing: Label) -> None:
+    """Check that a file has no other labels than these.
+
+    Raises:
+        ConfigurationError: If it has, naming the first one and its line.
+    """
+    known = {tuple(parser.features_symbols(name)) for name in names}
+    for line, label in labels_of(path, parser):
+        if label not in known and label not in (missing, ()):
+            raise ConfigurationError(
+                f"{path}, line {line}: the label {parser.features_string(label)!r} is none of those of the training "
+                f"data ({', '.join(names)})."
+            )
+
+
 def read_labels(path: str, parser: Any, missing: Label) -> Read:
     """The labels of a file."""
     counts: dict[Label, int] = {}

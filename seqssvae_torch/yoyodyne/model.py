@@ -22,8 +22,9 @@ from seqssvae.config.settings import from_dict, to_dict
 from seqssvae.data.vocabulary import END, PAD, SPECIALS
 from seqssvae.training.schedules import beta_at, consistency_at, temperature_at
 from seqssvae_torch.core import TorchModel
-from seqssvae_torch.yoyodyne.alphabet import Alphabet, Label, first_state, labels_of
-from seqssvae_torch.yoyodyne.search import Latents, beam_search
+from seqssvae_torch.yoyodyne.alphabet import Alphabet, Label, check_labels, first_state
+from seqssvae_torch.yoyodyne.search import Latents, beam_search, latents_of
+from seqssvae_torch.yoyodyne.totals import Totals, over_processes
 
 STATE = "seqssvae"
 """Under which a checkpoint has what the networks are built from."""
@@ -72,7 +73,7 @@ class SequenceSSVAE(models.BaseModel):
         self.index = index
         self.core: TorchModel | None = None
         self._checked: set[str] = set()
-        self._sums = torch.zeros(0)
+        self._totals = Totals()
         # nothing that is given anew with each command is taken from a checkpoint behind the user's back
         self.save_hyperparameters(
             ignore=["networks", "objective", "labels", "missing", "predicts", "decoding", "index", "beam_width"]
@@ -132,15 +133,15 @@ class SequenceSSVAE(models.BaseModel):
         self._check("val")
 
     def on_validation_start(self) -> None:
-        """The same."""
+        """Check labels before anything is evaluated."""
         self._check("val")
 
     def on_test_start(self) -> None:
-        """The same."""
+        """Check labels before anything is tested."""
         self._check("test")
 
     def on_predict_start(self) -> None:
-        """The same."""
+        """Check labels before anything is predicted."""
         self._check("predict")
 
     def forward(self, batch: data.Batch) -> Any:
@@ -150,7 +151,7 @@ class SequenceSSVAE(models.BaseModel):
         return self._decoded(self._latents(batch, self.predicts or self._usual))
 
     def predict_step(self, batch: data.Batch, batch_idx: int) -> Any:
-        """The same."""
+        """What `predict` writes of a batch."""
         return self(batch)
 
     def training_step(self, batch: data.Batch, batch_idx: int) -> Tensor:
@@ -180,7 +181,7 @@ class SequenceSSVAE(models.BaseModel):
         config, step = self.config.objective, self.global_step
         beta, temperature = beta_at(config.beta, step), temperature_at(config.temperature, step)
         counts = [0 if rows is None else int(rows.row_mask.sum()) for rows in (labelled, unlabelled)]
-        every, processes = self._over_processes(counts)
+        every, processes = over_processes(counts, self.device)
         own, alpha, consistency = sum(counts), config.alpha, consistency_at(config.consistency, step)
         if counts[0]:
             alpha *= counts[0] / every[0] * sum(every) / own
@@ -197,20 +198,14 @@ class SequenceSSVAE(models.BaseModel):
     def on_validation_epoch_start(self) -> None:
         """Forget the epoch before."""
         super().on_validation_epoch_start()
-        self._sums = torch.zeros(7, dtype=torch.float64)
+        self._totals = Totals()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: data.Batch, batch_idx: int) -> None:
         """Add up a batch's terms, at beta 1 and with every label summed out, and compare its reconstructions."""
         y = self._labels(batch)
-        found = self._built.evaluate(self._core_batch(batch, y), seed=batch_idx)
-        known = y != NO_LABEL
-        of_known = found.log_q_y[known]
-        surprise = -of_known[np.arange(known.sum()), y[known]].sum()
-        correct = (of_known.argmax(-1) == y[known]).sum()
-        terms = [term.sum() for term in found.terms[:3]]
-        self._sums += torch.tensor([*terms, len(y), surprise, correct, known.sum()], dtype=torch.float64)
+        self._totals.add(self._built.evaluate(self._core_batch(batch, y), seed=batch_idx), y)
         if self.has_accuracy or self.has_ser:
             decoded = self._decoded(self._latents(batch, self._usual), greedy=True)
             self._update_metrics(*self._align(decoded, batch.target.tensor))
@@ -223,8 +218,13 @@ class SequenceSSVAE(models.BaseModel):
             self._log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """The same."""
+        """Log the means over the test rows."""
         self._log_means("test")
+
+    def _log_means(self, subset: str) -> None:
+        for name, value in self._totals.means(self.config.objective, self.device).items():
+            self.log(f"{subset}_{name}", value, prog_bar=name in ("loss", "label_accuracy"))
+        self._log_metrics_on_epoch_end(subset)
 
     # What is ours
 
@@ -302,13 +302,7 @@ class SequenceSSVAE(models.BaseModel):
             return
         self._checked.add(path)
         _ = self._built
-        known = {tuple(parser.features_symbols(label)) for label in self.label_names}
-        for line, label in labels_of(path, parser):
-            if label not in known and label not in (self._missing_label, ()):
-                raise ConfigurationError(
-                    f"{path}, line {line}: the label {parser.features_string(label)!r} is none of those of the "
-                    f"training data ({', '.join(self.label_names)})."
-                )
+        check_labels(path, parser, self.label_names, self._missing_label)
 
     def _labels(self, batch: data.Batch) -> Int[np.ndarray, "B"]:
         _ = self._built
@@ -340,19 +334,12 @@ class SequenceSSVAE(models.BaseModel):
         if predicts == "reconstruction" and self.transduces and not batch.has_target:
             raise ConfigurationError("predicts: reconstruction needs what is to be reconstructed: set target_col.")
         y, core = self._labels(batch), self._built
-        rows, ssvae = self._core_batch(batch, y), core.ssvae
-        encoding = ssvae.encode_source(None if rows.source is None else self._moved(rows.source))
+        rows = self._core_batch(batch, y)
         if predicts == "generation" and (y == NO_LABEL).any():
             raise ConfigurationError("A row without a label cannot say what to generate: fill its features column.")
-        read = ssvae.encode(self._moved(rows.x), encoding) if predicts == "reconstruction" else None
-        likely = (ssvae.label_prior(encoding) if read is None else ssvae.classifier(read)).logits.argmax(-1)
-        labels = self._moved(y)
-        labels = torch.where(labels == NO_LABEL, likely, labels)
-        vectors = ssvae.one_hot(labels)
-        z = ssvae.latent_prior(encoding, vectors) if read is None else ssvae.latent_encoder(read, vectors)
-        drawn = torch.randn_like(vectors[:, :1].expand(-1, self.config.model.latent_size))
-        latent = z.loc + z.scale * (drawn if predicts == "generation" else torch.zeros_like(drawn))
-        return Latents(vectors, latent, encoding)
+        x = self._moved(rows.x) if predicts == "reconstruction" else None
+        source = None if rows.source is None else self._moved(rows.source)
+        return latents_of(core.ssvae, x, self._moved(y), source, draw=predicts == "generation")
 
     def _moved(self, ids: Int[np.ndarray, "..."]) -> Int[Tensor, "..."]:
         return torch.as_tensor(ids, device=self.device).long()
@@ -365,35 +352,10 @@ class SequenceSSVAE(models.BaseModel):
             sequences, scores = beam_search(self.ssvae.decoder, latents, self.beam_width, steps)
             return to_host[sequences], scores
         decoder = self.ssvae.decoder(latents.y, latents.z, steps, source=latents.source)
-        found = decoder.greedy() if greedy or self.decoding == "greedy" else decoder.sample()
-        return to_host[found]
+        sequences = decoder.greedy() if greedy or self.decoding == "greedy" else decoder.sample()
+        return to_host[sequences]
 
     def _label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
         """Labels as the host's features, with END behind them."""
         rows = [torch.tensor([*self.alphabet.of_label[label], END]) for label in y]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-
-    def _over_processes(self, counts: list[int]) -> tuple[list[int], int]:
-        """Sums over all processes, and their number."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return counts, 1
-        total = torch.tensor(counts, device=self.device)
-        torch.distributed.all_reduce(total)
-        return total.tolist(), torch.distributed.get_world_size()
-
-    def _log_means(self, subset: str) -> None:
-        total = self._sums.to(self.device, torch.float32)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
-        reconstruction, kl_z, kl_y, rows, surprise, correct, known = total.tolist()
-        generative, alpha = self.config.objective.name == "ssvae", self.config.objective.alpha
-        found, loss = {}, 0.0
-        if generative:
-            found = {"reconstruction": reconstruction / rows, "kl_z": kl_z / rows, "kl_y": kl_y / rows}
-            loss = found["kl_z"] + found["kl_y"] - found["reconstruction"]
-        if known:
-            found |= {"classification": surprise / known, "label_accuracy": correct / known}
-            loss += (alpha if generative else 1.0) * found["classification"]
-        for name, value in {"loss": loss, **found}.items():
-            self.log(f"{subset}_{name}", value, prog_bar=name in ("loss", "label_accuracy"))
-        self._log_metrics_on_epoch_end(subset)

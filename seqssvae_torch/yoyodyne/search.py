@@ -1,4 +1,4 @@
-"""The host's beam search with the core's decoder."""
+"""What sequences are decoded from, and the host's beam search with the core's decoder."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from yoyodyne.models.beam_search import BatchedBeam
 
+from seqssvae.backend import NO_LABEL
 from seqssvae_torch.decoder import ConditionedDecoder, Decoder
 from seqssvae_torch.distributions import next_log_probs
+from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import Encoding
 
 
@@ -24,6 +26,32 @@ class Latents(NamedTuple):
     y: Float[Tensor, "B L"]
     z: Float[Tensor, "B Z"]
     source: Encoding | None
+
+
+def latents_of(
+    ssvae: SSVAE,
+    x: Int[Tensor, "B T"] | None,
+    y: Int[Tensor, "B"],
+    source: Int[Tensor, "B S"] | None,
+    draw: bool = False,
+) -> Latents:
+    """Label, z and source of each row.
+
+    Args:
+        ssvae: The core's model.
+        x: The sequences that tell z, and labels that are missing; None: p(z) tells z (given the source, if there is
+            one), and p(y) the labels.
+        y: Label ids, `NO_LABEL` where the most probable one is taken.
+        source: Symbol ids of the sources, of a model that has them.
+        draw: Whether z is drawn; otherwise it is the mean.
+    """
+    encoding = ssvae.encode_source(source)
+    read = None if x is None else ssvae.encode(x, encoding)
+    likely = (ssvae.label_prior(encoding) if read is None else ssvae.classifier(read)).logits.argmax(-1)
+    vectors = ssvae.one_hot(torch.where(y == NO_LABEL, likely, y))
+    z = ssvae.latent_prior(encoding, vectors) if read is None else ssvae.latent_encoder(read, vectors)
+    loc = z.loc.expand(len(y), -1)
+    return Latents(vectors, loc + z.scale * torch.randn_like(loc) if draw else loc, encoding)
 
 
 def beam_search(

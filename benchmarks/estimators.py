@@ -7,7 +7,6 @@ from it by `python -m benchmarks.estimator_tables`.
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.enumeration import add_result
 from benchmarks.glosses import definitions
+from benchmarks.results import add_result, median_and_spread
 from benchmarks.sides import random_rows
 from benchmarks.sizes import Sizes
-from benchmarks.worker import TWINS, Worker, median_and_spread
+from benchmarks.worker import TWINS, Worker
 from seqssvae.backend import get_backend
 from seqssvae.checks.gradient_estimators import Setting, choices, compare_estimators, random_batch
 from seqssvae.cli.tables import estimators_json
@@ -78,9 +77,7 @@ def price(twin: str, _: Path, repetitions: int = 9) -> Any:
 
 def _peak(twin: str, sizes: Sizes, x: np.ndarray, estimator: str) -> float:
     """Peak memory of a step above the process with weights, one gradient and optimiser state."""
-    os.environ["SEQSSVAE_MALLOC"] = "0"
-    with Worker(twin, "ours") as us:
-        del os.environ["SEQSSVAE_MALLOC"]
+    with Worker(twin, "ours", keep_freed=False) as us:
         us.build(sizes, estimator=estimator, k=4)
         us.seconds(x, warm=1)
         return us.peak(x)[0] - us.weight_bytes() / MB

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.enumeration import add_result
+from benchmarks.results import add_result
 from benchmarks.russian import write
 
 EMBEDDING, HIDDEN, LATENT, DROPOUT, LEARNING_RATE = 64, 128, 16, 0.2, 2e-3

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.enumeration import RESULTS
+from benchmarks.results import RESULTS
 
 PAGE = Path("docs/enumeration.md")
 PLOT = Path("docs/enumeration.svg")
@@ -24,33 +24,18 @@ def spread(result: dict[str, Any], name: str = "ratio") -> str:
 
 
 def epochs(found: dict[str, Any]) -> str:
-    """Whole epochs."""
+    """Whole epochs; columns of bfloat16 where it was measured."""
+    results = sorted((name, twin, one) for twin, of_twin in found.items() for name, one in of_twin.items())
+    head = ["rows", "twin", "recipe", "ours", "recipe / ours"]
     rows = [
-        [
-            name,
-            twin,
-            *(f"{one[side]:.0f} s" for side in ("recipe_seconds", "ours_seconds")),
-            f"{one['ratio']:.2f}",
-            *(
-                (f"{one['bf16_seconds']:.0f} s", f"{one['bf16_ratio']:.2f}", spread(one, "bf16"))
-                if "bf16" in one
-                else [""] * 3
-            ),
-        ]
-        for twin, results in found.items()
-        for name, one in results.items()
+        [name, twin, f"{one['recipe_seconds']:.0f} s", f"{one['ours_seconds']:.0f} s", f"{one['ratio']:.2f}"]
+        for name, twin, one in results
     ]
-    head = [
-        "rows",
-        "twin",
-        "recipe",
-        "ours",
-        "recipe / ours",
-        "bfloat16",
-        "recipe / bfloat16",
-        "ours / bfloat16 (steps)",
-    ]
-    return "### An epoch of real data\n\n" + table(head, sorted(rows))
+    if any("bf16" in one for _, _, one in results):
+        head += ["bfloat16", "ours / bfloat16 (steps)"]
+        for row, (_, _, one) in zip(rows, results, strict=True):
+            row += [f"{one['bf16_seconds']:.0f} s", spread(one, "bf16")] if "bf16" in one else ["", ""]
+    return "### An epoch of real data\n\n" + table(head, rows)
 
 
 def identical(found: dict[str, Any]) -> str:

@@ -2,9 +2,8 @@
 
 import ctypes
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sizes import Sizes
+from seqssvae.cli.allocation import keep_freed_memory
 
 TWINS = ("torch", "jax")
 SIDES = ("ours", "recipe")
@@ -21,9 +21,11 @@ SIDES = ("ours", "recipe")
 class Side:
     """One model in this process: ours or the recipe's, in one of the two frameworks."""
 
-    def __init__(self, twin: str, side: str) -> None:
+    def __init__(self, twin: str, side: str, keep_freed: bool) -> None:
         self.twin, self.side = twin, side
         self.trainer: Any = None
+        if keep_freed:
+            keep_freed_memory()
         if twin == "torch":
             import torch
 
@@ -69,8 +71,8 @@ def _status(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _serve(connection: Connection, twin: str, side: str) -> None:
-    worker = Side(twin, side)
+def _serve(connection: Connection, twin: str, side: str, keep_freed: bool) -> None:
+    worker = Side(twin, side, keep_freed)
     while (call := connection.recv()) is not None:
         name, arguments, options = call
         try:
@@ -80,12 +82,18 @@ def _serve(connection: Connection, twin: str, side: str) -> None:
 
 
 class Worker(AbstractContextManager):
-    """A process with one side; methods are those of `Side`."""
+    """A process with one side; its methods are those of `Side`.
 
-    def __init__(self, twin: str, side: str) -> None:
+    Args:
+        twin: "torch" or "jax".
+        side: "ours" or "recipe".
+        keep_freed: Keep freed memory for the next step, as the command line does.
+    """
+
+    def __init__(self, twin: str, side: str, keep_freed: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, twin, side), daemon=True)
+        self.process = context.Process(target=_serve, args=(other, twin, side, keep_freed), daemon=True)
         self.process.start()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -101,9 +109,3 @@ class Worker(AbstractContextManager):
     def __exit__(self, *_: Any) -> None:
         self.connection.send(None)
         self.process.join(10)
-
-
-def median_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, and the quartiles around it."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return middle, low, high

@@ -17,7 +17,8 @@ of which this is asked:
 - the other latent variables of the guide are reparameterized, and the model has no others than the guide.
 
 Plates may be nested, subsampled, beside or around that of the rows; scales, masks and factors count as they do in
-NumPyro. With f(x, y) all log-probabilities within y's plates but those of y, summed over further plates, the ELBO of a row is
+NumPyro. With f(x, y) all log-probabilities within y's plates but those of y, summed over further plates, the ELBO of a
+row is
 
     U(x) = sum_y q(y|x) f(x, y) - KL(q(y|x) || p(y))
 

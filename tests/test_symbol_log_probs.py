@@ -10,86 +10,31 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from output_layers import (
+    SOLVERS,
+    B,
+    H,
+    K,
+    T,
+    V,
+    expected,
+    in_float32,
+    learning,
+    on_device,
+    operands,
+    solve_torch,
+    weights_and_cotangent,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.flops import jax_flops, torch_flops
-from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD
+from seqssvae.data.vocabulary import NEVER_GENERATED
 from seqssvae_jax.ops import output_layer as layer_of_jax
-from seqssvae_jax.ops import rounded_products as rounded_in_jax
 from seqssvae_jax.ops import symbol_log_probs_custom_vjp as of_jax
 from seqssvae_jax.ops.symbol_log_probs import reference as reference_of_jax
 from seqssvae_torch.ops import output_layer
-from seqssvae_torch.ops import rounded_products as rounded_in_torch
 from seqssvae_torch.ops import symbol_log_probs_custom_vjp as of_torch
 from seqssvae_torch.ops.symbol_log_probs import reference
-
-K, B, T, H, V = 5, 4, 6, 3, 9
-
-
-def operands(seed: int = 0, rows_of_bias: int | None = 1, size: int = H) -> dict[str, Any]:
-    generator = np.random.default_rng(seed)
-    x = generator.integers(3, V, (B, T)).astype(np.int32)
-    for row, length in enumerate(generator.integers(0, T + 1, B)):
-        x[row, length:] = PAD
-    return {
-        "hidden": generator.normal(size=(K, B, T, size)),
-        "weight": generator.normal(size=(V, size)),
-        "bias": generator.normal(size=V),
-        "label_bias": None if rows_of_bias is None else generator.normal(size=(K, rows_of_bias, V)),
-        "x": x,
-    }
-
-
-def plain(hidden, weight, bias, label_bias, x):
-    """All logits at once."""
-    logits = hidden @ weight.T + bias
-    if label_bias is not None:
-        logits = logits + label_bias[:, :, None]
-    logits[..., list(NEVER_GENERATED)] = -torch.inf
-    targets = torch.where(x == PAD, END, x).long().expand(logits.shape[:-1])
-    chosen = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    return torch.where(x == PAD, 0.0, chosen)
-
-
-def learning(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "x" and value is not None}
-
-
-def expected(given: dict[str, Any], cotangent: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
-    found = plain(**{"label_bias": None, **leaves}, x=torch.tensor(given["x"]))
-    found.backward(torch.tensor(cotangent))
-    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-
-
-def solve_torch(given, cotangent, weights, most, rounding=None):
-    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
-    weights = None if weights is None else torch.tensor(weights)
-    x = torch.tensor(given["x"]).long()
-    arguments = {"label_bias": None, **leaves, "x": x, "gradient_weights": weights, "most": most}
-    with rounded_in_torch(rounding):
-        found = of_torch.symbol_log_probs(**arguments)
-    found.backward(torch.tensor(cotangent))
-    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-
-
-def on_device(given: dict[str, Any], weights: np.ndarray | None) -> dict[str, Any]:
-    return {"x": jnp.asarray(given["x"]), "gradient_weights": None if weights is None else jnp.asarray(weights)}
-
-
-def solve_jax(given, cotangent, weights, most, rounding=None):
-    def function(leaves):
-        fixed = {"label_bias": None, **on_device(given, weights), "most": most}
-        with rounded_in_jax(rounding):
-            return of_jax.symbol_log_probs(**{**fixed, **leaves})
-
-    with jax.enable_x64(given["bias"].dtype == np.float64):
-        leaves = jax.tree.map(jnp.asarray, learning(given))
-        found, back = jax.vjp(function, leaves)
-        return np.asarray(found), jax.tree.map(np.asarray, back(jnp.asarray(cotangent))[0])
-
-
-SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}
 
 
 @pytest.fixture(params=[*SOLVERS, "jax, many symbols"])
@@ -98,20 +43,6 @@ def solve(request, monkeypatch) -> Callable[..., Any]:
     if many:
         monkeypatch.setattr(layer_of_jax, "LARGE", 0)
     return SOLVERS[twin]
-
-
-def in_float32(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if name == "x" or value is None else np.float32(value) for name, value in given.items()}
-
-
-def weights_and_cotangent(kind: str) -> tuple[np.ndarray | None, np.ndarray]:
-    """Weights as announced, and what the result is multiplied by in the end."""
-    generator = np.random.default_rng(7)
-    weights = generator.random((K, B))
-    if kind == "come true":
-        return weights, np.repeat(-0.25 * weights[..., None], T, 2)
-    other = generator.normal(size=(K, B, T))
-    return (None if kind == "unknown" else weights), other
 
 
 @pytest.mark.parametrize("most", [None, 1, 2 * B * V, 3 * B * V, 2 * K * B * V])
@@ -242,64 +173,6 @@ def test_logits_of_one_step_may_be_far_apart(solve):
         for name, gradient in expected_gradients.items():
             tolerance = 1e-4 * np.abs(gradient).max()
             np.testing.assert_allclose(gradients[name], gradient, atol=tolerance, err_msg=name)
-
-
-WAYS = ("torch", "jax", "jax, many symbols")
-
-
-@pytest.fixture(params=WAYS)
-def solve_rounded(request, monkeypatch) -> Callable[..., Any]:
-    """With bfloat16 products."""
-    twin, *way = request.param.split(", ")
-    monkeypatch.setattr(layer_of_jax, "LARGE", 0 if way == ["many symbols"] else 1024)
-    rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16
-    return lambda *given: SOLVERS[twin](*given, rounding)
-
-
-@pytest.mark.parametrize("rows_of_bias", [None, 1])
-def test_bfloat16_rounds_products_alone(solve_rounded, rows_of_bias):
-    given, (weights, cotangent) = operands(3, rows_of_bias, 8), weights_and_cotangent("come true")
-    values, gradients = solve_rounded(in_float32(given), np.float32(cotangent), np.float32(weights), None)
-    expected_values, expected_gradients = expected(given, cotangent)
-    assert values.dtype == np.float32
-    assert 1e-5 < np.abs(values - expected_values).max() < 0.08
-    for name, gradient in expected_gradients.items():
-        assert gradients[name].dtype == np.float32
-        np.testing.assert_allclose(gradients[name], gradient, atol=0.02 * np.abs(gradient).max(), err_msg=name)
-
-
-@pytest.mark.parametrize("scale", [1, 60])
-@pytest.mark.parametrize("most", [None, B * V, 2 * B * V])
-@pytest.mark.parametrize("kind", ["come true", "do not", "unknown"])
-def test_bfloat16_with_operands_that_are_rounded(solve_rounded, kind, most, scale):
-    """What is left is the rounding of logits and of their gradients."""
-    given, (weights, cotangent) = operands(4, None, 8), weights_and_cotangent(kind)
-    given["hidden"] = given["hidden"] * scale
-    given = {name: value if name == "x" or value is None else bfloat16_of(value) for name, value in given.items()}
-    weights = None if weights is None else np.float32(weights)
-    values, gradients = solve_rounded(in_float32(given), np.float32(cotangent), weights, most)
-    expected_values, expected_gradients = expected(given, cotangent)
-    np.testing.assert_allclose(values, expected_values, rtol=4e-3, atol=0.03 * scale)
-    for name, gradient in expected_gradients.items():
-        tolerance = (0.02 if scale == 1 else 0.3) * np.abs(gradient).max()
-        np.testing.assert_allclose(gradients[name], gradient, atol=tolerance, err_msg=name)
-
-
-def bfloat16_of(values: np.ndarray) -> np.ndarray:
-    """Rounded, in float64."""
-    return torch.tensor(values).to(torch.bfloat16).double().numpy()
-
-
-@pytest.mark.parametrize("all_biases", [-300.0, 27.0, 300.0])
-def test_bfloat16_with_biases_that_have_much_in_common(solve_rounded, all_biases):
-    given, (weights, cotangent) = operands(6, None, 8), weights_and_cotangent("come true")
-    moved = given | {"bias": given["bias"] + all_biases}
-    weights, cotangent = np.float32(weights), np.float32(cotangent)
-    values, gradients = solve_rounded(in_float32(moved), cotangent, weights, None)
-    expected_values, expected_gradients = solve_rounded(in_float32(given), cotangent, weights, None)
-    np.testing.assert_allclose(values, expected_values, atol=1e-4)
-    for name, gradient in expected_gradients.items():
-        np.testing.assert_allclose(gradients[name], gradient, atol=0.01 * np.abs(gradient).max(), err_msg=name)
 
 
 @given(sizes=st.tuples(*[st.integers(1, 7)] * 3), vocabulary_size=st.integers(4, 40), most=st.integers(1, 3000))

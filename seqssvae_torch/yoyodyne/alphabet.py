@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
+from yoyodyne import data
 from yoyodyne.models.base import ConfigurationError
 
-from seqssvae.backend import NO_LABEL
+from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import Config
 from seqssvae.config.settings import to_dict
 from seqssvae.data.corpus import label_prior
-from seqssvae.data.vocabulary import PAD, SPECIALS, UNK, Labels
+from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK, Labels
 
 LOOKS_MISSING = {"_", "-", "?", "*", "NA", "N/A", "nan", "NaN", "None", "none", "NULL", "null", "UNK"}
 """Fields that are hardly a label's name."""
@@ -79,6 +80,30 @@ class Alphabet:
                 raise ConfigurationError("A row has a label that the model was not trained with.")
             found.append(self.labels.get(ids, NO_LABEL))
         return np.array(found, np.int32)
+
+    def rows(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None, transduces: bool) -> Batch:
+        """The rows of a batch as the core takes them.
+
+        Args:
+            batch: The host's batch.
+            y: Label ids; None where all labels are missing.
+            transduces: Whether the target is modelled given the source.
+        """
+        source, labels = None, np.full(len(batch), NO_LABEL, np.int32) if y is None else y
+        if transduces:
+            source = self.source(batch.source.tensor[:, 1:])  # without the first symbol
+        if batch.has_target:
+            x = self.x(batch.target.tensor)
+        elif transduces:
+            x = np.full((len(batch), 1), END, np.int32)
+        else:
+            x = self.x(batch.source.tensor[:, 1:])
+        return Batch(x, labels, np.ones(len(batch), bool), np.arange(len(batch), dtype=np.int32), source)
+
+    def label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
+        """Labels as the host's features, with END behind them."""
+        rows = [torch.tensor([*self.of_label[label], END]) for label in y]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 
 
 class Read(NamedTuple):

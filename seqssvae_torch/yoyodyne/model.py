@@ -19,7 +19,7 @@ from yoyodyne.models.base import ConfigurationError
 from seqssvae.backend import NO_LABEL, Batch, Dimensions, ELBOTerms
 from seqssvae.config import Config, ModelConfig, ObjectiveConfig, TrainingConfig
 from seqssvae.config.settings import from_dict, to_dict
-from seqssvae.data.vocabulary import END, PAD, SPECIALS
+from seqssvae.data.vocabulary import SPECIALS
 from seqssvae.training.schedules import beta_at, consistency_at, temperature_at
 from seqssvae_torch.core import TorchModel
 from seqssvae_torch.yoyodyne.alphabet import Alphabet, Label, check_labels, first_state
@@ -147,7 +147,7 @@ class SequenceSSVAE(models.BaseModel):
     def forward(self, batch: data.Batch) -> Any:
         """What `predict` writes: ids of the host's, and with a beam the score of each hypothesis."""
         if self.predicts == "label":
-            return self._label_ids(self.posterior(batch).argmax(-1))
+            return self.alphabet.label_ids(self.posterior(batch).argmax(-1))
         return self._decoded(self._latents(batch, self.predicts or self._usual))
 
     def predict_step(self, batch: data.Batch, batch_idx: int) -> Any:
@@ -313,16 +313,7 @@ class SequenceSSVAE(models.BaseModel):
     def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None) -> Batch:
         """All rows as the core takes them."""
         _ = self._built
-        source, labels = None, np.full(len(batch), NO_LABEL, np.int32) if y is None else y
-        if self.transduces:
-            source = self.alphabet.source(batch.source.tensor[:, 1:])  # without the first symbol
-        if batch.has_target:
-            x = self.alphabet.x(batch.target.tensor)
-        elif self.transduces:
-            x = np.full((len(batch), 1), END, np.int32)
-        else:
-            x = self.alphabet.x(batch.source.tensor[:, 1:])
-        return Batch(x, labels, np.ones(len(batch), bool), np.arange(len(batch), dtype=np.int32), source)
+        return self.alphabet.rows(batch, y, self.transduces)
 
     @torch.no_grad()
     def _latents(self, batch: data.Batch, predicts: Predicted) -> Latents:
@@ -354,8 +345,3 @@ class SequenceSSVAE(models.BaseModel):
         decoder = self.ssvae.decoder(latents.y, latents.z, steps, source=latents.source)
         sequences = decoder.greedy() if greedy or self.decoding == "greedy" else decoder.sample()
         return to_host[sequences]
-
-    def _label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
-        """Labels as the host's features, with END behind them."""
-        rows = [torch.tensor([*self.alphabet.of_label[label], END]) for label in y]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)

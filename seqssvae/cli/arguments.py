@@ -11,7 +11,8 @@ from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
 from seqssvae.backend import DecodingMethod
 from seqssvae.config import Config, Precision
-from seqssvae.config.settings import YAML_ERRORS, expected, field_paths, load_yaml, nearest
+from seqssvae.config.fields import expected_value, field_paths, nearest_name
+from seqssvae.config.settings import YAML_ERRORS, load_yaml
 from seqssvae.errors import ConfigurationError
 
 Dataset = Literal["peptides", "languages"]
@@ -304,7 +305,7 @@ def _check_options(argv: Sequence[str], known: list[str]) -> None:
         option = argument.partition("=")[0]
         if option.startswith("--") and option != "--" and option not in known:
             paths = [name.removeprefix("--") for name in known]
-            close = nearest(option.removeprefix("--"), paths)
+            close = nearest_name(option.removeprefix("--"), paths)
             hint = f"did you mean --{close}?" if close else "--help lists those there are."
             raise ConfigurationError(f"There is no option {option} here; {hint}")
 
@@ -322,7 +323,7 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
     if key := re.search(r'[Pp]arser key "([\w.]+)"', text):
         name = key[1] if f"--{key[1]}" in " ".join(argv) else key[1].replace("_", "-")
         found = _value(f"--{name}", argv)
-        what = expected(key[1]) or _EXPECTED.get(key[1], "a whole number")
+        what = expected_value(key[1]) or _EXPECTED.get(key[1], "a whole number")
         raise ConfigurationError(f"--{name} must be {what}, not {found!r}.") from error
     raise ConfigurationError(" ".join(text.split())) from error
 

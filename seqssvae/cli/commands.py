@@ -29,7 +29,8 @@ from seqssvae.cli.tables import (
     warn_of_counts,
 )
 from seqssvae.config import Config, DataConfig, TooLong, weight_type
-from seqssvae.config.settings import field_paths, from_dict, merge, read_yaml, to_dict
+from seqssvae.config.fields import field_paths
+from seqssvae.config.settings import from_dict, merge, read_yaml, to_dict
 from seqssvae.data.corpus import Corpus, encode_rows
 from seqssvae.data.prepare import prepare_files, prepare_rows
 from seqssvae.data.schema import Schema

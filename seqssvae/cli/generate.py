@@ -73,7 +73,7 @@ def transduce_command(arguments: Namespace) -> None:
         warn(f"{unended} of {len(sequences)} sequences have no END within the greatest length (--max-length).")
 
 
-def _source_ids(vocabulary: Vocabulary, text: str, max_length: int) -> Int[np.ndarray, "S"]:
+def _source_ids(vocabulary: Vocabulary, text: str, max_length: int) -> Int[np.ndarray, " S"]:
     """Return the ids of the source that `--source` gives.
 
     Args:

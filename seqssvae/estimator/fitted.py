@@ -57,7 +57,7 @@ class FittedModel(NamedTuple):
         warn_of_counts(corpus, self.config)
         return corpus
 
-    def encode_sources(self, source: Sequences) -> tuple[Int[np.ndarray, "_"], ...]:
+    def encode_sources(self, source: Sequences) -> tuple[Int[np.ndarray, " _"], ...]:
         """Return the ids of sources; those that are too long are cut.
 
         Raises:

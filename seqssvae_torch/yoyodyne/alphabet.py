@@ -52,7 +52,7 @@ class Alphabet:
         self.missing = {(), tuple(index(symbol) for symbol in missing)}
 
     @staticmethod
-    def _ours(index: Any, symbols: Sequence[str]) -> Int[Tensor, "N"]:
+    def _ours(index: Any, symbols: Sequence[str]) -> Int[Tensor, " N"]:
         """Our id of each of the host's."""
         places, found = [*range(len(SPECIALS)), *map(index, symbols)], torch.full((len(index),), UNK)
         found[torch.tensor(places)] = torch.arange(len(places))
@@ -66,7 +66,7 @@ class Alphabet:
         """Our ids of sources."""
         return self.source_to_core[sequences.cpu()].numpy().astype(np.int32)
 
-    def y(self, features: Int[Tensor, "B L"]) -> Int[np.ndarray, "B"]:
+    def y(self, features: Int[Tensor, "B L"]) -> Int[np.ndarray, " B"]:
         """Label ids of the host's features, `NO_LABEL` where the label is missing.
 
         Raises:

@@ -304,13 +304,13 @@ class SequenceSSVAE(models.BaseModel):
         _ = self._built
         check_labels(path, parser, self.label_names, self._missing_label)
 
-    def _labels(self, batch: data.Batch) -> Int[np.ndarray, "B"]:
+    def _labels(self, batch: data.Batch) -> Int[np.ndarray, " B"]:
         _ = self._built
         if not batch.has_features:
             return np.full(len(batch), NO_LABEL, np.int32)
         return self.alphabet.y(batch.features.tensor)
 
-    def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None) -> Batch:
+    def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, " B"] | None) -> Batch:
         """All rows as the core takes them."""
         _ = self._built
         source, labels = None, np.full(len(batch), NO_LABEL, np.int32) if y is None else y
@@ -355,7 +355,7 @@ class SequenceSSVAE(models.BaseModel):
         sequences = decoder.greedy() if greedy or self.decoding == "greedy" else decoder.sample()
         return to_host[sequences]
 
-    def _label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
+    def _label_ids(self, y: Int[np.ndarray, " B"]) -> Int[Tensor, "B L"]:
         """Labels as the host's features, with END behind them."""
         rows = [torch.tensor([*self.alphabet.of_label[label], END]) for label in y]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)

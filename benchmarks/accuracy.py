@@ -43,11 +43,11 @@ def run(task: tuple[str, Precision, str, int]) -> dict[str, Any]:
         import torch
 
         torch.set_num_threads(1)
-    from seqssvae.demo.demo import dataset_rows
+    from seqssvae.datasets import load_dataset
     from seqssvae.demo.experiment import prepare, run_pair
 
     config, own = presets(dataset, precision)
-    pair = run_pair(prepare(dataset_rows(dataset), config, seed), config, twin, own=own)
+    pair = run_pair(prepare(load_dataset(dataset), config, seed), config, twin, own=own)
     result: dict[str, Any] = {"dataset": dataset, "settings": settings(dataset, precision), "twin": twin, "seed": seed}
     for side in SIDES:
         trained = getattr(pair, side)

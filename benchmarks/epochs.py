@@ -38,9 +38,9 @@ def dataset(name: str, cache: Path) -> Dataset:
 
         rows, _ = glosses(cache)
         return Dataset(rows, Sizes(45, 16, 32, 10_000), 32)
-    from seqssvae.demo.demo import dataset_rows
+    from seqssvae.datasets import load_dataset
 
-    texts = [row.symbols[:50] for row in dataset_rows(name)]
+    texts = [row.symbols[:50] for row in load_dataset(name)]
     ids = {symbol: place for place, symbol in enumerate(sorted({symbol for text in texts for symbol in text}), start=4)}
     rows = [np.array([*(ids[symbol] for symbol in text), 3], np.int32) for text in texts]
     labels, size = (2, 64) if name == "peptides" else (12, 64)

@@ -20,8 +20,9 @@ from benchmarks.sides import random_rows
 from benchmarks.sizes import Sizes
 from benchmarks.worker import TWINS, Worker
 from seqssvae.backend import get_backend
-from seqssvae.checks.gradient_estimators import Setting, choices, compare_estimators, random_batch
-from seqssvae.cli.tables import estimators_json
+from seqssvae.checks.gradient_comparison import compare_gradient_estimators
+from seqssvae.checks.gradient_estimators import Setting, list_gradient_estimators, random_batch
+from seqssvae.cli.tables import gradient_estimators_json
 from seqssvae.config import (
     BetaConfig,
     Config,
@@ -183,13 +184,14 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
             batch = random_batch(prepared.training, 32, 0)
             weights = backend.get_weights()
             setting = Setting(twin, replace(config), prepared.schema.dimensions, weights, batch)
-            found = compare_estimators(setting, choices(len(prepared.schema.dimensions.label_prior), [1, 4]), draws)
+            label_count = len(prepared.schema.dimensions.label_prior)
+            found = compare_gradient_estimators(setting, list_gradient_estimators(label_count, [1, 4]), draws)
             results[f"{name}, {moment}"] = {
                 "labels": len(prepared.schema.dimensions.label_prior),
                 "shape": list(batch.x.shape),
                 "vocabulary": len(prepared.schema.vocabulary),
                 "draws": draws,
-                "estimators": estimators_json(found),
+                "estimators": gradient_estimators_json(found),
             }
             print(twin, name, moment, json.dumps(results[f"{name}, {moment}"]["estimators"]), flush=True)
     return results
@@ -198,10 +200,10 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
 def _rows_and_config(name: str, cache: Path) -> tuple[list[Row], Config]:
     if name == "glosses":
         return gloss_rows(cache), gloss_config(steps=STEPS // 3)
-    from seqssvae.demo.demo import dataset_rows
+    from seqssvae.datasets import load_dataset
 
     config = gloss_config(steps=STEPS // 3)
-    return list(dataset_rows(name)), replace(config, data=replace(config.data, minimum_count=1))
+    return list(load_dataset(name)), replace(config, data=replace(config.data, minimum_count=1))
 
 
 PARTS: dict[str, Callable[..., Any]] = {"price": price, "labels": labels, "gradients": gradients, "accuracy": accuracy}

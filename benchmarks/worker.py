@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sizes import Sizes
-from seqssvae.cli.allocation import keep_freed_memory
+from seqssvae.training.allocation import keep_freed_memory
 
 TWINS = ("torch", "jax")
 SIDES = ("ours", "recipe")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Inexact
 
-Vector = Inexact[np.ndarray, "N"]
+Vector = Inexact[np.ndarray, " N"]
 
 LOG_TWO_PI = float(np.log(2.0 * np.pi))
 

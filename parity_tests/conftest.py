@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from parity_tests.findings import Finding
 from parity_tests.fixtures import load_problem, problem_files
 from parity_tests.ladder import in_precision
 from parity_tests.problems import Problem
 from parity_tests.summary import Summary, describe, merge, print_controls, print_table, summarise
 from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
-from seqssvae.checks.differences import Finding
 from seqssvae.config import Precision
 
 FILES = problem_files()

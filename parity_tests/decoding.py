@@ -28,11 +28,11 @@ class Hypothesis(NamedTuple):
 
 def greedy(
     oracle: Oracle,
-    y: Int[np.ndarray, "N"],
+    y: Int[np.ndarray, " N"],
     z: Float[np.ndarray, "N Z"],
     max_length: int,
     source: Int[np.ndarray, "N S"] | None = None,
-) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
     """The most probable symbol at each step (the lowest id of equals), until END or for `max_length + 1` steps.
 
     Returns:
@@ -44,7 +44,7 @@ def greedy(
 
 def beam_search(
     oracle: Oracle,
-    y: Int[np.ndarray, "N"],
+    y: Int[np.ndarray, " N"],
     z: Float[np.ndarray, "N Z"],
     max_length: int,
     width: int,
@@ -103,6 +103,6 @@ def _beam(
     return beam
 
 
-def _padded(hypothesis: Hypothesis, max_length: int) -> Int[np.ndarray, "T"]:
+def _padded(hypothesis: Hypothesis, max_length: int) -> Int[np.ndarray, " T"]:
     padding = (PAD,) * (max_length + 1 - len(hypothesis.symbols))
     return np.array(hypothesis.symbols + padding, dtype=np.int32)

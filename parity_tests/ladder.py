@@ -13,9 +13,10 @@ import numpy as np
 
 from parity_tests import decoding
 from parity_tests.derivatives import complex_step_gradient
+from parity_tests.findings import Finding, compare, failures
 from parity_tests.problems import Arrays, Problem
 from parity_tests.twins import JaxTwin, Outputs, Solution, TorchTwin
-from seqssvae.checks.differences import BOUNDS, Finding, compare, failures, relative_difference
+from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.checks.verify import ROUNDINGS, sensitivities
 from seqssvae.config import Precision
 from seqssvae.runs.storage import read_safetensors, to_safetensors

@@ -15,7 +15,7 @@ from parity_tests.arithmetic import log_softmax, maximum, sigmoid, softplus
 from seqssvae.config import ModelConfig
 from seqssvae.data.vocabulary import NEVER_GENERATED, PAD, SPECIALS, START, UNK
 
-Row = Int[np.ndarray, "T"]
+Row = Int[np.ndarray, " T"]
 Vector = Inexact[np.ndarray, "..."]
 Weights = Mapping[str, np.ndarray]
 Noise = Mapping[str, np.ndarray]
@@ -84,7 +84,7 @@ class Networks:
 
     def log_probabilities(
         self, row: Row, label: int, z: Vector, noise: Noise, source: Source | None = None
-    ) -> Inexact[np.ndarray, "T"]:
+    ) -> Inexact[np.ndarray, " T"]:
         """log p(x_t|x_<t,y,z) at every step, teacher-forced; 0 at PAD."""
         length = length_of(row)
         inputs = [START]
@@ -216,7 +216,7 @@ class Networks:
     def _joint(self, prefix: str, value: Vector, label: int) -> Vector:
         return self._affine(prefix, value) + self.weights[f"{prefix}.label_weight"][:, label]
 
-    def _drop(self, value: Vector, keep: Bool[np.ndarray, "N"] | None) -> Vector:
+    def _drop(self, value: Vector, keep: Bool[np.ndarray, " N"] | None) -> Vector:
         return value if keep is None else value * keep / (1.0 - self.model.dropout)
 
 

@@ -41,7 +41,7 @@ class Rows(NamedTuple):
     """
 
     x: Int[np.ndarray, "B T"]
-    y: Int[np.ndarray, "B"] | None
+    y: Int[np.ndarray, " B"] | None
     noise: Noise
     source: Int[np.ndarray, "B S"] | None = None
 
@@ -57,11 +57,11 @@ class LabelledTerms(NamedTuple):
         classification: -log q(y|x).
     """
 
-    reconstruction: Inexact[np.ndarray, "B"]
-    kl_z: Inexact[np.ndarray, "B"]
-    kl_y: Inexact[np.ndarray, "B"]
-    elbo: Inexact[np.ndarray, "B"]
-    classification: Inexact[np.ndarray, "B"]
+    reconstruction: Inexact[np.ndarray, " B"]
+    kl_z: Inexact[np.ndarray, " B"]
+    kl_y: Inexact[np.ndarray, " B"]
+    elbo: Inexact[np.ndarray, " B"]
+    classification: Inexact[np.ndarray, " B"]
 
 
 class UnlabelledTerms(NamedTuple):
@@ -76,10 +76,10 @@ class UnlabelledTerms(NamedTuple):
         label_kl_z: log q(z_y|x,y) - log p(z_y) of every label.
     """
 
-    reconstruction: Inexact[np.ndarray, "B"]
-    kl_z: Inexact[np.ndarray, "B"]
-    kl_y: Inexact[np.ndarray, "B"]
-    elbo: Inexact[np.ndarray, "B"]
+    reconstruction: Inexact[np.ndarray, " B"]
+    kl_z: Inexact[np.ndarray, " B"]
+    kl_y: Inexact[np.ndarray, " B"]
+    elbo: Inexact[np.ndarray, " B"]
     label_reconstruction: Inexact[np.ndarray, "K B"]
     label_kl_z: Inexact[np.ndarray, "K B"]
 
@@ -149,7 +149,7 @@ class Oracle:
 
     def inconsistency(
         self, rows: Rows, temperature: float, aligned: bool = False, fixed: "Oracle | None" = None
-    ) -> Inexact[np.ndarray, "B"]:
+    ) -> Inexact[np.ndarray, " B"]:
         """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows.
 
         Aligned, each label's share is first divided by its sum over the rows and one more that is as p(y) says they are
@@ -169,7 +169,7 @@ class Oracle:
             result.append(-(powers / powers.sum() * self.networks.classifier(noisy)).sum())
         return np.array(result)
 
-    def shares(self, rows: Rows) -> Float[np.ndarray, "K"]:
+    def shares(self, rows: Rows) -> Float[np.ndarray, " K"]:
         """The share of each label that p(y) expects, over the sum of q(y|x) over the rows and that share."""
         expected, found = [], []
         for b in range(len(rows.x)):
@@ -247,7 +247,7 @@ class Oracle:
         """What is made of a row's source, if it has one."""
         return None if sources is None else self.networks.source_encoder(sources[b], of_row(noise, b))
 
-    def _log_prior(self, source: Source | None) -> Inexact[np.ndarray, "K"]:
+    def _log_prior(self, source: Source | None) -> Inexact[np.ndarray, " K"]:
         """log p(y), or log p(y|source)."""
         if source is None:
             return np.log(self.label_prior)
@@ -320,10 +320,10 @@ class Oracle:
     def log_prob(
         self,
         x: Int[np.ndarray, "B T"],
-        y: Int[np.ndarray, "B"],
+        y: Int[np.ndarray, " B"],
         z: Inexact[np.ndarray, "B Z"],
         source: Int[np.ndarray, "B S"] | None = None,
-    ) -> Inexact[np.ndarray, "B"]:
+    ) -> Inexact[np.ndarray, " B"]:
         """log p(x|y,z) of each row under its own label, without dropout."""
         sources = [self.source(source, None, b) for b in range(len(x))]
         of_rows = zip(x, y, z, sources, strict=True)
@@ -333,9 +333,9 @@ class Oracle:
         self,
         prefix: Sequence[int],
         y: int,
-        z: Inexact[np.ndarray, "Z"],
-        source: Int[np.ndarray, "S"] | None = None,
-    ) -> Inexact[np.ndarray, "V"]:
+        z: Inexact[np.ndarray, " Z"],
+        source: Int[np.ndarray, " S"] | None = None,
+    ) -> Inexact[np.ndarray, " V"]:
         """log p(x_t|x_<t,y,z) of every symbol behind the prefix x_<t, without dropout."""
         encoded = None if source is None else self.networks.source_encoder(source, {})
         return self.networks.decoder(y, z, [START, *prefix], source=encoded)[-1]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from seqssvae.checks.differences import Finding, failures
+from parity_tests.findings import Finding, failures
 
 WIDTH = 130
 

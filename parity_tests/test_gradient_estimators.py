@@ -31,7 +31,7 @@ from parity_tests.sampled import (
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
 from seqssvae.backend import GivenRows
 from seqssvae.checks import verify
-from seqssvae.checks.differences import BOUNDS, relative_difference
+from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.config import Conditioning
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [

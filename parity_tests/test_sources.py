@@ -25,7 +25,7 @@ from parity_tests.ladder import (
 from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.sampled import expectation, named, single_rows, solve, twin_with
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
-from seqssvae.checks.differences import BOUNDS
+from seqssvae.checks.tolerances import BOUNDS
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
     ("sequential", {}),

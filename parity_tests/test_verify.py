@@ -11,7 +11,7 @@ import pytest
 import seqssvae.checks.verify
 from parity_tests.runs import fit
 from seqssvae.backend import Backend, GivenRows, Weights, get_backend
-from seqssvae.checks.differences import relative_difference
+from seqssvae.checks.tolerances import relative_difference
 from seqssvae.checks.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
 from seqssvae.cli.main import main
 from seqssvae.errors import BackendError

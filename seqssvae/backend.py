@@ -35,12 +35,12 @@ class Batch:
     """
 
     x: Int[np.ndarray, "B T"]
-    y: Int[np.ndarray, "B"]
-    row_mask: Bool[np.ndarray, "B"]
-    rows: Int[np.ndarray, "B"]
+    y: Int[np.ndarray, " B"]
+    row_mask: Bool[np.ndarray, " B"]
+    rows: Int[np.ndarray, " B"]
     source: Int[np.ndarray, "B S"] | None = None
 
-    def take(self, indices: Int[np.ndarray, "R"]) -> "Batch":
+    def take(self, indices: Int[np.ndarray, " R"]) -> "Batch":
         """The batch of these of its rows."""
         source = None if self.source is None else self.source[indices]
         return Batch(self.x[indices], self.y[indices], self.row_mask[indices], self.rows[indices], source)
@@ -217,7 +217,7 @@ class Backend(Protocol):
         """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
         ...
 
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
         """A lower bound of log p(x), tighter the more draws of z it has: y summed out, z by importance sampling.
 
         `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y) (Burda et al. 2016).
@@ -247,7 +247,7 @@ class Backend(Protocol):
 
     def generate(
         self,
-        y: Int[np.ndarray, "N"],
+        y: Int[np.ndarray, " N"],
         max_length: int,
         seed: int,
         method: DecodingMethod = "sample",
@@ -255,7 +255,7 @@ class Backend(Protocol):
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label, and source of a model that has them.
 
         Args:

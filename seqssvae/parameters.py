@@ -165,18 +165,22 @@ def initial_weights(
     return {name: _first_value(name, shape, generator).astype(precision) for name, shape in shapes.items()}
 
 
-def check_weights(found: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> None:
+def check_weights(weights: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> None:
     """Check names and shapes of weights that come from elsewhere.
+
+    Args:
+        weights: The weights.
+        expected: The names and shapes that they must have.
 
     Raises:
         ValueError: Naming the first weight that is missing, unknown, or of another shape.
     """
     for name, shape in expected.items():
-        if name not in found:
+        if name not in weights:
             raise ValueError(f"the weight {name} is missing.")
-        if tuple(found[name].shape) != shape:
-            raise ValueError(f"the weight {name} has shape {tuple(found[name].shape)}, not {shape}.")
-    for name in found:
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"the weight {name} has shape {tuple(weights[name].shape)}, not {shape}.")
+    for name in weights:
         if name not in expected:
             raise ValueError(f"the weight {name} is unknown to this configuration.")
 

@@ -137,7 +137,7 @@ class JaxBackend(JaxModel):
             return self.config.objective.k
         return self.least_k(self._drawn_rest_masses(self.state.weights, inputs.unlabelled, inputs.stream))
 
-    def _drawn_rest(self, weights: dict[str, Array], unlabelled: Arrays, stream: Int[Array, "2"]) -> Float[Array, "C"]:
+    def _drawn_rest(self, weights: dict[str, Array], unlabelled: Arrays, stream: Int[Array, "2"]) -> Float[Array, " C"]:
         rows = self.drawn(None, unlabelled, stream)[1]
         assert rows is not None
         return self._rest(weights, rows)

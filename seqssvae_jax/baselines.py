@@ -15,14 +15,14 @@ RATE = 0.5
 """Share of a row's error that the symbols' part makes good; below 2 it converges (Widrow & Hoff's rule, normalised)."""
 
 
-def expected(state: State, x: Int[Array, "B T"]) -> Float[Array, "B"]:
+def expected(state: State, x: Int[Array, "B T"]) -> Float[Array, " B"]:
     """The mean of the signals seen, with decaying weights, plus what each symbol adds; 0 before anything was seen."""
     smallest = jnp.finfo(state["baseline.mass"].dtype).tiny
     return state["baseline.average"] / jnp.maximum(state["baseline.mass"], smallest) + _of_symbols(state, x)
 
 
 def updated(
-    state: State, x: Int[Array, "B T"], signal: Float[Array, "B"], row_mask: Bool[Array, "B"], decay: float
+    state: State, x: Int[Array, "B T"], signal: Float[Array, " B"], row_mask: Bool[Array, " B"], decay: float
 ) -> State:
     """The baseline after having seen what came of these rows.
 
@@ -48,7 +48,7 @@ def updated(
     return found
 
 
-def _of_symbols(state: State, x: Int[Array, "B T"]) -> Float[Array, "B"]:
+def _of_symbols(state: State, x: Int[Array, "B T"]) -> Float[Array, " B"]:
     if "baseline.symbols" not in state:
         return jnp.zeros(len(x), state["baseline.average"].dtype)
     return jnp.where(x == PAD, 0.0, state["baseline.symbols"][x]).sum(1)

@@ -2,29 +2,25 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from seqssvae.errors import ConfigurationError
+from seqssvae.runs.cache import compilation_cache
 
 _LEAST_SECONDS = 1.0
 """Programs that compile faster are not worth a file."""
 
 
 def use_cache() -> None:
-    """Keep compiled programs in the user's cache directory, unless JAX has been told where (or not) to keep them.
-
-    `SEQSSVAE_CACHE` in the environment names another directory, or nothing for none.
-    """
+    """Keep compiled programs in the directory of `compilation_cache`, unless JAX's own configuration names one."""
     known = jax.config.values["jax_compilation_cache_dir"]
     if known is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    directory = os.environ.get("SEQSSVAE_CACHE", str(Path(caches) / "seqssvae" / "jax"))
-    if directory:
-        jax.config.update("jax_compilation_cache_dir", directory)
+    directory = compilation_cache()
+    if directory is not None:
+        jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
 
 

@@ -162,11 +162,11 @@ class JaxModel:
             return self.config.objective.k
         return self.least_k(self._rest_masses(self.state.weights, unlabelled))
 
-    def least_k(self, rest: Float[Array, "C"]) -> int:
+    def least_k(self, rest: Float[Array, " C"]) -> int:
         """How many labels are summed out where so much probability is left to the others."""
         return least_k(self._model.label_count, np.asarray(rest), self.config.objective.rest_mass)
 
-    def _rest(self, weights: dict[str, Array], unlabelled: Rows) -> Float[Array, "C"]:
+    def _rest(self, weights: dict[str, Array], unlabelled: Rows) -> Float[Array, " C"]:
         return objectives.rest_masses(self.bound(weights), unlabelled, candidates(self._model.label_count))
 
     @in_precision
@@ -206,7 +206,7 @@ class JaxModel:
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
     @in_precision
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
         """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
         self.announce("a bound", batch)
         return np.asarray(self._bound(self.state.weights, arrays_of(batch), self.stream(seed), particles=particles))
@@ -233,7 +233,7 @@ class JaxModel:
     @in_precision
     def generate(
         self,
-        y: Int[np.ndarray, "N"],
+        y: Int[np.ndarray, " N"],
         max_length: int,
         seed: int,
         method: DecodingMethod = "sample",
@@ -241,7 +241,7 @@ class JaxModel:
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
         given, options = (self.state.weights, y, z, source, self.stream(seed)), {"method": method, "use_mean": use_mean}
         x, log_prob = self._generate(*given, time_steps=max_length + 1, beam_width=beam_width, **options)
@@ -290,7 +290,7 @@ class JaxModel:
 
     def _drawn_bound(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"], particles: int
-    ) -> Float[Array, "B"]:
+    ) -> Float[Array, " B"]:
         key, objective = _key(stream, _BOUND), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, key, observed=False, training=False, objective=objective)
         return inference.importance_bound(self.bound(weights), rows, particles)
@@ -312,7 +312,7 @@ class JaxModel:
     def _generated(
         self,
         weights: dict[str, Array],
-        y: Int[Array, "N"],
+        y: Int[Array, " N"],
         z: Float[Array, "N Z"] | None,
         source: Int[Array, "N S"] | None,
         stream: Int[Array, "2"],
@@ -320,7 +320,7 @@ class JaxModel:
         method: DecodingMethod,
         beam_width: int,
         use_mean: bool,
-    ) -> tuple[Int[Array, "N T"], Float[Array, "N"]]:
+    ) -> tuple[Int[Array, "N T"], Float[Array, " N"]]:
         latent_key, key = jax.random.split(_key(stream, _GENERATION))
         precision = self._model.precision
         noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), latent_key, precision)

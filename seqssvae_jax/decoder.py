@@ -51,7 +51,7 @@ class Memory(NamedTuple):
     values: Float[Array, "B S H"] | None
     mask: Bool[Array, "B S"]
 
-    def take(self, rows: Int[Array, N]) -> Memory:
+    def take(self, rows: Int[Array, " N"]) -> Memory:
         """The memory of these rows."""
         return jax.tree.map(lambda part: part[rows], self)
 

@@ -39,7 +39,7 @@ class _Recorder(Messenger):
 class LabelledELBO(Trace_ELBO):
     """`sum L` over labelled rows (its negative, as NumPyro minimises). Nothing is enumerated."""
 
-    def loss_and_terms(self, row_mask: Bool[Array, "B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
+    def loss_and_terms(self, row_mask: Bool[Array, " B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
         """The loss, and the terms of each row; `classification` is 0. Arguments as of `loss`."""
         recorder = _Recorder()
         with recorder:
@@ -62,7 +62,7 @@ class UnlabelledELBO(TraceEnum_ELBO):
         _, log_q_z, log_p_y, log_p_z, log_p_x = recorder.log_probs("yzyzx")
         return log_p_x + log_p_y + log_p_z - log_q_z
 
-    def loss_and_terms(self, row_mask: Bool[Array, "B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
+    def loss_and_terms(self, row_mask: Bool[Array, " B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
         """The loss, and the terms of each row; `classification` is 0. Arguments as of `loss`."""
         recorder = _Recorder()
         with recorder:
@@ -75,7 +75,7 @@ class UnlabelledELBO(TraceEnum_ELBO):
 
 
 def elbo_terms(
-    reconstruction: Float[Array, "B"], kl_z: Float[Array, "B"], kl_y: Float[Array, "B"], row_mask: Bool[Array, "B"]
+    reconstruction: Float[Array, " B"], kl_z: Float[Array, " B"], kl_y: Float[Array, " B"], row_mask: Bool[Array, " B"]
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
     reconstruction, kl_z, kl_y = (jnp.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))

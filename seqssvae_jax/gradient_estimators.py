@@ -57,7 +57,7 @@ class ChosenLabelsELBO(LabelELBO):
         """The labels that the program is run with, and their vectors."""
 
     @abstractmethod
-    def _elbo(self, run: Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Array, "B"]:
+    def _elbo(self, run: Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Array, " B"]:
         """An estimate of sum_y q(y|x) f(x, y), for each row."""
 
     def _weights(self, log_q: Float[Array, "B K"], labels: Any) -> Float[Array, "*S B"]:
@@ -121,7 +121,7 @@ class TopKELBO(ChosenLabelsELBO):
     def _weights(self, log_q: Float[Array, "B K"], labels: Int[Array, "S B"]) -> Float[Array, "S B"]:
         return self.weights(log_q, labels)
 
-    def _elbo(self, run: Evaluated, labels: Int[Array, "S B"], args: Any, kwargs: Any) -> Float[Array, "B"]:
+    def _elbo(self, run: Evaluated, labels: Int[Array, "S B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         weights, signal = self.weights(run.log_q, labels), run.signal
         if len(weights) == run.log_q.shape[-1]:
             return (weights * signal).sum(0)
@@ -166,7 +166,7 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
         mixture = jax.nn.softmax(perturbed / self.temperature)
         return None, one_hot(perturbed.argmax(-1), log_q.shape[-1], log_q.dtype) + _gradient_only(mixture)
 
-    def _elbo(self, run: Evaluated, labels: None, args: Any, kwargs: Any) -> Float[Array, "B"]:
+    def _elbo(self, run: Evaluated, labels: None, args: Any, kwargs: Any) -> Float[Array, " B"]:
         return run.signal
 
 
@@ -202,7 +202,7 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         drawn = (jax.lax.stop_gradient(log_q) + noise).argmax(-1)
         return drawn, one_hot(drawn, log_q.shape[-1], log_q.dtype)
 
-    def _elbo(self, run: Evaluated, labels: Int[Array, "B"], args: Any, kwargs: Any) -> Float[Array, "B"]:
+    def _elbo(self, run: Evaluated, labels: Int[Array, " B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         log_q_drawn = jnp.take_along_axis(run.log_q, labels[:, None], -1)[:, 0]
         surprise = jax.lax.stop_gradient(run.signal) - self._expected(run, args, kwargs)
         return run.signal + surprise * _gradient_only(log_q_drawn)

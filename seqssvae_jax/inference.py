@@ -21,7 +21,7 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     return terms, label_posterior(ssvae, rows).logits
 
 
-def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:
+def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, " B"]:
     """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
 
     `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
@@ -31,7 +31,7 @@ def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B"]:
     """
     rows = encoded(ssvae, rows)
 
-    def log_weights(drawn: Rows) -> Float[Array, "B"]:
+    def log_weights(drawn: Rows) -> Float[Array, " B"]:
         arguments = rows.x, None, rows.source, 1.0, drawn.noise
         found = UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
         return jax.nn.logsumexp(found, 0)
@@ -50,7 +50,7 @@ def embed(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None =
 
 def generate(
     ssvae: SSVAE,
-    y: Int[Array, "N"],
+    y: Int[Array, " N"],
     z: Float[Array, "N Z"] | None,
     noise: Float[Array, "N Z"],
     source: Int[Array, "N S"] | None,
@@ -58,7 +58,7 @@ def generate(
     method: DecodingMethod,
     beam_width: int,
     key: PRNGKeyArray,
-) -> tuple[Int[Array, "N T"], Float[Array, "N"]]:
+) -> tuple[Int[Array, "N T"], Float[Array, " N"]]:
     """A sequence for each label, and source of a model that has them, and its log p(x|y,z).
 
     Args:

@@ -54,9 +54,9 @@ class Estimate(NamedTuple):
     """
 
     loss: Float[Array, ""]
-    model: dict[str, Float[Array, "B"]]
-    guide: dict[str, Float[Array, "B"]]
-    kl: Float[Array, "B"]
+    model: dict[str, Float[Array, " B"]]
+    guide: dict[str, Float[Array, " B"]]
+    kl: Float[Array, " B"]
 
 
 class LabelSite(Messenger):
@@ -108,8 +108,8 @@ class Evaluated(NamedTuple):
     """
 
     log_q: Float[Array, "B K"]
-    kl: Float[Array, "B"]
-    weighted_kl: Float[Array, "B"]
+    kl: Float[Array, " B"]
+    weighted_kl: Float[Array, " B"]
     mask: Any
     shape: tuple[int, ...]
     signal: Float[Array, "*S B"]
@@ -287,7 +287,7 @@ def log_probabilities(fn: Any, site: str) -> Float[Array, "*B K"]:
 
 def _divergence(
     log_q: Float[Array, "B K"], log_p: Float[Array, "B K"], of_guide: Any, of_model: Any
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """`sum_y q(y) (log q(y) - log p(y))`, where 0 log 0 is 0; with the scales and masks of two sites, if given."""
     possible = log_q > -jnp.inf
     parts = []
@@ -302,7 +302,7 @@ def _divergence(
     return (jnp.exp(jnp.where(possible, log_q, 0.0)) * possible * (parts[0] - parts[1])).sum(-1)
 
 
-def averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[str, Float[Array, "B"]]:
+def averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[str, Float[Array, " B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
     return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
 

@@ -89,7 +89,7 @@ class SSVAE(nnx.Module):
     def model(
         self,
         x: Int[Array, "B T"] | Encoding,
-        y: Int[Array, "B"] | None = None,
+        y: Int[Array, " B"] | None = None,
         source: Int[Array, "B S"] | Encoding | None = None,
         beta: Float[Array, ""] | float = 1.0,
         noise: Noise | None = None,
@@ -115,7 +115,7 @@ class SSVAE(nnx.Module):
     def guide(
         self,
         x: Int[Array, "B T"] | Encoding,
-        y: Int[Array, "B"] | None = None,
+        y: Int[Array, " B"] | None = None,
         source: Int[Array, "B S"] | Encoding | None = None,
         beta: Float[Array, ""] | float = 1.0,
         noise: Noise | None = None,
@@ -175,7 +175,7 @@ class SSVAE(nnx.Module):
         return one_hot(y, self.label_count, self.precision)
 
     @property
-    def log_prior(self) -> Float[Array, "K"]:
+    def log_prior(self) -> Float[Array, " K"]:
         """log p(y)."""
         return jnp.array(self.log_probabilities, self.precision)
 

@@ -102,7 +102,7 @@ class RecurrentLayer(nnx.Module):
         return cell_step(self.weights, gates if constant is None else gates + constant, state)
 
 
-def reverse_rows(values: Shaped[Array, "B T *F"], lengths: Int[Array, "B"]) -> Shaped[Array, "B T *F"]:
+def reverse_rows(values: Shaped[Array, "B T *F"], lengths: Int[Array, " B"]) -> Shaped[Array, "B T *F"]:
     """Reverse the symbols of each row and leave the padding behind them: its own inverse."""
     positions = jnp.arange(values.shape[1])
     mirrored = lengths[:, None] - 1 - positions
@@ -130,7 +130,7 @@ def symbols_of(x: Int[Array, "B T"] | Encoding) -> Int[Array, "B T"]:
     return x.symbols if isinstance(x, Encoding) else x
 
 
-def real_rows(x: Int[Array, "B T"]) -> Bool[Array, "B"]:
+def real_rows(x: Int[Array, "B T"]) -> Bool[Array, " B"]:
     """True for rows with symbols; rows that fill up a batch are all PAD."""
     return (x != PAD).any(1)
 
@@ -175,11 +175,11 @@ class EncoderTower(nnx.Module):
         features = jnp.concatenate([pool(of_direction, lengths, self.pooling) for of_direction in states], -1)
         return features, self._joined(states, lengths) if with_states else None
 
-    def _as_read(self, values: Shaped[Array, "B T *F"], lengths: Int[Array, "B"]) -> tuple[Array, ...]:
+    def _as_read(self, values: Shaped[Array, "B T *F"], lengths: Int[Array, " B"]) -> tuple[Array, ...]:
         """Rows as each direction reads them."""
         return tuple(reverse_rows(values, lengths) if name == "right_to_left" else values for name in self.directions)
 
-    def _joined(self, states: tuple[Float[Array, "B T H"], ...], lengths: Int[Array, "B"]) -> Float[Array, "B T F"]:
+    def _joined(self, states: tuple[Float[Array, "B T H"], ...], lengths: Int[Array, " B"]) -> Float[Array, "B T F"]:
         """States of all directions, in the order of the symbols."""
         named = zip(self.directions, states, strict=True)
         parts = [reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in named]

@@ -44,7 +44,7 @@ class GradientEstimator(NamedTuple):
     name: GradientEstimatorName = "enumerate"
     k: int = 1
     temperature: Float[Array, ""] | float = 1.0
-    baseline: Float[Array, "B"] | None = None
+    baseline: Float[Array, " B"] | None = None
     particles: int = 1
 
 
@@ -165,7 +165,7 @@ def _label_elbo(rows: Rows, estimator: GradientEstimator) -> LabelELBO:
             return ScoreFunctionELBO(baseline, noise=noise, max_plate_nesting=1)
 
 
-def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, "C"]:
+def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Array, " C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
     q = -jnp.sort(-label_posterior(ssvae, encoded(ssvae, rows)).probs)
     of_rows = jnp.stack([q[:, k:].sum(-1) for k in candidates])
@@ -174,7 +174,7 @@ def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[
 
 def inconsistency(
     ssvae: SSVAE, rows: Rows, noisy: Rows, temperature: float, aligned: bool = False
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """C of each row, 0 for filler rows: the cross entropy of q(y|x) with the step's noise from its target without.
 
     Args:
@@ -202,8 +202,8 @@ def inconsistency(
 
 
 def _alignment(
-    log_q_y: Float[Array, "B K"], log_p_y: Float[Array, "*#B K"], row_mask: Bool[Array, "B"]
-) -> Float[Array, "K"]:
+    log_q_y: Float[Array, "B K"], log_p_y: Float[Array, "*#B K"], row_mask: Bool[Array, " B"]
+) -> Float[Array, " K"]:
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
     prior = jnp.where(real, jnp.exp(log_p_y), 0.0).sum(0) / jnp.maximum(row_mask.sum(), 1)

@@ -35,8 +35,8 @@ class Rows(NamedTuple):
     """
 
     x: Int[Array, "B T"] | Encoding
-    y: Int[Array, "B"] | None
-    row_mask: Bool[Array, "B"]
+    y: Int[Array, " B"] | None
+    row_mask: Bool[Array, " B"]
     noise: Noise
     source: Int[Array, "B S"] | Encoding | None = None
 

@@ -15,14 +15,14 @@ RATE = 0.5
 """Share of a row's error that the symbols' part makes good; below 2 it converges (Widrow & Hoff's rule, normalised)."""
 
 
-def expected(state: State, x: Int[Tensor, "B T"]) -> Float[Tensor, "B"]:
+def expected(state: State, x: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """The mean of the signals seen, with decaying weights, plus what each symbol adds; 0 before anything was seen."""
     mean = state["baseline.average"] / state["baseline.mass"].clamp(min=torch.finfo(state["baseline.mass"].dtype).tiny)
     return mean + _of_symbols(state, x)
 
 
 def updated(
-    state: State, x: Int[Tensor, "B T"], signal: Float[Tensor, "B"], row_mask: Bool[Tensor, "B"], decay: float
+    state: State, x: Int[Tensor, "B T"], signal: Float[Tensor, " B"], row_mask: Bool[Tensor, " B"], decay: float
 ) -> State:
     """The baseline after having seen what came of these rows.
 
@@ -50,7 +50,7 @@ def updated(
     return found
 
 
-def _of_symbols(state: State, x: Int[Tensor, "B T"]) -> Float[Tensor, "B"]:
+def _of_symbols(state: State, x: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
     if "baseline.symbols" not in state:
         return state["baseline.average"].new_zeros(len(x))
     return torch.where(x == PAD, 0.0, state["baseline.symbols"][x]).sum(1)

@@ -182,7 +182,7 @@ class TorchModel:
         return Evaluation(ELBOTerms(*(to_numpy(term) for term in terms)), to_numpy(log_q_y))
 
     @_in_precision
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B"]:
+    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
         """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
         generator, objective = self._generator(_BOUND, seed), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, generator, observed=False, training=False, objective=objective)
@@ -212,7 +212,7 @@ class TorchModel:
     @_in_precision
     def generate(
         self,
-        y: Int[np.ndarray, "N"],
+        y: Int[np.ndarray, " N"],
         max_length: int,
         seed: int,
         method: DecodingMethod = "sample",
@@ -220,7 +220,7 @@ class TorchModel:
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, "N"]]:
+    ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
         generator, like = self._generator(_GENERATION, seed), self.ssvae.log_prior
         noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), generator, like)

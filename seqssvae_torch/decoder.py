@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     values: Float[Tensor, "B S H"] | None
     mask: Bool[Tensor, "B S"]
 
-    def take(self, rows: Int[Tensor, N]) -> Memory:
+    def take(self, rows: Int[Tensor, " N"]) -> Memory:
         """The memory of these rows."""
         keys, values = (None if part is None else part[rows] for part in (self.keys, self.values))
         return Memory(self.features[rows], keys, values, self.mask[rows])

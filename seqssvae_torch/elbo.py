@@ -39,7 +39,7 @@ class LabelledELBO(_Recorded, Trace_ELBO):
         guide_trace.compute_log_prob()
         return _log_prob_sum(guide_trace) - _log_prob_sum(model_trace)
 
-    def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
+    def terms(self, row_mask: Bool[Tensor, " B"]) -> ELBOTerms:
         """Terms of each row, of the last evaluation; `classification` is 0."""
         model, guide = self.model_trace.nodes, self.guide_trace.nodes
         kl_z = _unmasked(guide["z"]) - _unmasked(model["z"])
@@ -70,7 +70,7 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         model = self.model_trace.nodes
         return sum(_unmasked(model[name]) for name in "yzx") - _unmasked(self.guide_trace.nodes["z"])
 
-    def terms(self, row_mask: Bool[Tensor, "B"]) -> ELBOTerms:
+    def terms(self, row_mask: Bool[Tensor, " B"]) -> ELBOTerms:
         """Terms of each row, of the last evaluation; `classification` is 0."""
         model, guide = self.model_trace.nodes, self.guide_trace.nodes
         log_q_y = _unmasked(guide["y"])
@@ -90,7 +90,10 @@ def _unmasked(site: dict[str, Any]) -> Tensor:
 
 
 def elbo_terms(
-    reconstruction: Float[Tensor, "B"], kl_z: Float[Tensor, "B"], kl_y: Float[Tensor, "B"], row_mask: Bool[Tensor, "B"]
+    reconstruction: Float[Tensor, " B"],
+    kl_z: Float[Tensor, " B"],
+    kl_y: Float[Tensor, " B"],
+    row_mask: Bool[Tensor, " B"],
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
     reconstruction, kl_z, kl_y = (torch.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))

@@ -54,7 +54,7 @@ class ChosenLabelsELBO(LabelELBO):
         """The labels that the program is run with, and their vectors."""
 
     @abstractmethod
-    def _elbo(self, run: Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Tensor, "B"]:
+    def _elbo(self, run: Evaluated, labels: Any, args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         """An estimate of sum_y q(y|x) f(x, y), for each row."""
 
     def _weights(self, log_q: Float[Tensor, "B K"], labels: Any) -> Float[Tensor, "*S B"]:
@@ -120,7 +120,7 @@ class TopKELBO(ChosenLabelsELBO):
     def _weights(self, log_q: Float[Tensor, "B K"], labels: Int[Tensor, "S B"]) -> Float[Tensor, "S B"]:
         return self.weights(log_q, labels)
 
-    def _elbo(self, run: Evaluated, labels: Int[Tensor, "S B"], args: Any, kwargs: Any) -> Float[Tensor, "B"]:
+    def _elbo(self, run: Evaluated, labels: Int[Tensor, "S B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         weights, signal = self.weights(run.log_q, labels), run.signal
         if len(weights) == run.log_q.shape[-1]:
             return (weights * signal).sum(0)
@@ -165,7 +165,7 @@ class GumbelSoftmaxELBO(ChosenLabelsELBO):
         mixture = (perturbed / self.temperature).softmax(-1)
         return None, one_hot(perturbed.argmax(-1), log_q.shape[-1], log_q.dtype) + _gradient_only(mixture)
 
-    def _elbo(self, run: Evaluated, labels: None, args: Any, kwargs: Any) -> Float[Tensor, "B"]:
+    def _elbo(self, run: Evaluated, labels: None, args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         return run.signal
 
 
@@ -201,7 +201,7 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
         drawn = (log_q.detach() + noise).argmax(-1)
         return drawn, one_hot(drawn, log_q.shape[-1], log_q.dtype)
 
-    def _elbo(self, run: Evaluated, labels: Int[Tensor, "B"], args: Any, kwargs: Any) -> Float[Tensor, "B"]:
+    def _elbo(self, run: Evaluated, labels: Int[Tensor, " B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         log_q_drawn = run.log_q.gather(-1, labels[:, None])[:, 0]
         surprise = run.signal.detach() - self._expected(run, args, kwargs)
         return run.signal + surprise * _gradient_only(log_q_drawn)
@@ -311,7 +311,7 @@ class _Accumulated(torch.autograd.Function):
         return None, None, None, *(grad_outputs[0] * next(gradients) if moved else None for moved in context.moved)
 
 
-def _one_label(log_q: Float[Tensor, "B K"], y: int) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B"]]:
+def _one_label(log_q: Float[Tensor, "B K"], y: int) -> tuple[Float[Tensor, "B K"], Float[Tensor, " B"]]:
     """Vectors of this label, and its probability."""
     vectors = torch.zeros_like(log_q).index_fill_(-1, torch.tensor([y], device=log_q.device), 1.0)
     return vectors, log_q[:, y].detach().exp()

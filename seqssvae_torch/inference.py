@@ -22,7 +22,7 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]
 
 
 @torch.no_grad()
-def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B"]:
+def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, " B"]:
     """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
 
     `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
@@ -50,7 +50,7 @@ def embed(ssvae: SSVAE, x: Int[Tensor, "B T"], source: Int[Tensor, "B S"] | None
 @torch.no_grad()
 def generate(
     ssvae: SSVAE,
-    y: Int[Tensor, "N"],
+    y: Int[Tensor, " N"],
     z: Float[Tensor, "N Z"] | None,
     noise: Float[Tensor, "N Z"],
     source: Int[Tensor, "N S"] | None,
@@ -58,7 +58,7 @@ def generate(
     method: DecodingMethod,
     beam_width: int,
     generator: torch.Generator,
-) -> tuple[Int[Tensor, "N T"], Float[Tensor, "N"]]:
+) -> tuple[Int[Tensor, "N T"], Float[Tensor, " N"]]:
     """A sequence for each label, and source of a model that has them, and its log p(x|y,z).
 
     Args:

@@ -54,9 +54,9 @@ class Estimate(NamedTuple):
     """
 
     loss: Float[Tensor, ""]
-    model: dict[str, Float[Tensor, "B"]]
-    guide: dict[str, Float[Tensor, "B"]]
-    kl: Float[Tensor, "B"]
+    model: dict[str, Float[Tensor, " B"]]
+    guide: dict[str, Float[Tensor, " B"]]
+    kl: Float[Tensor, " B"]
 
 
 class LabelSite(Messenger):
@@ -107,8 +107,8 @@ class Evaluated(NamedTuple):
     """
 
     log_q: Float[Tensor, "B K"]
-    kl: Float[Tensor, "B"]
-    weighted_kl: Float[Tensor, "B"]
+    kl: Float[Tensor, " B"]
+    weighted_kl: Float[Tensor, " B"]
     mask: Any
     shape: torch.Size
     signal: Float[Tensor, "*S B"]
@@ -277,7 +277,7 @@ def log_probabilities(fn: Any, site: str) -> Float[Tensor, "*B K"]:
 
 def _divergence(
     log_q: Float[Tensor, "B K"], log_p: Float[Tensor, "B K"], of_guide: Any, of_model: Any
-) -> Float[Tensor, "B"]:
+) -> Float[Tensor, " B"]:
     """`sum_y q(y) (log q(y) - log p(y))`, where 0 log 0 is 0; with the scales and masks of two sites, if given."""
     possible = log_q > -torch.inf
     parts = []
@@ -291,6 +291,6 @@ def _divergence(
     return (torch.where(possible, log_q, 0.0).exp() * possible * (parts[0] - parts[1])).sum(-1)
 
 
-def averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[str, Float[Tensor, "B"]]:
+def averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[str, Float[Tensor, " B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
     return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}

@@ -87,7 +87,7 @@ class SSVAE(nn.Module):
     def model(
         self,
         x: Int[Tensor, "B T"] | Encoding,
-        y: Int[Tensor, "B"] | None = None,
+        y: Int[Tensor, " B"] | None = None,
         source: Int[Tensor, "B S"] | Encoding | None = None,
         beta: float = 1.0,
         noise: Noise | None = None,
@@ -113,7 +113,7 @@ class SSVAE(nn.Module):
     def guide(
         self,
         x: Int[Tensor, "B T"] | Encoding,
-        y: Int[Tensor, "B"] | None = None,
+        y: Int[Tensor, " B"] | None = None,
         source: Int[Tensor, "B S"] | Encoding | None = None,
         beta: float = 1.0,
         noise: Noise | None = None,

@@ -109,7 +109,7 @@ class RecurrentLayer(nn.Module):
         return cell_step(self.weights, gates if constant is None else gates + constant, state)
 
 
-def reverse_rows(values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, "B"]) -> Shaped[Tensor, "B T *F"]:
+def reverse_rows(values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, " B"]) -> Shaped[Tensor, "B T *F"]:
     """Reverse the symbols of each row and leave the padding behind them: its own inverse."""
     positions = torch.arange(values.shape[1], device=values.device)
     mirrored = lengths[:, None] - 1 - positions
@@ -137,7 +137,7 @@ def symbols_of(x: Int[Tensor, "B T"] | Encoding) -> Int[Tensor, "B T"]:
     return x.symbols if isinstance(x, Encoding) else x
 
 
-def real_rows(x: Int[Tensor, "B T"]) -> Bool[Tensor, "B"]:
+def real_rows(x: Int[Tensor, "B T"]) -> Bool[Tensor, " B"]:
     """True for rows with symbols; rows that fill up a batch are all PAD."""
     return (x != PAD).any(1)
 
@@ -184,11 +184,11 @@ class EncoderTower(nn.Module):
         features = torch.cat([pool(of_direction, lengths, self.pooling) for of_direction in states], -1)
         return features, self._joined(states, lengths) if with_states else None
 
-    def _as_read(self, values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, "B"]) -> tuple[Tensor, ...]:
+    def _as_read(self, values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, " B"]) -> tuple[Tensor, ...]:
         """Rows as each direction reads them."""
         return tuple(reverse_rows(values, lengths) if name == "right_to_left" else values for name in self.directions)
 
-    def _joined(self, states: tuple[Float[Tensor, "B T H"], ...], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B T F"]:
+    def _joined(self, states: tuple[Float[Tensor, "B T H"], ...], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T F"]:
         """States of all directions, in the order of the symbols."""
         named = zip(self.directions, states, strict=True)
         return torch.cat([reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in named], -1)

@@ -43,7 +43,7 @@ class GradientEstimator(NamedTuple):
     name: GradientEstimatorName = "enumerate"
     k: int = 1
     temperature: float = 1.0
-    baseline: Float[Tensor, "B"] | None = None
+    baseline: Float[Tensor, " B"] | None = None
     particles: int = 1
 
 
@@ -172,7 +172,7 @@ def _label_elbo(ssvae: SSVAE, rows: Rows, estimator: GradientEstimator) -> Label
             return ScoreFunctionELBO(baseline, noise=noise, max_plate_nesting=1)
 
 
-def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, "C"]:
+def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[Tensor, " C"]:
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
     with torch.no_grad():
         q = label_posterior(ssvae, encoded(ssvae, rows)).probs.sort(-1, descending=True).values
@@ -182,7 +182,7 @@ def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[
 
 def inconsistency(
     ssvae: SSVAE, rows: Rows, noisy: Rows, temperature: float, aligned: bool = False
-) -> Float[Tensor, "B"]:
+) -> Float[Tensor, " B"]:
     """C of each row, 0 for filler rows: the cross entropy of q(y|x) with the step's noise from its target without.
 
     Args:
@@ -211,8 +211,8 @@ def inconsistency(
 
 
 def _alignment(
-    log_q_y: Float[Tensor, "B K"], log_p_y: Float[Tensor, "*#B K"], row_mask: Bool[Tensor, "B"]
-) -> Float[Tensor, "K"]:
+    log_q_y: Float[Tensor, "B K"], log_p_y: Float[Tensor, "*#B K"], row_mask: Bool[Tensor, " B"]
+) -> Float[Tensor, " K"]:
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
     prior = torch.where(real, log_p_y.exp(), 0.0).sum(0) / row_mask.sum().clamp(min=1)

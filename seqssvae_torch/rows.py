@@ -25,8 +25,8 @@ class Rows(NamedTuple):
     """
 
     x: Int[Tensor, "B T"] | Encoding
-    y: Int[Tensor, "B"] | None
-    row_mask: Bool[Tensor, "B"]
+    y: Int[Tensor, " B"] | None
+    row_mask: Bool[Tensor, " B"]
     noise: Noise
     source: Int[Tensor, "B S"] | Encoding | None = None
 

@@ -161,7 +161,7 @@ class FakeBackend:
         beam_width: int = 5,
         z: np.ndarray | None = None,
         source: np.ndarray | None = None,
-        typical: bool = False,
+        use_mean: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(seed)
         logits = self.weights[UNIGRAM] + 4 * self.weights[BAG].T[y]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seqssvae.cli.allocation import keep_freed_memory
+from seqssvae.training.allocation import keep_freed_memory
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +46,10 @@ def test_another_system_is_left_as_it_is(monkeypatch):
 
 
 STEPS = """
+from seqssvae.training.allocation import keep_freed_memory
+kept = keep_freed_memory()  # before the framework is loaded
 import resource
 import numpy as np
-from seqssvae.cli.allocation import keep_freed_memory
 from seqssvae.backend import Batch, Dimensions, TrainingStep
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_{twin}.backend import {Twin}Backend
@@ -67,10 +68,10 @@ print(min(faults[8:]) if kept else 0)
 """
 
 
-# what is tested sets two options of glibc's malloc; other systems have other allocators, which are left as they are
+# what is tested sets options of glibc's malloc; other systems have other allocators, which are left as they are
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told, which is on Linux")
 @pytest.mark.parametrize("twin", ["torch", "jax"])
 def test_a_step_takes_no_new_pages_from_the_kernel(twin):
     program = STEPS.format(twin=twin, Twin=twin.capitalize())
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(found.stdout.split()[-1]) < 2000  # a step's arrays take 60 MB, so 15,000 pages
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 2000  # a step's arrays take 60 MB, so 15,000 pages

@@ -1,3 +1,5 @@
+"""The configuration's classes: each checks its fields, and an error names the field and what is right."""
+
 import dataclasses
 import re
 
@@ -45,8 +47,6 @@ WRONG = [
     (DataConfig, "max_length", 0, "at least 1"),
     (DataConfig, "too_long", "cut", "one of skip, truncate, not 'cut'"),
     (DataConfig, "minimum_count", 0, "at least 1"),
-    (DataConfig, "labels_per_class", 0, "at least 1"),
-    (DataConfig, "validation_labels_per_class", 0, "at least 1"),
     (DataConfig, "labels", ["A"], "at least two classes, not ['A']"),
     (DataConfig, "labels", ["A", "B", "A"], "without repetitions"),
     (DataConfig, "labels", ["A", ""], "non-empty names"),
@@ -90,7 +90,12 @@ WRONG = [
     (ConsistencyConfig, "temperature", 0.0, "above 0"),
     (ConsistencyConfig, "steps", -1, "at least 0"),
     (ConsistencyConfig, "aligned", "yes", "true or false, not 'yes'"),
-    (ObjectiveConfig, "estimator", "exact", "one of enumerate, sequential, top_k, gumbel_softmax, score_function"),
+    (
+        ObjectiveConfig,
+        "gradient_estimator",
+        "exact",
+        "one of enumerate, sequential, top_k, gumbel_softmax, score_function",
+    ),
     (ObjectiveConfig, "k", -1, "at least 0"),
     (ObjectiveConfig, "rest_mass", 0.0, "above 0"),
     (ObjectiveConfig, "baseline", "mean", "one of none, average, input"),
@@ -141,7 +146,7 @@ def test_every_constrained_field_is_tested():
     ("section", "keywords"),
     [
         (DataConfig, {"validation_fraction": 0.0, "label_column": 0, "group_column": 3, "labels": ["B", "A"]}),
-        (DataConfig, {"sequence_column": 2, "label_column": 1, "labels_per_class": 1}),
+        (DataConfig, {"sequence_column": 2, "label_column": 1}),
         (ModelConfig, {"dropout": 0.95, "word_dropout": 1}),
         (BetaConfig, {"floor": 1.0, "maximum": 1.0}),
         (ObjectiveConfig, {"alpha": 0}),

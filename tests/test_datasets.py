@@ -1,3 +1,5 @@
+"""The data sets of the demonstration."""
+
 import builtins
 import importlib.util
 import os
@@ -8,6 +10,7 @@ import pytest
 from seqssvae import datasets
 from seqssvae.config import DataConfig
 from seqssvae.data.tsv import read_rows
+from seqssvae.datasets import languages
 from seqssvae.errors import DataError, UserError
 
 needs_wordfreq = pytest.mark.skipif(importlib.util.find_spec("wordfreq") is None, reason="needs seqssvae[demo]")
@@ -36,25 +39,25 @@ FREQUENCIES = {
 }
 
 
-def test_typical_words_are_alphabetic_and_five_times_more_frequent():
+def test_characteristic_words_are_alphabetic_and_five_times_more_frequent():
     # in: as frequent in German; cat: exactly five times rarer there; bat: four times; lone: four times in French
-    assert datasets.typical_words(FREQUENCIES, "en", 2) == ["the", "cat"]
-    with pytest.raises(DataError, match="word list of 'en' has 2 typical words, not 3"):
-        datasets.typical_words(FREQUENCIES, "en", 3)
+    assert languages.characteristic_words(FREQUENCIES, "en", 2) == ["the", "cat"]
+    with pytest.raises(DataError, match="word list of 'en' has 2 characteristic words, not 3"):
+        languages.characteristic_words(FREQUENCIES, "en", 3)
 
 
 def test_equally_frequent_words_are_in_alphabetical_order():
     frequencies = {"en": {"c": 0.1, "a": 0.1, "b": 0.2}, "de": {}}
-    assert datasets.typical_words(frequencies, "en", 3) == ["b", "a", "c"]
+    assert languages.characteristic_words(frequencies, "en", 3) == ["b", "a", "c"]
 
 
 @needs_wordfreq
-def test_languages(tmp_path):
+def test_the_words_of_languages(tmp_path):
     path = tmp_path / "languages.tsv"
     datasets.build_languages(path)
     rows = read_rows(path, DataConfig())
-    assert Counter(row.label for row in rows) == dict.fromkeys(datasets.LANGUAGES, 2500)
-    assert len(datasets.LANGUAGES) == 12
+    assert Counter(row.label for row in rows) == dict.fromkeys(languages.LANGUAGES, 2500)
+    assert len(languages.LANGUAGES) == 12
     words = {"".join(row.symbols): row.label for row in rows}
     assert len(words) == len(rows) == 30_000
     assert all(word.isalpha() for word in words)
@@ -64,15 +67,15 @@ def test_languages(tmp_path):
     from wordfreq import word_frequency
 
     for word, language in list(words.items())[::100]:
-        others = [word_frequency(word, other) for other in datasets.LANGUAGES if other != language]
+        others = [word_frequency(word, other) for other in languages.LANGUAGES if other != language]
         assert word_frequency(word, language) >= 5 * max(others)
 
 
 @pytest.fixture
 def few_words(monkeypatch):
-    frequencies = {language: {"x" * number: 1.0} for number, language in enumerate(datasets.LANGUAGES, start=1)}
-    monkeypatch.setattr(datasets, "_frequencies", lambda: frequencies)
-    monkeypatch.setattr(datasets, "WORDS_PER_LANGUAGE", 1)
+    frequencies = {language: {"x" * number: 1.0} for number, language in enumerate(languages.LANGUAGES, start=1)}
+    monkeypatch.setattr(languages, "_frequencies", lambda: frequencies)
+    monkeypatch.setattr(languages, "WORDS_PER_LANGUAGE", 1)
 
 
 @pytest.mark.usefixtures("few_words")

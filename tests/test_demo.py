@@ -10,11 +10,11 @@ from fake_backend import FakeBackend
 from toy import toy_config, toy_rows
 
 from seqssvae.backend import NO_LABEL
+from seqssvae.cli.demo import QUICK_STEPS
 from seqssvae.cli.main import main
 from seqssvae.config import presets
 from seqssvae.datasets import load_peptides
-from seqssvae.demo.demo import QUICK_STEPS
-from seqssvae.demo.experiment import classifier_config, prepare, run_pair, run_side
+from seqssvae.demo.experiment import LABELS_PER_CLASS, Experiment, classifier_config, prepare, run_pair, train_and_test
 from seqssvae.runs.files import read_metrics
 from seqssvae.runs.run import open_run
 
@@ -32,20 +32,18 @@ def presets_for_the_double(monkeypatch):
         monkeypatch.setitem(presets.PRESETS, name, made)
 
 
-def few_labels():
-    config = toy_config()
-    data = dataclasses.replace(config.data, labels_per_class=5, validation_labels_per_class=7)
-    return dataclasses.replace(config, data=data)
-
-
 ROWS = toy_rows(200, 200)
 
 
+def few_labels(seed, development=False, rows=ROWS) -> Experiment:
+    return prepare(rows, toy_config(), seed, development, labels_per_class=5)
+
+
 def test_an_experiment_hides_all_labels_but_a_few():
-    experiment = prepare(ROWS, few_labels(), seed=1)
+    experiment = few_labels(seed=1)
     for label in (0, 1):
         assert np.sum(experiment.training.y == label) == 5
-        assert np.sum(experiment.validation.y == label) == 7
+        assert np.sum(experiment.validation.y == label) == 5
     assert np.sum(experiment.training.y == NO_LABEL) == len(experiment.training) - 10 > 90
     assert not np.any(experiment.test.y == NO_LABEL)
     assert len(experiment.test) == pytest.approx(40, abs=2)
@@ -53,10 +51,9 @@ def test_an_experiment_hides_all_labels_but_a_few():
 
 
 def test_an_experiment_s_parts_do_not_share_rows():
-    config = few_labels()
     distinct = [row._replace(symbols=(*row.symbols, *f"{index:03d}")) for index, row in enumerate(ROWS)]
     for development in (False, True):
-        experiment = prepare(distinct, config, seed=1, development=development)
+        experiment = few_labels(1, development, distinct)
         parts = [set(), set(), set()]
         for part, corpus in zip(parts, (experiment.training, experiment.validation, experiment.test), strict=True):
             part.update(tuple(experiment.schema.vocabulary.decode(sequence)) for sequence in corpus.sequences)
@@ -68,7 +65,7 @@ def test_development_rows_are_never_test_rows():
     distinct = [row._replace(symbols=tuple(f"{index:03d}")) for index, row in enumerate(ROWS)]
 
     def test_rows(seed, development=False):
-        experiment = prepare(distinct, few_labels(), seed, development)
+        experiment = few_labels(seed, development, distinct)
         return {tuple(experiment.schema.vocabulary.decode(sequence)) for sequence in experiment.test.sequences}
 
     development = test_rows(0, development=True)
@@ -80,43 +77,42 @@ def test_development_rows_are_never_test_rows():
 
 
 def test_an_experiment_is_a_function_of_its_seed():
-    first, again, other = (prepare(ROWS, few_labels(), seed) for seed in (1, 1, 2))
+    first, again, other = (few_labels(seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.training.y, again.training.y)
     np.testing.assert_array_equal(first.test.lengths, again.test.lengths)
     assert first.training.y.tolist() != other.training.y.tolist()
 
 
-def test_both_sides_get_the_same_steps_evaluations_and_rows():
-    config = few_labels()
+def test_both_models_get_the_same_steps_evaluations_and_rows():
+    config = toy_config()
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, patience=0))
-    experiment = prepare(ROWS, config, seed=3)
+    experiment = few_labels(seed=3)
     pair = run_pair(experiment, config, FakeBackend)
-    taken = [[record.step for record in side.result.records] for side in pair]
+    taken = [[record.step for record in model.result.records] for model in pair]
     assert taken[0] == taken[1]
     assert len(taken[0]) == config.training.epochs
-    for side, name in zip(pair, ("classifier", "ssvae"), strict=True):
-        assert side.config.objective.name == name
-        assert side.config.training.seed == 3
-        assert side.test.metrics.rows == len(experiment.test)
+    for model, name in zip(pair, ("classifier", "ssvae"), strict=True):
+        assert model.config.objective.name == name
+        assert model.config.training.seed == 3
+        assert model.test.metrics.rows == len(experiment.test)
         best = max(
-            side.result.records, key=lambda record: (record.validation.accuracy, -record.validation.classification)
+            model.result.records, key=lambda record: (record.validation.accuracy, -record.validation.classification)
         )
-        assert side.result.best.step == best.step
-        for key, value in side.result.state.best_weights.items():
-            np.testing.assert_array_equal(side.backend.get_weights()[key], value)
+        assert model.result.best.step == best.step
+        for key, value in model.result.state.best_weights.items():
+            np.testing.assert_array_equal(model.backend.get_weights()[key], value)
     assert pair.classifier.test.metrics.elbo is None
     assert pair.ssvae.test.metrics.elbo < 0
 
 
-def test_a_side_is_trained_from_the_experiment_s_seed():
-    config = few_labels()
-    side = run_side(prepare(ROWS, config, seed=3), config, FakeBackend)
-    assert side.config.training.seed == side.backend.config.training.seed == 3
+def test_a_model_is_trained_from_the_experiment_s_seed():
+    model = train_and_test(few_labels(seed=3), toy_config(), FakeBackend)
+    assert model.config.training.seed == model.backend.config.training.seed == 3
 
 
 def test_the_classifier_s_configuration_differs_only_in_its_objective_and_how_steps_are_counted():
-    config = few_labels()
-    baseline = classifier_config(config, prepare(ROWS, config, 0).training)
+    config = toy_config()
+    baseline = classifier_config(config, few_labels(0).training)
     assert dataclasses.replace(baseline.objective, name="ssvae") == config.objective
     training = dataclasses.replace(config.training, epochs=1, max_steps=1, evaluation_interval=1)
     assert dataclasses.replace(baseline.training, epochs=1, max_steps=1, evaluation_interval=1) == training
@@ -124,22 +120,16 @@ def test_the_classifier_s_configuration_differs_only_in_its_objective_and_how_st
 
 
 def test_what_the_classifier_has_of_its_own_is_dropout_and_optimiser():
-    config = few_labels()
+    config = toy_config()
     encoder = dataclasses.replace(config.model.encoder, word_dropout=0.2)
     own = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, dropout=0.4, latent_size=99, encoder=encoder),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5),
     )
-    baseline = classifier_config(config, prepare(ROWS, config, 0).training, own)
+    baseline = classifier_config(config, few_labels(0).training, own)
     assert baseline.model == dataclasses.replace(config.model, dropout=0.4, encoder=encoder)
     assert baseline.optimizer == own.optimizer
-
-
-@pytest.mark.parametrize("preset", [presets.peptides, presets.languages])
-def test_presets_are_for_fifty_labels_of_each_class(preset):
-    data = preset().data
-    assert (data.labels_per_class, data.validation_labels_per_class) == (50, 50)
 
 
 def test_the_demo_prints_one_table_sequences_for_each_label_and_where_the_runs_are(
@@ -156,6 +146,7 @@ def test_the_demo_prints_one_table_sequences_for_each_label_and_where_the_runs_a
         assert f"{twin}, generated for UniProt:" in output.out
     generated = output.out.split("fake, generated for AMP:\n")[1].split("fake, generated for UniProt:\n")[0]
     assert len(generated.splitlines()) == 5
+    assert f", of which {2 * LABELS_PER_CLASS} are labelled (50 of each of 2 classes); " in output.out
     for name in ("fake-classifier", "fake-ssvae", "other-classifier", "other-ssvae"):
         assert f"runs/demo/{name}" in output.out
         run = open_run(f"runs/demo/{name}")

@@ -1,28 +1,32 @@
-"""The run directory: what is written, that it can be opened and resumed, and that nothing wrong is."""
+"""The run directory: what is written, and that it can be opened and resumed."""
 
 import dataclasses
 import json
 import math
 import os
-import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from fake_backend import FakeBackend
-from safetensors.numpy import load_file, save_file
-from toy import toy_config, toy_rows
+from safetensors.numpy import load_file
+from toy import toy_config, toy_rows, write_toy
+from toy_runs import train, with_training
 
-from seqssvae.config import Config
+from seqssvae.cli.main import main
 from seqssvae.config.settings import to_dict
-from seqssvae.data.prepare import Prepared, prepare_rows
+from seqssvae.data.prepare import prepare_rows
 from seqssvae.errors import RunError, UserError
+from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 from seqssvae.inference.evaluate import predict_proba
-from seqssvae.runs.files import Schema, read_checkpoint, read_metrics
-from seqssvae.runs.run import RunWriter, load_checkpoint, open_run
-from seqssvae.runs.storage import write_files
-from seqssvae.training.fit import FitResult, fit
+from seqssvae.runs import storage
+from seqssvae.runs.files import read_metrics
+from seqssvae.runs.run import RunDirectory, open_run
+from seqssvae.runs.storage import write_atomically, write_files
+from seqssvae.runs.writer import RunWriter
+from seqssvae.training.fit import fit
 
 FILES = {
     "config.yaml",
@@ -33,38 +37,6 @@ FILES = {
     "state.json",
     "metrics.jsonl",
 }
-
-
-def schema_of(prepared: Prepared) -> Schema:
-    return prepared.schema
-
-
-def with_training(config: Config, **fields: object) -> Config:
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, **fields))
-
-
-def train(path: Path, config: Config, twin: type = FakeBackend, resume: Path | None = None) -> tuple:
-    prepared = prepare_rows(toy_rows(), config, "memory")
-    backend = twin(config, prepared.schema.dimensions)
-    checkpoint = load_checkpoint(resume, schema_of(prepared), prepared.training) if resume else None
-    writer = RunWriter(path, config, schema_of(prepared), backend.name, checkpoint or prepared.training)
-    state = checkpoint.state if checkpoint else None
-    return fit(config, prepared.training, prepared.validation, backend, [writer], state), backend, prepared
-
-
-@pytest.fixture(scope="module")
-def trained_once(tmp_path_factory) -> tuple[Path, FitResult, FakeBackend, Prepared]:
-    # with a learning rate at which the last weights are not the best
-    config = toy_config()
-    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=3.0))
-    path = tmp_path_factory.mktemp("runs") / "not" / "yet" / "there"
-    return path, *train(path, with_training(config, metric="elbo", epochs=6))
-
-
-@pytest.fixture
-def trained(trained_once, tmp_path, fake_twins) -> tuple[Path, FitResult, FakeBackend, Prepared]:
-    path, *rest = trained_once
-    return shutil.copytree(path, tmp_path / "run"), *rest
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -86,7 +58,7 @@ def test_a_run_opens_with_its_best_weights_in_either_twin(trained):
     for name in (None, "fake", "other"):
         run = open_run(path, name)
         assert run.backend.name == (name or "fake")
-        assert (run.config, run.schema, run.step) == (backend.config, schema_of(prepared), result.state.best_step)
+        assert (run.config, run.schema, run.step) == (backend.config, prepared.schema, result.state.best_step)
         np.testing.assert_array_equal(predict_proba(run.backend, prepared.validation, run.config), expected)
     last = load_file(path / "last.safetensors")
     np.testing.assert_array_equal(last["decoder.label_bias"], result.state.weights["decoder.label_bias"])
@@ -95,7 +67,7 @@ def test_a_run_opens_with_its_best_weights_in_either_twin(trained):
 
 def test_a_checkpoint_is_read_as_it_was(trained):
     path, result, _, _ = trained
-    checkpoint = read_checkpoint(path)
+    checkpoint = RunDirectory(path).read_checkpoint()
     for name in ("weights", "best_weights", "optimizer"):
         found, expected = getattr(checkpoint.state, name), getattr(result.state, name)
         assert found.keys() == expected.keys()
@@ -106,12 +78,78 @@ def test_a_checkpoint_is_read_as_it_was(trained):
     assert dataclasses.replace(checkpoint.state, **empty) == dataclasses.replace(result.state, **empty)
 
 
+def test_an_old_run_opens_and_resumes(trained):
+    """Version 0.1.0 wrote `objective.estimator`, and fields for experiments that are no more."""
+    path, result, backend, prepared = trained
+    settings = yaml.safe_load((path / "config.yaml").read_text())
+    settings["objective"]["estimator"] = settings["objective"].pop("gradient_estimator")
+    settings["data"] |= {"labels_per_class": 5, "validation_labels_per_class": None}
+    (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    directory = RunDirectory(path)
+    assert directory.open().config == backend.config
+    assert directory.resume(prepared.schema, prepared.training).state.step == result.state.step
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Counter[str]:
+    """How often each file of a run directory is read."""
+    counts: Counter[str] = Counter()
+    read_bytes, safe_open = Path.read_bytes, storage.safe_open
+
+    def counting_read_bytes(path):
+        counts[path.name] += 1
+        return read_bytes(path)
+
+    def counting_safe_open(path, **keywords):
+        counts[Path(path).name] += 1
+        return safe_open(path, **keywords)
+
+    monkeypatch.setattr(Path, "read_bytes", counting_read_bytes)
+    monkeypatch.setattr(storage, "safe_open", counting_safe_open)
+    return counts
+
+
+USED = {"config.yaml", "vocabulary.json", "state.json", "weights.safetensors"}
+"""The files that using a run takes."""
+
+
+def test_opening_a_run_reads_each_file_once(trained, reads):
+    path, _, _, prepared = trained
+    open_run(path)
+    assert reads == dict.fromkeys(USED, 1)
+    reads.clear()
+    directory = RunDirectory(path)
+    directory.open()
+    directory.resume(prepared.schema, prepared.training)
+    assert reads == dict.fromkeys(FILES, 1)
+    reads.clear()
+    SequenceSSVAE.load(path)
+    assert reads == dict.fromkeys(FILES, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "read"),
+    [
+        (["evaluate", "run", "--data=rows.tsv"], USED),
+        (["predict", "run", "--data=rows.tsv", "--output=out.tsv"], USED),
+        (["encode", "run", "--data=rows.tsv", "--output=out.tsv"], USED),
+        (["generate", "run", "--label=left"], USED),
+        (["fit", "--resume=run", "--output=on", "--training.epochs=5"], FILES),
+    ],
+)
+def test_a_command_reads_each_file_of_a_run_once(toy_run, reads, command, read):
+    write_toy(Path("rows.tsv"))
+    reads.clear()
+    assert main(command) == 0
+    assert {name: count for name, count in reads.items() if name in FILES} == dict.fromkeys(read, 1)
+
+
 def test_a_checkpoint_from_before_standard_errors_were_kept_is_read_without(trained):
     path, result, _, _ = trained
     state = json.loads((path / "state.json").read_text())
     assert state.pop("best_error") == result.state.best_error > 0
     (path / "state.json").write_text(json.dumps(state))
-    assert read_checkpoint(path).state.best_error == 0
+    assert RunDirectory(path).read_checkpoint().state.best_error == 0
 
 
 def test_metrics_written_after_the_checkpoint_are_left_out(trained):
@@ -119,7 +157,9 @@ def test_metrics_written_after_the_checkpoint_are_left_out(trained):
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 10000}\n')
     assert len(read_metrics(path)) == len(result.records) + 1
-    assert [record["step"] for record in read_checkpoint(path).history] == [record.step for record in result.records]
+    assert [record["step"] for record in RunDirectory(path).read_checkpoint().history] == [
+        record.step for record in result.records
+    ]
 
 
 @pytest.mark.parametrize("stop", [7, 8])
@@ -168,7 +208,7 @@ def test_a_directory_that_appears_while_training_is_prepared_is_not_taken(tmp_pa
     config = toy_config()
     prepared = prepare_rows(toy_rows(), config, "memory")
     path = tmp_path / "run"
-    writer = RunWriter(path, config, schema_of(prepared), "fake", prepared.training)
+    writer = RunWriter(path, config, prepared.schema, "fake", prepared.training)
     path.mkdir()
     (path / "precious").write_text("x")
     with pytest.raises(RunError, match="exists already"):
@@ -212,139 +252,8 @@ def test_an_interrupted_write_leaves_the_old_files_and_no_others(tmp_path, monke
         raise OSError(28, "No space left on device", str(second))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(RunError, match=r"second: cannot be written \(No space left on device\)"):
         write_files({first: b"new", second: b"new"})
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically({first: b"new", second: b"new"})
     assert content(tmp_path) == {"first": b"old", "second": b"old"}
-
-
-def edit_yaml(section: str, **fields):
-    def edit(path: Path) -> None:
-        settings = yaml.safe_load((path / "config.yaml").read_text())
-        target = settings
-        for name in section.split(".") if section else ():
-            target = target[name]
-        target.update(fields)
-        (path / "config.yaml").write_text(yaml.safe_dump(settings))
-
-    return edit
-
-
-def edit_json(name: str, **fields):
-    def edit(path: Path) -> None:
-        stored = json.loads((path / name).read_text())
-        (path / name).write_text(json.dumps({**stored, **fields}))
-
-    return edit
-
-
-def edit_weights(change):
-    def edit(path: Path) -> None:
-        weights = load_file(path / "weights.safetensors")
-        change(weights)
-        save_file(weights, path / "weights.safetensors", metadata={"step": "1"})
-
-    return edit
-
-
-def put(name: str, text: bytes):
-    return lambda path: (path / name).write_bytes(text)
-
-
-BIAS = "classifier.bias"
-DAMAGES = {
-    "no configuration": (
-        lambda path: (path / "config.yaml").unlink(),
-        "is not a complete run directory: it has no config",
-    ),
-    "no vocabulary": (lambda path: (path / "vocabulary.json").unlink(), "it has no vocabulary.json"),
-    "no weights": (lambda path: (path / "weights.safetensors").unlink(), "it has no weights.safetensors"),
-    "no state": (lambda path: (path / "state.json").unlink(), "stopped before its first evaluation"),
-    "unknown field": (
-        edit_yaml("model.encoder", hiden_size=3),
-        "config.yaml: model.encoder.hiden_size .* did you mean",
-    ),
-    "wrong value": (edit_yaml("model", latent_size=0), "config.yaml: model.latent_size must be"),
-    "other size": (
-        edit_yaml("model", latent_size=3),
-        r"weights.safetensors: latent_encoder.loc.weight has shape \(2, 2\)",
-    ),
-    "many layers": (edit_yaml("model.encoder", layers=10**9), "config.yaml: 1000000001 recurrent layers are more"),
-    "no YAML": (put("config.yaml", b"{"), "config.yaml:1: not valid YAML"),
-    "code in YAML": (put("config.yaml", b"!!python/object/apply:os.system [exit]"), "config.yaml:1: not valid YAML"),
-    "not UTF-8": (put("config.yaml", b"\xff"), "config.yaml: not UTF-8"),
-    "no JSON": (put("vocabulary.json", b"{"), "vocabulary.json: not valid JSON"),
-    "deep JSON": (put("vocabulary.json", b"[" * 100_000), "vocabulary.json: not valid JSON"),
-    "no object": (put("vocabulary.json", b"[]"), "vocabulary.json: must hold a JSON object"),
-    "later format": (edit_json("vocabulary.json", format=2), "vocabulary.json: format 2 is not 1"),
-    "no symbols": (
-        edit_json("vocabulary.json", vocabulary={"separator": ""}),
-        "vocabulary.json: The stored vocabulary",
-    ),
-    "label twice": (edit_json("vocabulary.json", labels={"names": ["a", "a"]}), "vocabulary.json: .* 'a' is repeated"),
-    "one label": (edit_json("vocabulary.json", labels={"names": ["a"]}), "label_prior must be a list of 1"),
-    "no probabilities": (edit_json("vocabulary.json", label_prior=[0.5, 0.6]), "label_prior must be a list of 2"),
-    "other vocabulary": (
-        edit_json("vocabulary.json", vocabulary={"separator": "", "symbols": ["a"]}),
-        r"has shape \(8, 3\), but config.yaml and vocabulary.json beside it ask for \(5, 3\)",
-    ),
-    "no safetensors": (
-        put("weights.safetensors", b"PK\x03\x04 pickled"),
-        "weights.safetensors: not a valid safetensors",
-    ),
-    "weight missing": (edit_weights(lambda w: w.pop(BIAS)), "weights.safetensors: classifier.bias is missing"),
-    "weight unknown": (edit_weights(lambda w: w.update(x=w[BIAS])), "weights.safetensors: x is unknown"),
-    "weight not finite": (
-        edit_weights(lambda w: w[BIAS].fill(np.inf)),
-        "classifier.bias holds values that are not finite",
-    ),
-    "other type": (
-        edit_weights(lambda w: w.update({BIAS: w[BIAS].astype(np.float16)})),
-        "classifier.bias is of type F16; must be one of",
-    ),
-    "other precision": (
-        edit_weights(lambda w: w.update({BIAS: w[BIAS].astype(np.float64)})),
-        "classifier.bias is of type float64, not float32",
-    ),
-    "nameless twin": (edit_json("state.json", backend=3), "state.json: backend is missing or of a wrong kind"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_run_is_refused_with_a_sentence_that_names_the_file(trained, damage):
-    path = trained[0]
-    inflict, message = DAMAGES[damage]
-    inflict(path)
-    with pytest.raises(RunError, match=message) as caught:
-        open_run(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("inflict", "message"),
-    [
-        (edit_json("state.json", step=3), "its files are from different steps"),
-        (edit_json("state.json", best_step=1), "its files are from different steps"),
-        (edit_json("state.json", epoch=-1), "state.json: epoch must not be below 0"),
-        (edit_json("state.json", waited=None), "state.json: waited is missing"),
-        (edit_json("state.json", best_error="0"), "state.json: best_error is missing or of a wrong kind"),
-        (edit_json("state.json", best=[1]), "state.json: best must be null or a list of two numbers"),
-        (edit_json("state.json", data="0"), "was trained on other rows than memory"),
-        (put("metrics.jsonl", b"{}\n"), "metrics.jsonl:1: must be a JSON object with a step"),
-        (put("metrics.jsonl", b'{"step": 1}\n{'), "metrics.jsonl:2: not valid JSON"),
-        (put("optimizer.safetensors", b""), "optimizer.safetensors: not a valid safetensors"),
-    ],
-)
-def test_a_run_whose_state_is_damaged_can_be_used_but_not_resumed(trained, inflict, message):
-    path, _, _, prepared = trained
-    inflict(path)
-    assert open_run(path).step > 0
-    with pytest.raises(RunError, match=message):
-        load_checkpoint(path, schema_of(prepared), prepared.training)
-
-
-def test_what_is_no_run_directory_is_said_to_be_none(tmp_path):
-    with pytest.raises(RunError, match=r"There is no run directory .*nothing\."):
-        open_run(tmp_path / "nothing")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is not a run directory but a file"):
-        open_run(tmp_path / "file")

@@ -1,6 +1,7 @@
 """Configuration as YAML and dictionaries: what goes in comes out, and every mistake is named by its path."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,17 +19,8 @@ from seqssvae.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from seqssvae.config.settings import (
-    check_fields,
-    expected,
-    field_paths,
-    from_dict,
-    merge,
-    parse_yaml,
-    read_yaml,
-    to_dict,
-    to_yaml,
-)
+from seqssvae.config.fields import check_fields, expected_value, field_paths
+from seqssvae.config.settings import RENAMED, from_dict, merge, parse_yaml, read_yaml, to_dict, to_yaml, upgraded
 from seqssvae.errors import ConfigurationError
 
 TEXTS = st.text(min_size=1, max_size=6)
@@ -166,6 +158,23 @@ def test_every_field_has_a_path_and_a_description():
     paths = list(field_paths())
     assert len(paths) == len(set(paths))
     assert {"data.train", "model.encoder.pooling", "objective.beta.floor", "training.precision"} <= set(paths)
-    assert all(expected(path) for path in paths)
-    assert expected("training.precision") == "one of float32, float64, bf16"
-    assert expected("model.nothing") is None
+    assert all(expected_value(path) for path in paths)
+    assert expected_value("training.precision") == "one of float32, float64, bf16"
+    assert expected_value("model.nothing") is None
+
+
+OLD = Path(__file__).parent / "data/config-0.1.0.yaml"
+"""The configuration of a run as it was written before some fields were renamed or removed."""
+
+
+def test_the_configuration_of_an_old_run_is_read_by_the_present_names():
+    settings = parse_yaml(OLD.read_text(), "old")
+    assert all(field in settings[section] for section, names in RENAMED.items() for field in names)
+    with pytest.raises(ConfigurationError, match=r"old: data\.labels_per_class is not a field of the configuration"):
+        from_dict(settings, "old")
+    config = from_dict(upgraded(settings), "old")
+    assert (config.objective.gradient_estimator, config.objective.k) == ("top_k", 2)
+    assert (config.data.train, config.data.validation_fraction) == ("train.tsv", 0.25)
+    assert config.model.encoder == dataclasses.replace(EncoderConfig(), embedding_size=3, hidden_size=2)
+    assert upgraded(to_dict(config)) == to_dict(config)
+    assert settings == parse_yaml(OLD.read_text(), "old")  # the argument is left as it was

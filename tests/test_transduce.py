@@ -24,7 +24,7 @@ from seqssvae.runs.run import open_run
 ENGLISH = Path(__file__).parent / "data/english.tsv"
 DATA = DataConfig(sequence_column=2, label_column=3, source_column=1)
 SETTINGS = {
-    "data": {"sequence_column": 2, "label_column": 3, "source_column": 1, "labels_per_class": 8},
+    "data": {"sequence_column": 2, "label_column": 3, "source_column": 1},
     "model": {
         "latent_size": 2,
         "encoder": {"embedding_size": 6, "hidden_size": 8},
@@ -109,7 +109,7 @@ class Backwards:
         return np.where(odd[:, None] == 1, [0, 0, 1.0], [1.0, 0, 0])
 
     def generate(self, y, max_length, seed, method="sample", beam_width=5, z=None, source=None, use_mean=False):
-        self.calls.append((source.shape, seed, method, beam_width, typical))
+        self.calls.append((source.shape, seed, method, beam_width, use_mean))
         rows = [[8 + label, *[s for s in row[::-1] if s > END], END] for row, label in zip(source, y, strict=True)]
         x = np.array([row + [PAD] * (max_length + 1 - len(row)) for row in rows], np.int32)
         return x, -np.arange(len(y), dtype=float)

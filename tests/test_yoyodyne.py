@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from seqssvae.cli.main import main
-from seqssvae.demo.demo import dataset_rows
+from seqssvae.datasets import load_dataset
 
 ROWS = 200
 SMALL = {
@@ -83,7 +83,7 @@ def call(place: Path, command: str, settings: dict[str, Any]) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of peptides, and a model that was trained on them by the command."""
     place = tmp_path_factory.mktemp("yoyodyne")
-    rows = [("".join(row.symbols)[:20], str(row.label)) for row in dataset_rows("peptides")]
+    rows = [("".join(row.symbols)[:20], str(row.label)) for row in load_dataset("peptides")]
     chosen = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))[:ROWS]]
     train, val, test = chosen[:140], chosen[140:170], chosen[170:]
     write(place, "train", [(text, label if index % 3 == 0 else "") for index, (text, label) in enumerate(train)])

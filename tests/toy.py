@@ -7,6 +7,7 @@ import numpy as np
 from seqssvae.config import Config
 from seqssvae.config.settings import Settings, from_dict
 from seqssvae.data.tsv import Row
+from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 
 SETTINGS: Settings = {
     "data": {"validation_fraction": 0.25},
@@ -45,7 +46,16 @@ def toy_rows(count: int = 48, labelled: int = 24, seed: int = 0) -> list[Row]:
 
 
 def write_toy(path: Path, count: int = 48, labelled: int = 24, seed: int = 0) -> Path:
-    """The same as a TSV file."""
+    """Write `toy_rows` to a TSV file."""
     rows = toy_rows(count, labelled, seed)
     path.write_text("".join(f"{''.join(row.symbols)}\t{row.label or ''}\n" for row in rows))
     return path
+
+
+TEXTS, NAMES = toy_texts(60)
+OTHER_TEXTS, OTHER_NAMES = toy_texts(40, seed=1)
+
+
+def make_estimator(**hyperparameters: object) -> SequenceSSVAE:
+    """An estimator for these texts, with the fake twin."""
+    return SequenceSSVAE(**{"backend": "fake", "config": toy_config(), "epochs": 10, **hyperparameters})

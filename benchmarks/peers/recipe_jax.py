@@ -80,7 +80,7 @@ class Recipe(nnx.Module):
         return self.output(outputs).reshape(*shape, x.shape[1], -1)
 
 
-def model(recipe: Recipe, x: Int[Array, "B T"], y: Int[Array, "B"] | None = None) -> None:
+def model(recipe: Recipe, x: Int[Array, "B T"], y: Int[Array, " B"] | None = None) -> None:
     """p(x, y, z)."""
     sizes = recipe.sizes
     with numpyro.plate("rows", len(x)):
@@ -90,7 +90,7 @@ def model(recipe: Recipe, x: Int[Array, "B T"], y: Int[Array, "B"] | None = None
         numpyro.sample("x", dist.Categorical(logits=logits).mask(x != PAD).to_event(1), obs=x)
 
 
-def guide(recipe: Recipe, x: Int[Array, "B T"], y: Int[Array, "B"] | None = None) -> None:
+def guide(recipe: Recipe, x: Int[Array, "B T"], y: Int[Array, " B"] | None = None) -> None:
     """q(y, z | x)."""
     sizes = recipe.sizes
     with numpyro.plate("rows", len(x)):
@@ -115,7 +115,7 @@ class RecipeTrainer:
         self.state = weights, optimizer.init(weights), jax.random.key(0)
 
         @partial(jax.jit, donate_argnums=0)
-        def step(state: Any, x: Int[Array, "B T"], y: Int[Array, "B"] | None) -> tuple[Any, Array]:
+        def step(state: Any, x: Int[Array, "B T"], y: Int[Array, " B"] | None) -> tuple[Any, Array]:
             weights, moments, key = state
             key, own = jax.random.split(key)
 
@@ -136,7 +136,7 @@ class RecipeTrainer:
         self.state, loss = self._step(self.state, x, None)
         return float(loss)
 
-    def labelled_step(self, x: Int[np.ndarray, "B T"], y: Int[np.ndarray, "B"]) -> float:
+    def labelled_step(self, x: Int[np.ndarray, "B T"], y: Int[np.ndarray, " B"]) -> float:
         """One step of the optimiser on rows with labels."""
         self.state, loss = self._step(self.state, x, y)
         return float(loss)

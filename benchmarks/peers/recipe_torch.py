@@ -100,7 +100,7 @@ class RecipeTrainer:
         self.optimizer.step()
         return loss.item()
 
-    def labelled_step(self, x: Int[Tensor, "B T"], y: Int[Tensor, "B"]) -> float:
+    def labelled_step(self, x: Int[Tensor, "B T"], y: Int[Tensor, " B"]) -> float:
         """One step of the optimiser on rows with labels."""
         self.optimizer.zero_grad()
         one_hot = nn.functional.one_hot(y, self.recipe.sizes.labels).float()

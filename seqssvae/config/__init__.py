@@ -1,8 +1,8 @@
-"""Configuration: frozen dataclasses, validated on construction.
+"""The configuration: frozen dataclasses, which are validated on construction.
 
-Every class checks its own fields and names the offending one by its full path (`model.latent_size`), so that an error
-means the same from Python, from YAML and from the command line. Sizes are counts, rates and probabilities are fractions
-of 1, and lengths count symbols without END.
+Every class checks its own fields and names a wrong one by its full path (`model.latent_size`), so that an error means
+the same from Python, from YAML and from the command line. Sizes are counts, rates and probabilities are fractions of 1,
+and lengths count symbols without END.
 """
 
 from dataclasses import dataclass, field
@@ -57,14 +57,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config:
-    """All of a run's configuration.
+    """The whole configuration of a run.
 
     Args:
-        data: Where the rows are and how to read them.
+        data: Where the rows are and how they are read.
         model: The networks.
-        objective: What is minimised.
-        optimizer: How weights move.
-        training: How long, on what, from which seed.
+        objective: The loss that is minimised.
+        optimizer: The optimiser.
+        training: How training proceeds.
     """
 
     data: DataConfig = field(default_factory=DataConfig)

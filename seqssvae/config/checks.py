@@ -1,4 +1,4 @@
-"""Checks of single values: each raises a `ConfigurationError` that names the field by its full path."""
+"""Checks of single values, each of which raises a `ConfigurationError` that names the field by its full path."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,30 @@ from typing import get_args
 from seqssvae.errors import ConfigurationError
 
 
-def check(condition: bool, path: str, expected: str, found: object) -> None:
-    """Raise a sentence that says what was expected, and what was found."""
+def check(condition: bool, path: str, expected: str, value: object) -> None:
+    """Raise an error that says what was expected and what was given, unless a condition holds.
+
+    Args:
+        condition: What must hold.
+        path: Full path of the field.
+        expected: What its value must be, in words.
+        value: The value that was given.
+
+    Raises:
+        ConfigurationError: If the condition does not hold.
+    """
     if not condition:
-        raise ConfigurationError(f"{path} must be {expected}, not {found!r}.")
+        raise ConfigurationError(f"{path} must be {expected}, not {value!r}.")
 
 
 def check_integer(path: str, value: int, minimum: int) -> None:
-    """A whole number that is not too small."""
+    """Check that a value is a whole number, and not below a minimum."""
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
     check(valid, path, f"a whole number of at least {minimum}", value)
 
 
 def check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """A finite number within bounds, the lower of which may be excluded."""
+    """Check that a value is a finite number within bounds, of which the lower one may be excluded (`open_low`)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     inside = number and (value > low if open_low else value >= low) and value <= high
     bounds = f"{'above' if open_low else 'of at least'} {low:g}" + (
@@ -30,18 +40,18 @@ def check_number(path: str, value: float, low: float, high: float = math.inf, *,
 
 
 def check_flag(path: str, value: bool) -> None:
-    """True or false."""
+    """Check that a value is true or false."""
     check(isinstance(value, bool), path, "true or false", value)
 
 
 def check_names(path: str, value: Sequence[str]) -> tuple[str, ...]:
-    """A list of texts, returned as a tuple."""
+    """Check that a value is a list of texts, and return it as a tuple."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     check(listed and all(isinstance(name, str) for name in value), path, "a list of names (quote numbers)", value)
     return tuple(value)
 
 
-def check_choice(path: str, value: str, choices: object) -> None:
-    """One of the names of a `Literal`."""
-    names = get_args(choices)
+def check_literal(path: str, value: str, literal: object) -> None:
+    """Check that a value is one of the names that a `Literal` lists."""
+    names = get_args(literal)
     check(value in names, path, "one of " + ", ".join(names), value)

@@ -1,34 +1,34 @@
-"""Where the rows are, and how to read them."""
+"""The section `data`: where the rows are, and how they are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seqssvae.config.checks import check, check_choice, check_flag, check_integer, check_names, check_number
+from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_names, check_number
 
 TooLong = Literal["skip", "truncate"]
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the rows are and how to read them.
+    """Where the rows are and how they are read.
 
     Args:
         train: TSV file (UTF-8) to learn from.
         validation: TSV file for early stopping; without one, `validation_fraction` of the training rows is held out.
         validation_fraction: Share of the training rows held out for validation, stratified by label.
         sequence_column: Column of the sequence, counted from 1.
-        label_column: Column of the label, counted from 1; 0 where there is none. An empty label is a missing one.
+        label_column: Column of the label, counted from 1; 0 if there is none. An empty label is a missing one.
         source_column: Column of a source, another sequence that the sequence is made from (a lemma, of its inflected
-            form), counted from 1; 0 for none.
-        group_column: Column of a group whose rows never straddle a split, counted from 1; 0 for none.
-        separator: What separates the symbols of a sequence; empty: each character is a symbol.
-        source_separator: The same for sources.
-        header: Whether the first line of each file names the columns and is passed over.
-        labels: The classes, in order; without it, the labels found in the training file, sorted.
-        max_length: Longest sequence, and longest source, taken, in symbols without END.
-        too_long: What to do with a longer one: leave its row out, or cut it.
-        minimum_count: Symbols seen less often in training become UNK.
+            form), counted from 1; 0 if there is none.
+        group_column: Column of a group, counted from 1; 0 if there is none. Rows of a group stay together in a split.
+        separator: What separates the symbols of a sequence; if it is empty, each character is a symbol.
+        source_separator: What separates the symbols of a source; if it is empty, each character is a symbol.
+        header: Whether the first line of each file names the columns and is skipped.
+        labels: The classes, in order; if they are not given, the labels of the training file, sorted.
+        max_length: Length of the longest sequence and of the longest source, in symbols without END.
+        too_long: What is done with a row that is longer: `skip` leaves it out, `truncate` cuts it.
+        minimum_count: A symbol that occurs less often in training becomes UNK.
     """
 
     train: str | None = None
@@ -75,7 +75,7 @@ class DataConfig:
             check(not tab, f"data.{name}", "something else than a tab, which ends a column", "\t")
         check_flag("data.header", self.header)
         check_integer("data.max_length", self.max_length, 1)
-        check_choice("data.too_long", self.too_long, TooLong)
+        check_literal("data.too_long", self.too_long, TooLong)
         check_integer("data.minimum_count", self.minimum_count, 1)
         if self.labels is not None:
             names = check_names("data.labels", self.labels)

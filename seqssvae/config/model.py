@@ -1,10 +1,10 @@
-"""The networks."""
+"""The section `model`: sizes and kinds of the networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seqssvae.config.checks import check, check_choice, check_flag, check_integer, check_number
+from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_number
 from seqssvae.errors import ConfigurationError
 
 CellName = Literal["gru", "lstm"]
@@ -23,7 +23,7 @@ class EncoderConfig:
         layers: Number of recurrent layers.
         bidirectional: Whether each layer reads in both directions.
         pooling: How states become the features of a row: the last of each direction, or the mean or maximum over time.
-        word_dropout: Share of the symbols of x turned to UNK in training, before either encoder reads it; a source is
+        word_dropout: Share of the symbols of x that become UNK in training, before either encoder reads it; a source is
             read whole.
         separate: Whether q(y|x) and q(z|x,y) have an encoder each, instead of sharing one.
     """
@@ -39,7 +39,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "layers"):
             check_integer(f"model.encoder.{name}", getattr(self, name), 1)
-        check_choice("model.encoder.pooling", self.pooling, Pooling)
+        check_literal("model.encoder.pooling", self.pooling, Pooling)
         check_number("model.encoder.word_dropout", self.word_dropout, 0.0, 1.0)
         for name in ("bidirectional", "separate"):
             check_flag(f"model.encoder.{name}", getattr(self, name))
@@ -47,7 +47,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The recurrent network of p(x|y,z).
+    """The recurrent network that generates x, p(x|y,z).
 
     Args:
         embedding_size: E, size of a symbol's embedding.
@@ -56,7 +56,7 @@ class DecoderConfig:
         conditioning: How y and z enter: `init` (the initial state), `every_step` (that, and every step's input), or
             `output` (added to the output of a recurrence that runs on x alone, once per row).
         attention: Whether each step attends to the source, where there is one (Luong et al. 2015, the global attention
-            of section 3.1 with the bilinear score; what was attended to is not fed back).
+            of section 3.1 with the bilinear score, without input feeding).
     """
 
     embedding_size: int = 32
@@ -68,13 +68,13 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "layers"):
             check_integer(f"model.decoder.{name}", getattr(self, name), 1)
-        check_choice("model.decoder.conditioning", self.conditioning, Conditioning)
+        check_literal("model.decoder.conditioning", self.conditioning, Conditioning)
         check_flag("model.decoder.attention", self.attention)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The graphical model's networks.
+    """The networks of the graphical model.
 
     Args:
         cell: Recurrent cell of encoder and decoder.
@@ -82,10 +82,11 @@ class ModelConfig:
         encoder: The network that reads x.
         decoder: The network that generates x.
         dropout: Share of embedding and feature entries set to 0 in training.
-        word_dropout: Share of the decoder's input symbols turned to UNK in training (Bowman et al. 2016, section 3.1).
-        label_prior: p(y): uniform, the shares of the observed training labels, or `label_prior_probabilities`. Where
-            there is a source, this is what p(y|source) starts from.
-        label_prior_probabilities: p(y) in the order of the labels, where `label_prior` is `given`.
+        word_dropout: Share of the decoder's input symbols that become UNK in training (Bowman et al. 2016,
+            section 3.1).
+        label_prior: The distribution p(y): `uniform`, `empirical` (the shares of the observed training labels), or
+            `given` (`label_prior_probabilities`). Where there is a source, p(y|source) starts from it.
+        label_prior_probabilities: p(y) in the order of the labels, if `label_prior` is `given`.
     """
 
     cell: CellName = "gru"
@@ -98,11 +99,11 @@ class ModelConfig:
     label_prior_probabilities: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        check_choice("model.cell", self.cell, CellName)
+        check_literal("model.cell", self.cell, CellName)
         check_integer("model.latent_size", self.latent_size, 1)
         check_number("model.dropout", self.dropout, 0.0, 0.95)
         check_number("model.word_dropout", self.word_dropout, 0.0, 1.0)
-        check_choice("model.label_prior", self.label_prior, LabelPrior)
+        check_literal("model.label_prior", self.label_prior, LabelPrior)
         given = self.label_prior_probabilities
         path = "model.label_prior_probabilities"
         if (self.label_prior == "given") != (given is not None):

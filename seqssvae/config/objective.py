@@ -1,10 +1,10 @@
-"""What is minimised."""
+"""The section `objective`: the loss, and the schedules of its weights."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seqssvae.config.checks import check_choice, check_flag, check_integer, check_number
+from seqssvae.config.checks import check_flag, check_integer, check_literal, check_number
 
 Objective = Literal["ssvae", "classifier"]
 Batching = Literal["alternate", "joint"]
@@ -20,8 +20,8 @@ class BetaConfig:
     Args:
         schedule: `constant` (always `maximum`), `linear` (from `floor` up to `maximum` in `steps` steps), or `cyclical`
             (in each period of `steps` steps up to `maximum` in the first half, then constant; Fu et al. 2019).
-        floor: Least value, above 0 (a scale of 0 is refused by Pyro and hides z from NumPyro).
-        maximum: Greatest value.
+        floor: The least value, above 0 (Pyro refuses a scale of 0, and NumPyro silently ignores z with it).
+        maximum: The greatest value.
         steps: Length of the rise, or of a period, in training steps.
     """
 
@@ -31,7 +31,7 @@ class BetaConfig:
     steps: int = 500
 
     def __post_init__(self) -> None:
-        check_choice("objective.beta.schedule", self.schedule, BetaSchedule)
+        check_literal("objective.beta.schedule", self.schedule, BetaSchedule)
         check_number("objective.beta.floor", self.floor, 0.0, open_low=True)
         check_number("objective.beta.maximum", self.maximum, self.floor)
         check_integer("objective.beta.steps", self.steps, 1)
@@ -42,8 +42,8 @@ class TemperatureConfig:
     """The temperature of `gumbel_softmax` over training steps: it falls by a constant factor a step, then is constant.
 
     Args:
-        maximum: At the first step.
-        floor: After `steps` steps, above 0 (Jang et al. 2017, section 3, end at .5).
+        maximum: The temperature of the first step.
+        floor: The temperature after `steps` steps, above 0 (Jang et al. 2017, section 3, end at .5).
         steps: Length of the fall, in training steps.
     """
 
@@ -59,19 +59,20 @@ class TemperatureConfig:
 
 @dataclass(frozen=True)
 class ConsistencyConfig:
-    """That q(y|x) be the same with dropout as without, on rows whose label is missing.
+    """The consistency term, which asks q(y|x) to be the same with dropout as without, on rows whose label is missing.
 
-    The term is `weight` times the mean over these rows of `-sum_y r(y) log q(y|x)`: q(y|x) with the step's dropout and
-    hidden symbols, r proportional to `q(y|x)^(1/temperature)` without them, through which no gradient is passed.
+    The term is `weight` times the mean over these rows of `-sum_y r(y) log q(y|x)`. Here q(y|x) is computed with the
+    step's dropout and word dropout, and r, proportional to `q(y|x)^(1/temperature)`, without them and with a stopped
+    gradient.
 
     Args:
-        weight: Of the term beside the ELBO per row; 0: there is none.
-        temperature: Below 1, r is more certain than q(y|x) (Xie et al. 2020, section 2.3).
-        steps: Training steps over which the weight rises from 0 in a straight line, so that q(y|x) has learned from
-            labels before it learns from itself; 0: the weight is constant.
+        weight: Weight of the term beside the ELBO per row; with 0 there is no such term.
+        temperature: Temperature of r; below 1, r is more certain than q(y|x) (Xie et al. 2020, section 2.3).
+        steps: Training steps over which the weight rises linearly from 0, so that q(y|x) learns from labels before it
+            learns from itself; with 0 the weight is constant.
         aligned: Whether each label is weighted such that, over the rows of a batch, r has about the shares of p(y)
-            (distribution alignment; Berthelot et al. 2020, section 3.1): then q(y|x) does not drift towards one label,
-            but p(y) must be what these rows are like, and a batch must have several rows of each label.
+            (distribution alignment; Berthelot et al. 2020, section 3.1). Then q(y|x) does not drift towards one label,
+            but p(y) must be the distribution of labels in these rows, and a batch must have several rows of each label.
     """
 
     weight: float = 0.0
@@ -88,31 +89,32 @@ class ConsistencyConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised.
+    """The loss that is minimised.
 
     Args:
-        name: `ssvae`: minus the ELBO per row plus the classification term; `classifier`: the classification term
+        name: `ssvae` is minus the ELBO per row plus the classification term; `classifier` is the classification term
             alone, with weight 1, on the labelled rows alone (the supervised baseline).
         alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows, beside the ELBO.
         beta: Weight of the KL of z.
-        batching: Labelled and unlabelled batches as steps in turn (`alternate`), or together in one step (`joint`).
+        batching: Whether labelled and unlabelled batches are steps in turn (`alternate`) or share a step (`joint`).
         labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`.
-        label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x) (its value is the same): 1, the
-            exact gradient; 0, labels alone teach q(y|x), while the encoder it shares with q(z|x,y) learns from all
-            rows. A q(y|x) that follows the ELBO leaves classes that are not what best explains the sequences.
-        consistency: That q(y|x) be the same with dropout as without: a further term on the rows whose label is missing.
-        gradient_estimator: What is done with a missing label in training. `enumerate`: all K labels at once, exactly.
-            `sequential`: the same, one label after the other, in the memory of one. `top_k`: exactly over the `k` most
-            probable labels of each row, and one drawn from the others; unbiased. `score_function`: one label drawn
-            (REINFORCE); unbiased. `gumbel_softmax`: one label drawn, through which a gradient is passed as if it were
-            a mixture; biased.
-        k: Labels of `top_k` that are summed out; 0: the least of 1, 2, 4, 8, ... that leaves to the others at most
-            `rest_mass`, decided for each batch.
+        label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x), from 0 to 1; the loss stays the
+            same. 1 is the exact gradient. With 0, q(y|x) learns from labels alone, while the encoder it shares with
+            q(z|x,y) learns from all rows: the ELBO pulls q(y|x) towards whatever best explains the sequences, which
+            need not be your classes.
+        consistency: The consistency term, on rows whose label is missing.
+        gradient_estimator: How a missing label is treated in training. `enumerate` sums out all K labels at once,
+            exactly. `sequential` does so one label after the other, in the memory of one. `top_k` sums out the `k` most
+            probable labels of each row and draws one of the others; it is unbiased. `score_function` draws one label
+            (REINFORCE); it is unbiased. `gumbel_softmax` draws one label and passes a gradient through it as if it were
+            a mixture; it is biased.
+        k: Number of labels that `top_k` sums out; 0 takes, for each batch, the least of 1, 2, 4, 8, ... that leaves to
+            the others at most `rest_mass`.
         rest_mass: Probability that q(y|x) may leave to the labels that are not summed out, in the mean over a batch.
-        temperature: Of `gumbel_softmax`.
-        baseline: What `score_function` expects of a row: nothing, the `average` of the steps before with decaying
-            weights, or that and a linear function of the row's symbols (`input`).
-        baseline_decay: Weight of what was known before, at each step.
+        temperature: Temperature of `gumbel_softmax`.
+        baseline: What `score_function` subtracts from the objective of a row: nothing (`none`), an exponential moving
+            average over the steps before (`average`), or that and a linear function of the row's symbols (`input`).
+        baseline_decay: Decay of the baseline's moving average at each step.
         num_particles: Draws of z (and of a sampled y) for each row of a step, whose objectives are averaged.
     """
 
@@ -132,22 +134,22 @@ class ObjectiveConfig:
     num_particles: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("objective.name", self.name, Objective)
+        check_literal("objective.name", self.name, Objective)
         check_number("objective.alpha", self.alpha, 0.0)
-        check_choice("objective.batching", self.batching, Batching)
+        check_literal("objective.batching", self.batching, Batching)
         high = 1.0 if self.batching == "joint" else math.inf
         check_number(
             f"objective.labelled_ratio (with {self.batching} batching)", self.labelled_ratio, 0.0, high, open_low=True
         )
         check_number("objective.label_gradient", self.label_gradient, 0.0, 1.0)
-        check_choice("objective.gradient_estimator", self.gradient_estimator, GradientEstimatorName)
+        check_literal("objective.gradient_estimator", self.gradient_estimator, GradientEstimatorName)
         check_integer("objective.k", self.k, 0)
         check_number("objective.rest_mass", self.rest_mass, 0.0, 1.0, open_low=True)
-        check_choice("objective.baseline", self.baseline, BaselineName)
+        check_literal("objective.baseline", self.baseline, BaselineName)
         check_number("objective.baseline_decay", self.baseline_decay, 0.0, 0.9999)
         check_integer("objective.num_particles", self.num_particles, 1)
 
 
 def has_consistency(objective: ObjectiveConfig) -> bool:
-    """Whether a training step on rows whose label is missing has the consistency term."""
+    """Return whether the loss of rows whose label is missing has the consistency term."""
     return objective.name == "ssvae" and objective.consistency.weight > 0

@@ -1,9 +1,9 @@
-"""How weights move."""
+"""The section `optimizer`: the gradient method, its step size and clipping."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from seqssvae.config.checks import check_choice, check_integer, check_number
+from seqssvae.config.checks import check_integer, check_literal, check_number
 from seqssvae.errors import ConfigurationError
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
@@ -12,18 +12,18 @@ LearningRateSchedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How weights move. Gradients are scaled by clip / max(norm, clip), with one norm over all weights.
+    """The optimiser. Gradients are scaled by clip_norm / max(norm, clip_norm), with one norm over all weights.
 
     Args:
-        name: `adam`, `adamw` (decay not through the gradient; Loshchilov & Hutter 2019), or `sgd`.
-        learning_rate: Step size at its greatest.
+        name: `adam`, `adamw` (decoupled weight decay; Loshchilov & Hutter 2019), or `sgd`.
+        learning_rate: The greatest step size.
         schedule: `constant`, or falling to 0 over the training steps, `linear` or as a `cosine`.
         warmup_steps: Steps over which the step size rises from 0.
-        clip_norm: Greatest Euclidean norm of the gradient; 0: no clipping.
+        clip_norm: The greatest Euclidean norm of the gradient; 0 for no clipping.
         weight_decay: Decoupled weight decay (`adamw` only).
         beta1: Decay of Adam's mean of gradients; the momentum of `sgd`.
         beta2: Decay of Adam's mean of squared gradients.
-        epsilon: Added to the root of the latter.
+        epsilon: Added to the root of the mean of squared gradients, against division by zero.
     """
 
     name: OptimizerName = "adam"
@@ -37,9 +37,9 @@ class OptimizerConfig:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_choice("optimizer.name", self.name, OptimizerName)
+        check_literal("optimizer.name", self.name, OptimizerName)
         check_number("optimizer.learning_rate", self.learning_rate, 0.0, open_low=True)
-        check_choice("optimizer.schedule", self.schedule, LearningRateSchedule)
+        check_literal("optimizer.schedule", self.schedule, LearningRateSchedule)
         check_integer("optimizer.warmup_steps", self.warmup_steps, 0)
         check_number("optimizer.clip_norm", self.clip_norm, 0.0)
         check_number("optimizer.weight_decay", self.weight_decay, 0.0)

@@ -1,4 +1,4 @@
-"""Configurations for the data of the demonstration, chosen on rows that are never test rows."""
+"""Configurations for the data sets of the demonstration. They were chosen on rows that are never test rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,14 +19,15 @@ from seqssvae.config import (
 
 
 def peptides() -> Config:
-    """Peptides, antimicrobial or not, with 50 labels of each class; cut at 50 symbols, as the other class is.
+    """Return the configuration for peptides, antimicrobial or not, with 50 labels of each class.
 
-    What best explains the sequences (their composition) is not what the classes are, so labels alone teach q(y|x), and
-    an informative z (small beta, a decoder that is not shown half of the symbols) teaches the encoder what it reads.
-    Beside it, q(y|x) is to say of a row that is read in part what it says of the whole, but not to drift towards one
-    class while it teaches itself. Rows of all lengths share a batch: on development rows that did better than batches
-    of one length. A hundred validation rows cannot tell the evaluations apart, so the last weights are kept unless
-    earlier ones are better by more than a standard error.
+    Sequences are cut at 50 symbols, since those of one class are never longer. What best explains the sequences (their
+    composition) is not what the classes are. So q(y|x) learns from labels alone, while an informative z (a small beta,
+    and a decoder from which half of the symbols are hidden) trains the encoder. The consistency term asks q(y|x) to say
+    of a row with hidden symbols what it says of the whole row, and its alignment keeps q(y|x) from drifting towards one
+    class. Rows of all lengths share a batch: on development rows that did better than batches of one length. A hundred
+    validation rows cannot tell the evaluations apart, so the last weights are kept unless earlier ones are better by
+    more than a standard error.
     """
     return Config(
         data=_cut_at(max_length=50),
@@ -59,7 +60,7 @@ def peptides() -> Config:
 
 
 def languages() -> Config:
-    """Words of twelve languages, with 50 labels of each."""
+    """Return the configuration for words of twelve languages, with 50 labels of each language."""
     return Config(
         data=_cut_at(max_length=20),
         model=ModelConfig(
@@ -83,7 +84,7 @@ def _cut_at(max_length: int) -> DataConfig:
 
 
 def peptides_classifier() -> Config:
-    """Dropout and optimiser with which the classifier on the labels alone does best."""
+    """Return the configuration with whose dropout and optimiser the classifier on the peptides' labels does best."""
     config = peptides()
     encoder = replace(config.model.encoder, word_dropout=0.2)
     return replace(
@@ -94,11 +95,11 @@ def peptides_classifier() -> Config:
 
 
 class Preset(NamedTuple):
-    """Both sides of the comparison, each with the settings that did best for it.
+    """The configurations of both models that the demonstration compares, each with the settings that did best for it.
 
     Args:
-        ssvae: Makes the semi-supervised side's configuration.
-        classifier: Makes the one from which the classifier on the labels alone takes dropout and optimiser.
+        ssvae: Returns the configuration of the semi-supervised model.
+        classifier: Returns the configuration from which the classifier on labels alone takes dropout and optimiser.
     """
 
     ssvae: Callable[[], Config]
@@ -106,4 +107,4 @@ class Preset(NamedTuple):
 
 
 PRESETS = {"peptides": Preset(peptides, peptides_classifier), "languages": Preset(languages, languages)}
-"""By the data set's name."""
+"""The presets, by name of the data set."""

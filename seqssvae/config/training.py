@@ -1,45 +1,46 @@
-"""How long to train, on what, from which seed."""
+"""The section `training`: how long training takes, its batches, evaluations, precision and seed."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from seqssvae.config.checks import check, check_choice, check_flag, check_integer, check_number
+from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_number
 
 StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
 Precision = Literal["float32", "float64", "bf16"]
 
 
 def weight_type(precision: Precision) -> str:
-    """NumPy's name of the type of weights, sums and results in a precision."""
+    """Return NumPy's name of the type that weights, sums and results have in a precision."""
     return "float32" if precision == "bf16" else precision
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long to train, on what, from which seed.
+    """How training proceeds.
 
     Args:
-        epochs: Most passes over the unlabelled rows (over the labelled ones where there are none).
-        max_steps: Most training steps; 0: as `epochs` says.
+        epochs: The greatest number of passes over the unlabelled rows (over the labelled ones if there are no others).
+        max_steps: The greatest number of training steps; 0 for no limit but `epochs`.
         batch_size: B, rows of an unlabelled batch.
         labelled_batch_size: B, rows of a labelled batch.
-        batch_symbols: Most symbols of an unlabelled batch, padding included but not sources, so that batches of long
-            rows have fewer rows; 0: `batch_size` rows whatever their length.
+        batch_symbols: The greatest number of symbols of an unlabelled batch, padding included but not sources, so that
+            batches of long rows have fewer rows; 0 for `batch_size` rows whatever their length.
         buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
         steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
-        evaluation_interval: Training steps between evaluations; 0: one at the end of each epoch.
+        evaluation_interval: Training steps between evaluations; 0 for one at the end of each epoch.
         metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
-            symbol), the greater the better, or `classification` (the mean of -log q(y|x)) or `loss`, the lesser.
-        patience: Evaluations without a better metric after which training stops; 0: never.
-        standard_errors: How far below the best a metric may be, in standard errors of the best over the validation
-            rows, for a later evaluation's weights to be kept all the same: few rows cannot tell evaluations apart, and
-            later weights are trained further. 1 is the one-standard-error rule (Breiman et al. 1984, Classification and
-            Regression Trees, section 3.4.3); 0: the best evaluation's are kept.
-        seed: Of everything drawn: split, weights, order, noise.
+            symbol), which are to be great, or `classification` (the mean of -log q(y|x)) or `loss`, which are to be
+            small.
+        patience: Evaluations without a better metric after which training stops; with 0 it never stops early.
+        standard_errors: How far a metric may be from the best, in standard errors of the best over the validation rows,
+            for a later evaluation's weights to be kept all the same: few rows cannot tell evaluations apart, and later
+            weights are trained further. 1 is the one-standard-error rule (Breiman et al. 1984, Classification and
+            Regression Trees, section 3.4.3); with 0 the weights of the best evaluation are kept.
+        seed: Seed of everything that is drawn: split, first weights, order of rows, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
-            sums, shares of attention and the log-likelihood stay in float32.
-        deterministic: Whether the same seed gives the same run, bit for bit, on a GPU too, where that takes time; on a
-            CPU it always does, with as many threads.
+            sums, attention weights and the log-likelihood stay in float32.
+        deterministic: Whether the same seed gives the same run, bit for bit, on a GPU too, where that takes time. On a
+            CPU it always does, with the same number of threads.
     """
 
     epochs: int = 50
@@ -64,6 +65,6 @@ class TrainingConfig:
             check_integer(f"training.{name}", getattr(self, name), 0)
         check_number("training.standard_errors", self.standard_errors, 0)
         check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
-        check_choice("training.metric", self.metric, StoppingMetric)
-        check_choice("training.precision", self.precision, Precision)
+        check_literal("training.metric", self.metric, StoppingMetric)
+        check_literal("training.precision", self.precision, Precision)
         check_flag("training.deterministic", self.deterministic)

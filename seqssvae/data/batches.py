@@ -30,7 +30,7 @@ CANDIDATES = 256
 """Most lengths considered as a bucket's; of more different ones, so many quantiles."""
 
 
-def buckets(lengths: Int[np.ndarray, "N"], count: int) -> tuple[int, ...]:
+def buckets(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...]:
     """The lengths that batches are padded to: those with which all rows together are padded least.
 
     Args:
@@ -72,12 +72,12 @@ def rows_of_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
 
 
 def pad(
-    sequences: Sequence[Int[np.ndarray, "_"]],
-    indices: Int[np.ndarray, "R"],
-    y: Int[np.ndarray, "N"],
+    sequences: Sequence[Int[np.ndarray, " _"]],
+    indices: Int[np.ndarray, " R"],
+    y: Int[np.ndarray, " N"],
     size: int,
     time_steps: int,
-    sources: Sequence[Int[np.ndarray, "_"]] | None = None,
+    sources: Sequence[Int[np.ndarray, " _"]] | None = None,
     source_steps: int = 0,
 ) -> Batch:
     """A batch of the rows at these indices, with filler rows behind them.
@@ -107,7 +107,7 @@ def pad(
 
 
 def padded(
-    sequences: Sequence[Int[np.ndarray, "_"]], indices: Int[np.ndarray, "R"], size: int, time_steps: int
+    sequences: Sequence[Int[np.ndarray, " _"]], indices: Int[np.ndarray, " R"], size: int, time_steps: int
 ) -> Int[np.ndarray, "B T"]:
     """The sequences at these indices, padded to one length, and filler rows behind them; errors are those of `pad`."""
     x = np.full((size, time_steps), PAD, dtype=np.int32)
@@ -119,7 +119,7 @@ def padded(
     return x
 
 
-def _longest(sources: Sequence[Int[np.ndarray, "_"]] | None, indices: Int[np.ndarray, "R"]) -> int:
+def _longest(sources: Sequence[Int[np.ndarray, " _"]] | None, indices: Int[np.ndarray, " R"]) -> int:
     """S of a batch with these rows; 0 without sources."""
     return 0 if sources is None else max((len(sources[index]) for index in indices), default=1)
 
@@ -128,7 +128,7 @@ def _longest(sources: Sequence[Int[np.ndarray, "_"]] | None, indices: Int[np.nda
 class _Plan:
     """One batch to be: its rows, and the length they are padded to."""
 
-    indices: Int[np.ndarray, "R"]
+    indices: Int[np.ndarray, " R"]
     time_steps: int
 
 
@@ -148,7 +148,7 @@ class _Level(NamedTuple):
     places: int
 
 
-def _levels(time_steps: Int[np.ndarray, "R"], batch_size: int, batch_symbols: int) -> list[_Level]:
+def _levels(time_steps: Int[np.ndarray, " R"], batch_size: int, batch_symbols: int) -> list[_Level]:
     """How rows, longest first, are divided into batches.
 
     Each batch takes as many as it has places for. If they do not come out even, the places left over are spread over
@@ -182,7 +182,7 @@ def _levels(time_steps: Int[np.ndarray, "R"], batch_size: int, batch_symbols: in
     return levels
 
 
-def _steps_of_rows(lengths: Int[np.ndarray, "R"], buckets: Sequence[int]) -> Int[np.ndarray, "R"]:
+def _steps_of_rows(lengths: Int[np.ndarray, " R"], buckets: Sequence[int]) -> Int[np.ndarray, " R"]:
     """The least bucket that each row fits into; a row longer than all doubles the last as often as it takes."""
     sizes = list(buckets)
     while sizes[-1] < lengths.max(initial=0):
@@ -191,8 +191,8 @@ def _steps_of_rows(lengths: Int[np.ndarray, "R"], buckets: Sequence[int]) -> Int
 
 
 def _by_bucket(
-    indices: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"], buckets: Sequence[int]
-) -> Iterator[tuple[int, Int[np.ndarray, "S"]]]:
+    indices: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"], buckets: Sequence[int]
+) -> Iterator[tuple[int, Int[np.ndarray, " S"]]]:
     """The rows that fall to each bucket, in the order given."""
     steps = _steps_of_rows(lengths, buckets)
     return ((int(length), indices[steps == length]) for length in np.unique(steps))
@@ -200,7 +200,7 @@ def _by_bucket(
 
 def evaluation_batches(
     corpus: Corpus,
-    indices: Int[np.ndarray, "R"] | None,
+    indices: Int[np.ndarray, " R"] | None,
     batch_size: int,
     buckets: Sequence[int],
     batch_symbols: int = 0,
@@ -243,7 +243,7 @@ class BatchStream:
     def __init__(
         self,
         corpus: Corpus,
-        indices: Int[np.ndarray, "R"],
+        indices: Int[np.ndarray, " R"],
         batch_size: int,
         buckets: Sequence[int],
         seed: int,

@@ -47,23 +47,23 @@ class Corpus:
         sources: Ids of the source of each row, with END; None where there are no sources.
     """
 
-    sequences: tuple[Int[np.ndarray, "_"], ...]
-    y: Int[np.ndarray, "N"]
+    sequences: tuple[Int[np.ndarray, " _"], ...]
+    y: Int[np.ndarray, " N"]
     groups: tuple[str | None, ...]
     origin: str
     counts: CorpusCounts
-    sources: tuple[Int[np.ndarray, "_"], ...] | None = None
+    sources: tuple[Int[np.ndarray, " _"], ...] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.sequences)
 
     @cached_property
-    def lengths(self) -> Int[np.ndarray, "N"]:
+    def lengths(self) -> Int[np.ndarray, " N"]:
         """Symbols of each row, END included."""
         return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
 
-    def take(self, indices: Int[np.ndarray, "M"]) -> "Corpus":
+    def take(self, indices: Int[np.ndarray, " M"]) -> "Corpus":
         """The corpus of these rows, in this order; the counts remain those of the origin."""
         chosen = [int(index) for index in indices]
         return dataclasses.replace(
@@ -74,7 +74,7 @@ class Corpus:
             sources=self.sources and tuple(self.sources[index] for index in chosen),
         )
 
-    def with_labels(self, y: Int[np.ndarray, "N"]) -> "Corpus":
+    def with_labels(self, y: Int[np.ndarray, " N"]) -> "Corpus":
         """The same rows with other labels."""
         if len(y) != len(self):
             raise ValueError(f"y must have {len(self)} entries, one for each row, not {len(y)}.")
@@ -230,7 +230,7 @@ def _label_id(row: Row, labels: Labels, origin: str) -> int:
     return labels.index(row.label)
 
 
-def label_prior(model: ModelConfig, labels: Labels, y: Int[np.ndarray, "N"]) -> tuple[float, ...]:
+def label_prior(model: ModelConfig, labels: Labels, y: Int[np.ndarray, " N"]) -> tuple[float, ...]:
     """p(y), one probability per label.
 
     Args:

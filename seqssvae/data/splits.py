@@ -15,8 +15,8 @@ MOST_PASSES = 10
 
 
 def split(
-    y: Int[np.ndarray, "N"], groups: Sequence[str | None] | None, fraction: float, seed: int
-) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "L"]]:
+    y: Int[np.ndarray, " N"], groups: Sequence[str | None] | None, fraction: float, seed: int
+) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " L"]]:
     """Hold out rows: about `fraction` of each label (and of the rows without one), and only whole groups.
 
     Groups are gone through in random order, again and again. One changes sides if that brings the held-out counts
@@ -81,7 +81,9 @@ def _members(count: int, groups: Sequence[str | None] | None) -> list[list[int]]
     return members
 
 
-def keep_labels_per_class(y: Int[np.ndarray, "N"], count: int, names: Sequence[str], seed: int) -> Int[np.ndarray, "N"]:
+def keep_labels_per_class(
+    y: Int[np.ndarray, " N"], count: int, names: Sequence[str], seed: int
+) -> Int[np.ndarray, " N"]:
     """Hide all labels but `count` of each class. With the same seed a greater count keeps the same ones, and more.
 
     Args:
@@ -105,7 +107,7 @@ def keep_labels_per_class(y: Int[np.ndarray, "N"], count: int, names: Sequence[s
     return kept
 
 
-def at_most_per_class(y: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.ndarray, "M"]:
+def at_most_per_class(y: Int[np.ndarray, " N"], count: int, seed: int) -> Int[np.ndarray, " M"]:
     """Indices, ascending, of labelled rows: all rows of a class, or this many of them chosen by the seed."""
     generator = np.random.default_rng([seed, 0x7E57])
     chosen = [generator.permutation(np.flatnonzero(y == label))[:count] for label in np.unique(y[y != NO_LABEL])]

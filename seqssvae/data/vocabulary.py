@@ -89,12 +89,12 @@ class Vocabulary:
         """V, special symbols included."""
         return len(SPECIALS) + len(self.symbols)
 
-    def encode(self, symbols: Sequence[str]) -> Int[np.ndarray, "T"]:
+    def encode(self, symbols: Sequence[str]) -> Int[np.ndarray, " T"]:
         """Ids of the symbols, UNK for unknown ones, with END behind them."""
         ids = self._ids
         return np.array([*(ids.get(symbol, UNK) for symbol in symbols), END], dtype=np.int32)
 
-    def decode(self, ids: Sequence[int] | Int[np.ndarray, "T"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> list[str]:
         """The symbols of these ids up to END or PAD; UNK is shown by its name, START is left out."""
         symbols = []
         for id_ in np.asarray(ids).tolist():

@@ -18,24 +18,24 @@ from seqssvae.training.fit import FitResult, Observer, fit
 from seqssvae.training.step_order import total_steps
 
 TEST_FRACTION = 0.2
-"""Share of the rows on which nothing is chosen."""
+"""Share of the rows that are test rows, on which nothing is chosen."""
 DEVELOPMENT_SEED = 20_000
-"""Decides which rows, as many as the test's, are for choosing presets, and are never test rows for any seed."""
-
-
+"""Decides which rows, as many as the test rows, are for choosing presets; they are never test rows for any seed."""
 LABELS_PER_CLASS = 50
 """Labels of each class that are not hidden."""
 
 
 class Experiment(NamedTuple):
-    """Rows for one seed of the comparison; a function of rows, configuration and seed, so that comparisons are paired.
+    """The rows of the comparison for one seed.
+
+    They are a function of rows, configuration and seed, so that comparisons are paired.
 
     Args:
         training: Rows to learn from, few of each class with their label, all others without.
         validation: Labelled rows for early stopping, few of each class.
         test: Labelled rows for the result.
-        schema: Symbols of the rows that are not for the test, the classes, and p(y).
-        seed: Of the splits, of the choice of labels, and of training.
+        schema: Symbols of the rows that are not test rows, the classes, and p(y).
+        seed: Seed of the splits, of the choice of labels, and of training.
     """
 
     training: Corpus
@@ -45,14 +45,14 @@ class Experiment(NamedTuple):
     seed: int
 
 
-class Side(NamedTuple):
-    """One side of the comparison, trained and tested.
+class TrainedModel(NamedTuple):
+    """One of the two models of the comparison, trained and tested.
 
     Args:
         config: Its configuration.
         backend: The model with its best weights.
-        result: How training went.
-        test: How it does on the test rows.
+        result: The result of training.
+        test: Its evaluation on the test rows.
     """
 
     config: Config
@@ -62,15 +62,15 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Both sides of the comparison, of one twin and seed.
+    """Both models of the comparison, of one twin and seed.
 
     Args:
         classifier: The classifier trained on the labels alone.
         ssvae: The semi-supervised model.
     """
 
-    classifier: Side
-    ssvae: Side
+    classifier: TrainedModel
+    ssvae: TrainedModel
 
 
 def prepare(
@@ -84,12 +84,12 @@ def prepare(
 
     Args:
         rows: Rows with their labels.
-        config: Its sections `data` and `model` count here.
-        seed: Decides all that is drawn.
+        config: The configuration, of which the sections `data` and `model` count here.
+        seed: Seed of all that is drawn.
         development: Whether to test on the development rows instead, as one does while choosing presets.
         labels_per_class: Labels to keep of each class; validation has at most as many rows of each.
     """
-    config = seeded(config, seed)
+    config = with_seed(config, seed)
     names = {name: index for index, name in enumerate(sorted({row.label for row in rows if row.label is not None}))}
     y = np.array([NO_LABEL if row.label is None else names[row.label] for row in rows], np.int32)
     groups = np.array([row.group for row in rows], object)
@@ -114,26 +114,26 @@ def prepare(
     return Experiment(training, validation, test, schema, seed)
 
 
-def run_side(
+def train_and_test(
     experiment: Experiment,
     config: Config,
     backend: str | type[Backend],
     observers: Sequence[Observer] = (),
     device: str | None = None,
-) -> Side:
-    """Train one side and test its best weights.
+) -> TrainedModel:
+    """Train a model and test its best weights.
 
     Args:
         experiment: The rows.
-        config: This side's configuration; the seed is the experiment's.
+        config: The model's configuration; the seed is the experiment's.
         backend: The twin, or its name.
-        observers: Told how training goes.
+        observers: Observers of training.
         device: The twin's device.
     """
-    config = seeded(config, experiment.seed)
+    config = with_seed(config, experiment.seed)
     twin = (get_backend(backend) if isinstance(backend, str) else backend)(config, experiment.schema.dimensions, device)
     result = fit(config, experiment.training, experiment.validation, twin, observers)
-    return Side(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
+    return TrainedModel(config, twin, result, evaluate(twin, experiment.test, config, seed=experiment.seed))
 
 
 def run_pair(
@@ -143,32 +143,34 @@ def run_pair(
     device: str | None = None,
     own: Config | None = None,
 ) -> Pair:
-    """Train both sides with the same steps, evaluations, early stopping and validation rows, and test them.
+    """Train both models with the same steps, evaluations, early stopping and validation rows, and test them.
 
     Args:
         experiment: The rows.
-        config: Configuration of the semi-supervised side; `classifier_config` makes the other of it.
+        config: Configuration of the semi-supervised model, from which `classifier_config` makes the other one.
         backend: The twin, or its name.
         device: The twin's device.
-        own: What the classifier's side has of its own, as in `classifier_config`.
+        own: Settings of the classifier's own, as in `classifier_config`.
     """
-    config = seeded(config, experiment.seed)
-    baseline = classifier_config(config, experiment.training, own)
+    config = with_seed(config, experiment.seed)
+    classifier = classifier_config(config, experiment.training, own)
     return Pair(
-        run_side(experiment, baseline, backend, device=device), run_side(experiment, config, backend, device=device)
+        train_and_test(experiment, classifier, backend, device=device),
+        train_and_test(experiment, config, backend, device=device),
     )
 
 
 def classifier_config(config: Config, training: Corpus, own: Config | None = None) -> Config:
-    """The configuration of the classifier on labels alone: the same, but for the objective.
+    """Return the configuration of the classifier on labels alone, which differs in its objective.
 
-    An epoch over the labelled rows is much shorter than one over all rows, so steps are counted instead: at most as
-    many as the semi-supervised side has, evaluated as often.
+    An epoch over the labelled rows is much shorter than one over all rows, so steps are counted instead: the classifier
+    takes at most as many as the semi-supervised model, and is evaluated as often.
 
     Args:
-        config: Configuration of the semi-supervised side.
+        config: Configuration of the semi-supervised model.
         training: The rows that it learns from.
-        own: Where dropout, of symbols too, and optimiser are taken from, if the classifier does better with others.
+        own: Where dropout, word dropout of the encoder, and optimiser are taken from, if the classifier does better
+            with others.
     """
     steps = total_steps(config, training)
     interval = config.training.evaluation_interval or max(1, round(steps / config.training.epochs))
@@ -183,6 +185,6 @@ def classifier_config(config: Config, training: Corpus, own: Config | None = Non
     )
 
 
-def seeded(config: Config, seed: int) -> Config:
-    """The same configuration with another seed."""
+def with_seed(config: Config, seed: int) -> Config:
+    """Return the configuration with another seed."""
     return replace(config, training=replace(config.training, seed=seed))

@@ -1,0 +1,1 @@
+"""The model in scikit-learn's conventions."""

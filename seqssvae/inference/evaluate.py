@@ -104,7 +104,7 @@ def generate(
     seed: int = 0,
     method: DecodingMethod = "sample",
     beam_width: int = 5,
-    source: Int[np.ndarray, "S"] | None = None,
+    source: Int[np.ndarray, " S"] | None = None,
 ) -> list[Generated]:
     """New sequences of one label, each from a z of its own drawn from p(z), or p(z|source,y).
 
@@ -140,7 +140,7 @@ def _batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     return iter(evaluation_batches(corpus, None, training.batch_size, lengths, training.batch_symbols))
 
 
-def _confusion(y: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], label_count: int) -> Int[np.ndarray, "K K"]:
+def _confusion(y: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], label_count: int) -> Int[np.ndarray, "K K"]:
     confusion = np.zeros((label_count, label_count), np.int64)
     np.add.at(confusion, (y, predicted), 1)
     return confusion

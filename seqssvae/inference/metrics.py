@@ -121,7 +121,7 @@ def encode_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> F
 
 def importance_bounds(
     backend: Backend, batches: Iterable[Batch], row_count: int, seed: int, particles: int
-) -> Float[np.ndarray, "N"]:
+) -> Float[np.ndarray, " N"]:
     """The importance-weighted bound of every row from so many draws of z; other arguments as for `evaluate_rows`."""
     found: np.ndarray | None = None
     for index, batch in enumerate(batches):
@@ -140,7 +140,7 @@ def elbo_metrics(terms: ELBOTerms, symbols: int) -> dict[str, float]:
     return _elbo_fields(ELBOTerms(*(np.sum(term) for term in terms)), len(terms.reconstruction), symbols)
 
 
-def label_metrics(log_q_y: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"]) -> dict[str, float]:
+def label_metrics(log_q_y: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> dict[str, float]:
     """Accuracy and mean -log q(y|x) over the labelled rows, as fields of `Metrics`; empty where no row is labelled."""
     labelled = np.flatnonzero(y >= 0)
     if not len(labelled):
@@ -163,8 +163,8 @@ def validation_loss(fields: dict[str, float], objective: ObjectiveConfig) -> flo
 def standard_error(
     metric: StoppingMetric,
     found: Evaluation,
-    y: Int[np.ndarray, "N"],
-    lengths: Int[np.ndarray, "N"],
+    y: Int[np.ndarray, " N"],
+    lengths: Int[np.ndarray, " N"],
     objective: ObjectiveConfig,
 ) -> float:
     """Standard error of a metric over evaluated rows, as of a mean over rows drawn at random.
@@ -185,7 +185,7 @@ def standard_error(
     labelled = np.flatnonzero(y >= 0)
     observed, wanted = found.log_q_y[labelled], y[labelled]
 
-    def of_labelled(values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    def of_labelled(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
         moved = np.zeros(len(y))
         moved[labelled] = (values - values.mean()) / len(values) if len(values) else 0.0
         return moved
@@ -205,7 +205,7 @@ def standard_error(
     return float(np.sqrt(np.sum(moved**2)))
 
 
-def _elbo_of_rows(terms: ELBOTerms) -> Float[np.ndarray, "N"]:
+def _elbo_of_rows(terms: ELBOTerms) -> Float[np.ndarray, " N"]:
     """The ELBO with beta 1 of each row."""
     return np.asarray(terms.reconstruction - terms.kl_z - terms.kl_y, float)
 

@@ -31,8 +31,8 @@ class Transduced(NamedTuple):
 def transduce(
     backend: Backend,
     vocabulary: Vocabulary,
-    sources: Sequence[Int[np.ndarray, "_"]],
-    y: Int[np.ndarray, "N"],
+    sources: Sequence[Int[np.ndarray, " _"]],
+    y: Int[np.ndarray, " N"],
     config: Config,
     method: DecodingMethod = "greedy",
     beam_width: int = 5,

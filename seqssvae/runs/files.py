@@ -1,4 +1,13 @@
-"""The files of a run directory, and how they are read: checked before they are used, and no pickle among them."""
+"""The files of a run directory, and how each is read: checked before it is used, and none of them a pickle.
+
+config.yaml            the whole configuration
+vocabulary.json        symbols (of sequences, and of sources), labels, and p(y)
+weights.safetensors    the best weights: those that training kept
+last.safetensors       the weights of the last evaluation
+optimizer.safetensors  the state of the optimiser at the last evaluation
+state.json             the state of training at the last evaluation, and the name of the twin that trained
+metrics.jsonl          the metrics of each evaluation, one a line
+"""
 
 import hashlib
 import json
@@ -8,17 +17,20 @@ from typing import Any, NamedTuple
 
 from seqssvae.backend import Weights
 from seqssvae.config import Config, weight_type
-from seqssvae.data.corpus import Corpus
-from seqssvae.errors import ConfigurationError, DataError, RunError
-from seqssvae.training.fit import Score, TrainingState
-from seqssvae.parameters import Shape
-from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.config.settings import from_dict, parse_yaml, upgraded
-from seqssvae.runs.storage import read_bytes, read_json, read_safetensors
+from seqssvae.data.corpus import Corpus
+from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
+from seqssvae.errors import ConfigurationError, DataError, RunError
+from seqssvae.parameters import Shape
+from seqssvae.runs.storage import read_bytes, read_json, read_safetensors
+from seqssvae.training.fit import Score, TrainingState
 
 CONFIG, VOCABULARY, STATE, METRICS = "config.yaml", "vocabulary.json", "state.json", "metrics.jsonl"
 WEIGHTS, LAST, OPTIMIZER = "weights.safetensors", "last.safetensors", "optimizer.safetensors"
+
+MOST_LAYERS = 1000
+"""Greatest number of recurrent layers of a run: the names of more weights would fill the memory."""
 
 _UNFINISHED = " (training may have stopped before its first evaluation)"
 
@@ -27,9 +39,9 @@ class Checkpoint(NamedTuple):
     """How far the training of a run has come.
 
     Args:
-        state: Where it stands.
-        history: Lines of `metrics.jsonl` so far.
-        digest: Of the rows it learns from, by `corpus_digest`.
+        state: The state of training.
+        history: The records of `metrics.jsonl` up to that state.
+        digest: Digest of the rows that the run learns from (`corpus_digest`).
     """
 
     state: TrainingState
@@ -38,10 +50,13 @@ class Checkpoint(NamedTuple):
 
 
 def read_config(path: str | Path) -> Config:
-    """The configuration of a run.
+    """Read the configuration of a run.
+
+    Args:
+        path: The run directory.
 
     Raises:
-        RunError: If there is no run directory, or its configuration is not what it should be.
+        RunError: If there is no run directory, or its configuration is wrong.
     """
     path = Path(path)
     if not path.exists():
@@ -57,10 +72,13 @@ def read_config(path: str | Path) -> Config:
 
 
 def read_schema(path: str | Path) -> Schema:
-    """The symbols and labels of a run.
+    """Read the symbols and labels of a run.
+
+    Args:
+        path: The run directory.
 
     Raises:
-        RunError: If the file is missing, or not what it should be.
+        RunError: If the file is missing or wrong.
     """
     file = Path(path) / VOCABULARY
     stored = read_json(file)
@@ -76,51 +94,50 @@ def read_schema(path: str | Path) -> Schema:
     return Schema(vocabulary, labels, _label_prior(file, stored.get("label_prior"), len(labels)), source_vocabulary)
 
 
-def trained_by(path: str | Path) -> str:
-    """Name of the twin that trained a run."""
-    file = Path(path) / STATE
-    return _entry(file, read_json(file, _UNFINISHED), "backend", str)
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read the state of a run's training and the name of its twin, as `state.json` holds them, without checking them.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunError: If the file is missing or is not JSON.
+    """
+    return read_json(Path(path) / STATE, _UNFINISHED)
 
 
 def read_weights(path: Path, config: Config, schema: Schema) -> tuple[Weights, int]:
-    """The weights in a file of a run directory, and the training step they are from.
+    """Read a file of weights of a run directory.
+
+    Args:
+        path: The file.
+        config: The run's configuration.
+        schema: The run's symbols and labels.
+
+    Returns:
+        The weights, and the training step they are from.
 
     Raises:
-        RunError: If they are not those of this configuration.
+        RunError: If they are not the weights of this configuration.
     """
     if (schema.source_vocabulary is None) != (config.data.source_column == 0):
         which = "no source_vocabulary" if schema.source_vocabulary is None else "a source_vocabulary"
         column = config.data.source_column
         raise RunError(f"{path.parent}: {VOCABULARY} has {which}, but {CONFIG} has data.source_column: {column}.")
-    shapes = _weight_shapes(path.parent, config, schema)
-    weights, step = read_safetensors(path, shapes)
-    return _as_floats(path, weights, config), step
-
-
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The last state of a run, and how it came there.
-
-    Raises:
-        RunError: If a file of it is missing, damaged, or does not fit the others.
-    """
-    path = Path(path)
-    config, schema = read_config(path), read_schema(path)
-    state = read_json(path / STATE, _UNFINISHED)
-    digest, fields = _entry(path / STATE, state, "data", str), _read_scalars(path / STATE, state)
-    last, last_step = read_weights(path / LAST, config, schema)
-    best, best_step = read_weights(path / WEIGHTS, config, schema)
-    optimizer, optimizer_step = read_safetensors(path / OPTIMIZER)
-    if {last_step, optimizer_step} != {fields["step"]} or best_step != fields["best_step"]:
-        raise RunError(
-            f"{path} cannot be resumed: its files are from different steps (a checkpoint was interrupted); "
-            "it can still be used as it is."
-        )
-    found = TrainingState(weights=last, best_weights=best, optimizer=optimizer, **fields)
-    return Checkpoint(found, [record for record in read_metrics(path) if record["step"] <= found.step], digest)
+    weights, step = read_safetensors(path, _weight_shapes(path.parent, config, schema))
+    _check_types(path, weights, config)
+    return weights, step
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """What each evaluation of a run found, in order."""
+    """Read the metrics of each evaluation of a run, in order.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunError: If the file is missing, or a line is not a JSON object with a step.
+    """
     file = Path(path) / METRICS
     records = []
     for number, line in enumerate(read_bytes(file, _UNFINISHED).decode("utf-8", "replace").splitlines(), start=1):
@@ -135,11 +152,53 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def corpus_digest(corpus: Corpus) -> str:
-    """A digest of rows and labels, to know them again."""
+    """Return a digest of the rows and labels of a corpus, by which they can be recognised."""
     digest = hashlib.sha256(corpus.y.astype("<i4").tobytes())
     for sequence in (*corpus.sequences, *(corpus.sources or ())):
         digest.update(sequence.astype("<i4").tobytes())
     return digest.hexdigest()
+
+
+def state_entry(path: Path, state: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """Return an entry of `state.json`.
+
+    Args:
+        path: The file, which an error names.
+        state: What it holds.
+        name: Name of the entry.
+        kind: The type, or types, that the entry may have.
+
+    Raises:
+        RunError: If the entry is missing, has another type, or is a number below 0.
+    """
+    value = state.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise RunError(f"{path}: {name} is missing or of a wrong kind.")
+    if isinstance(value, (int, float)) and value < 0:
+        raise RunError(f"{path}: {name} must not be below 0.")
+    return value
+
+
+def state_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `TrainingState` that are not arrays, from what `state.json` holds.
+
+    Args:
+        path: The file, which an error names.
+        state: What it holds.
+
+    Raises:
+        RunError: If a field is missing or wrong.
+    """
+    counts = ("step", "epoch", "epoch_step", "evaluations", "best_step", "waited")
+    fields: dict[str, Any] = {name: state_entry(path, state, name, int) for name in counts}
+    best: Score | None = None
+    if state.get("best") is not None:
+        value, tie_break = (float(item) for item in _pair(path, state["best"]))
+        best = (value, tie_break)
+    numbers = {"best_error": 0.0, **state}  # earlier versions had no standard errors, and no use for one
+    for name in ("seconds", "best_error"):
+        fields[name] = float(state_entry(path, numbers, name, (int, float)))
+    return {**fields, "best": best}
 
 
 def _label_prior(file: Path, prior: Any, count: int) -> tuple[float, ...]:
@@ -150,47 +209,23 @@ def _label_prior(file: Path, prior: Any, count: int) -> tuple[float, ...]:
     raise RunError(f"{file}: label_prior must be a list of {count} probabilities that sum to 1.")
 
 
-def _read_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `TrainingState` that are no arrays."""
-    counts = ("step", "epoch", "epoch_step", "evaluations", "best_step", "waited")
-    fields: dict[str, Any] = {name: _entry(path, state, name, int) for name in counts}
-    best: Score | None = None
-    if state.get("best") is not None:
-        value, tie_break = (float(item) for item in _pair(path, state["best"]))
-        best = (value, tie_break)
-    numbers = {"best_error": 0.0, **state}  # runs of before have none, and no use for one
-    for name in ("seconds", "best_error"):
-        fields[name] = float(_entry(path, numbers, name, (int, float)))
-    return {**fields, "best": best}
-
-
 def _pair(path: Path, value: Any) -> Sequence[float]:
     if isinstance(value, list) and len(value) == 2 and all(isinstance(item, (int, float)) for item in value):
         return value
     raise RunError(f"{path}: best must be null or a list of two numbers.")
 
 
-def _entry(path: Path, values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    value = values.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise RunError(f"{path}: {name} is missing or of a wrong kind.")
-    if isinstance(value, (int, float)) and value < 0:
-        raise RunError(f"{path}: {name} must not be below 0.")
-    return value
-
-
 def _weight_shapes(path: Path, config: Config, schema: Schema) -> dict[str, Shape]:
-    model = config.model
-    layers = model.encoder.layers + model.decoder.layers
-    if layers > 1000:  # their names alone would fill the memory
-        raise RunError(f"{path / CONFIG}: {layers} recurrent layers are more than a run can have (1000).")
-    return schema.parameter_shapes(model)
+    layers = config.model.encoder.layers + config.model.decoder.layers
+    if layers > MOST_LAYERS:
+        raise RunError(f"{path / CONFIG}: {layers} recurrent layers are more than a run can have ({MOST_LAYERS}).")
+    return schema.parameter_shapes(config.model)
 
 
-def _as_floats(path: Path, weights: Weights, config: Config) -> Weights:
+def _check_types(path: Path, weights: Weights, config: Config) -> None:
+    precision = config.training.precision
+    expected = weight_type(precision)
     for name, value in weights.items():
-        precision = config.training.precision
-        if value.dtype != weight_type(precision):
-            wanted = f"{weight_type(precision)}, as training.precision: {precision} has them"
-            raise RunError(f"{path}: {name} is of type {value.dtype}, not {wanted}.")
-    return weights
+        if value.dtype != expected:
+            reason = f"{expected}, as training.precision: {precision} has them"
+            raise RunError(f"{path}: {name} is of type {value.dtype}, not {reason}.")

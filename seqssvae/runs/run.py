@@ -1,47 +1,33 @@
-"""The run directory: what training leaves behind, the same for both twins, and safe to open from strangers (no pickle).
+"""A run directory that is opened: to be used with either twin, or to be resumed."""
 
-config.yaml            the whole configuration
-vocabulary.json        symbols (of sequences, and of sources), labels, and p(y)
-weights.safetensors    the best weights: those that training kept
-last.safetensors       the weights of the last evaluation
-optimizer.safetensors  the optimiser's state then
-state.json             where training stood then, and which twin trained
-metrics.jsonl          what each evaluation found, a line each
-"""
-
-import dataclasses
-import json
-import os
-import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqssvae.backend import Backend, get_backend
+from seqssvae.backend import Backend, Weights, get_backend
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.schema import Schema
+from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
-from seqssvae.training.fit import Observer, Record, TrainingState
 from seqssvae.runs.files import (
-    CONFIG,
     LAST,
-    METRICS,
     OPTIMIZER,
     STATE,
-    VOCABULARY,
     WEIGHTS,
     Checkpoint,
     corpus_digest,
-    read_checkpoint,
     read_config,
+    read_metrics,
     read_schema,
+    read_state,
     read_weights,
-    trained_by,
+    state_entry,
+    state_scalars,
 )
-from seqssvae.data.schema import FORMAT, Schema
-from seqssvae.config.settings import to_yaml
-from seqssvae.runs.storage import to_json, to_safetensors, write_files
-from seqssvae.data.vocabulary import Labels, Vocabulary
+from seqssvae.runs.storage import read_safetensors
+from seqssvae.training.fit import TrainingState
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ class Run:
     Args:
         path: The run directory.
         config: Its configuration.
-        schema: Symbols, labels, p(y).
+        schema: Symbols, labels and p(y).
         backend: The model with its best weights.
         step: Training step of these weights.
         trained_by: Name of the twin that trained it.
@@ -75,129 +61,109 @@ class Run:
         return self.schema.labels
 
 
-class RunWriter(Observer):
-    """Writes a run directory as training goes; each file whole or not at all.
+class RunDirectory:
+    """A run directory. Each of its files is read when it is first needed, and once.
+
+    Every attribute and method raises RunError if a file that it needs is missing, damaged, or does not fit the others.
 
     Args:
-        path: The directory, which must not exist; the directories above it are made if need be.
-        config: The run's configuration.
-        schema: What it knows of its data.
-        backend: Name of the twin.
-        training: The rows it learns from, of which `state.json` notes a digest, or the checkpoint of a run that is
-            resumed.
-
-    Raises:
-        RunError: If the directory exists.
+        path: The directory.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        config: Config,
-        schema: Schema,
-        backend: str,
-        training: Corpus | Checkpoint,
-    ) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._config, self._schema = config, schema
-        self._backend = backend
-        if isinstance(training, Checkpoint):
-            self._digest, self._history = training.digest, "".join(map(_line, training.history))
-        else:
-            self._digest, self._history = corpus_digest(training), ""
-        self._made = False
-        self._best_step: int | None = None
-        refuse_existing(self.path)
 
-    def started(self, total_steps: int, state: TrainingState) -> None:
-        """Make the directory, with the state of a run that is resumed, so that it is complete from the beginning."""
-        refuse_existing(self.path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir()
-        except OSError as error:
-            raise RunError(f"The output directory {self.path} cannot be made ({error.strerror}).") from error
-        self._made = True
-        yaml, schema = to_yaml(self._config).encode(), to_json(self._schema.to_dict())
-        write_files({self.path / CONFIG: yaml, self.path / VOCABULARY: schema})
-        if state.evaluations:
-            self._save(state)
+    @cached_property
+    def config(self) -> Config:
+        """The configuration."""
+        return read_config(self.path)
 
-    def evaluated(self, record: Record, state: TrainingState) -> None:
-        """Write weights, state and metrics."""
-        self._history += _line(record.to_dict())
-        self._save(state)
+    @cached_property
+    def schema(self) -> Schema:
+        """Symbols, labels and p(y)."""
+        return read_schema(self.path)
 
-    def finished(self, state: TrainingState) -> None:
-        """Leave nothing behind if there never was anything to keep."""
-        if self._made and self._best_step is None:
-            shutil.rmtree(self.path)
+    @cached_property
+    def weights(self) -> tuple[Weights, int]:
+        """The best weights, and the training step they are from."""
+        return read_weights(self.path / WEIGHTS, self.config, self.schema)
 
-    def _save(self, state: TrainingState) -> None:
-        contents = {
-            self.path / LAST: to_safetensors(state.weights, state.step),
-            self.path / OPTIMIZER: to_safetensors(state.optimizer, state.step),
-            self.path / METRICS: self._history.encode(),
-            self.path / STATE: to_json(self._state(state)),
-        }
-        if state.best_step != self._best_step:
-            contents[self.path / WEIGHTS] = to_safetensors(state.best_weights, state.best_step)
-        write_files(contents)
-        self._best_step = state.best_step
+    @cached_property
+    def trained_by(self) -> str:
+        """Name of the twin that trained the run."""
+        return state_entry(self.path / STATE, self._state, "backend", str)
 
-    def _state(self, state: TrainingState) -> dict[str, Any]:
-        return {"format": FORMAT, "backend": self._backend, "data": self._digest, **_scalars(state)}
+    @cached_property
+    def _state(self) -> dict[str, Any]:
+        return read_state(self.path)
 
+    def open(self, backend: str | None = None, device: str | None = None) -> Run:
+        """Build the model with its best weights.
 
-def refuse_existing(path: str | Path) -> None:
-    """Raise RunError if something is in the way of a new run directory."""
-    if os.path.lexists(path):
-        raise RunError(f"The output directory {path} exists already and was left as it is; name another one.")
+        Args:
+            backend: Name of the twin; None for the one that trained the run.
+            device: The twin's device.
+
+        Raises:
+            RunError: If a file is missing, damaged, or does not fit the others.
+            BackendError: If the twin is not installed.
+            ConfigurationError: If the twin does not know the device.
+        """
+        config, schema, trained_by = self.config, self.schema, self.trained_by
+        weights, step = self.weights
+        twin = get_backend(backend or trained_by)(config, schema.dimensions, device)
+        twin.set_weights(weights)
+        return Run(self.path, config, schema, twin, step, trained_by)
+
+    def read_checkpoint(self) -> Checkpoint:
+        """Read the last state of training and its history.
+
+        Raises:
+            RunError: If a file is missing, damaged, or from another step than the others.
+        """
+        config, schema, file = self.config, self.schema, self.path / STATE
+        digest, scalars = state_entry(file, self._state, "data", str), state_scalars(file, self._state)
+        last, last_step = read_weights(self.path / LAST, config, schema)
+        best, best_step = self.weights
+        optimizer, optimizer_step = read_safetensors(self.path / OPTIMIZER)
+        if {last_step, optimizer_step} != {scalars["step"]} or best_step != scalars["best_step"]:
+            raise RunError(
+                f"{self.path} cannot be resumed: its files are from different steps (a checkpoint was interrupted); "
+                "it can still be used as it is."
+            )
+        state = TrainingState(weights=last, best_weights=best, optimizer=optimizer, **scalars)
+        history = [record for record in read_metrics(self.path) if record["step"] <= state.step]
+        return Checkpoint(state, history, digest)
+
+    def resume(self, schema: Schema, training: Corpus) -> Checkpoint:
+        """Read what is needed to resume the run, and check that the data are those it was trained on.
+
+        Args:
+            schema: Symbols, labels and p(y) of the data given to the new run.
+            training: The training rows given to the new run.
+
+        Raises:
+            RunError: If a file is missing, damaged, or does not fit the others, or if the data are others.
+        """
+        checkpoint = self.read_checkpoint()
+        if self.schema != schema or checkpoint.digest != corpus_digest(training):
+            raise RunError(
+                f"{self.path} was trained on other rows than {training.origin}; resume it with the same data."
+            )
+        return checkpoint
 
 
 def open_run(path: str | Path, backend: str | None = None, device: str | None = None) -> Run:
-    """Open a run directory, with the twin that trained it or another one.
+    """Open a run directory to use its model, with the twin that trained it or the other one.
 
     Args:
         path: The directory.
-        backend: Name of the twin; None: the one that trained it.
+        backend: Name of the twin; None for the one that trained the run.
         device: The twin's device.
 
     Raises:
-        RunError: If it is no run directory, or a file of it is missing, damaged, or does not fit the others.
+        RunError: If there is no run directory, or a file of it is missing, damaged, or does not fit the others.
         BackendError: If the twin is not installed.
-        ConfigurationError: If it knows no such device.
+        ConfigurationError: If the twin does not know the device.
     """
-    path = Path(path)
-    config, schema = read_config(path), read_schema(path)
-    twin_name = trained_by(path)
-    weights, step = read_weights(path / WEIGHTS, config, schema)
-    twin = get_backend(backend or twin_name)(config, schema.dimensions, device)
-    twin.set_weights(weights)
-    return Run(path, config, schema, twin, step, twin_name)
-
-
-def load_checkpoint(path: str | Path, schema: Schema, training: Corpus) -> Checkpoint:
-    """What is needed to resume a run with these data.
-
-    Args:
-        path: The directory.
-        schema: Of the data given to the new run.
-        training: Rows given to the new run.
-
-    Raises:
-        RunError: If a file of it is missing, damaged, or does not fit the others, or if the data are other ones.
-    """
-    checkpoint = read_checkpoint(path)
-    if read_schema(path) != schema or checkpoint.digest != corpus_digest(training):
-        raise RunError(f"{path} was trained on other rows than {training.origin}; resume it with the same data.")
-    return checkpoint
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"
-
-
-def _scalars(state: TrainingState) -> dict[str, Any]:
-    arrays = {"weights", "best_weights", "optimizer"}
-    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in arrays}
+    return RunDirectory(path).open(backend, device)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and named arrays in safetensors files."""
+"""Files that are written whole or not at all, and the formats of a run directory: JSON and safetensors."""
 
 import json
 import os
@@ -18,11 +18,17 @@ DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64
 """Types of arrays that a run directory may hold."""
 
 
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files whole or not at all, all of them at nearly the same instant: each beside its place, then renamed.
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Write files whole or not at all, and all of them at nearly the same instant.
+
+    Each file is written under a temporary name beside its place, and renamed once all of them are complete. A file that
+    is already there is replaced.
+
+    Args:
+        contents: What each file is to hold.
 
     Raises:
-        RunError: If one cannot be written.
+        OSError: If a file cannot be written. Then the old files are left as they were.
     """
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
@@ -33,23 +39,37 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
         for path, temporary in staged.items():
             os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{error.filename}: cannot be written ({error.strerror}).") from error
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
 
 
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files as `write_atomically` does, with an error that a user can read.
+
+    Raises:
+        RunError: If a file cannot be written.
+    """
+    try:
+        write_atomically(contents)
+    except OSError as error:
+        raise RunError(f"{error.filename}: cannot be written ({error.strerror}).") from error
+
+
 def to_json(value: Any) -> bytes:
-    """A JSON document, ending with a line break."""
+    """Return a value as a JSON document that ends with a line break."""
     return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_bytes(path: Path, remedy: str = "") -> bytes:
-    """The content of a file of a run directory.
+    """Return the content of a file of a run directory.
+
+    Args:
+        path: The file.
+        remedy: What the error says behind the file's name if it is missing.
 
     Raises:
-        RunError: If it is missing (what to do about it follows), or cannot be read.
+        RunError: If the file is missing or cannot be read.
     """
     try:
         return path.read_bytes()
@@ -60,10 +80,14 @@ def read_bytes(path: Path, remedy: str = "") -> bytes:
 
 
 def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Return the object that a JSON file of a run directory holds.
+
+    Args:
+        path: The file.
+        remedy: What the error says behind the file's name if it is missing.
 
     Raises:
-        RunError: If it is missing, or is not JSON, or no object.
+        RunError: If the file is missing, is not JSON, or holds something else than an object.
     """
     try:
         value = json.loads(read_bytes(path, remedy).decode("utf-8"))
@@ -75,33 +99,37 @@ def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], step: int) -> bytes:
-    """Named arrays as a safetensors file that notes the training step they are from."""
+    """Return named arrays as a safetensors file that notes the training step they are from."""
     return save({name: np.asarray(value, order="C") for name, value in arrays.items()}, metadata={"step": str(step)})
 
 
 def read_safetensors(path: Path, expected: Mapping[str, Shape] | None = None) -> tuple[Weights, int]:
-    """Named arrays, and the training step they are from.
+    """Read named arrays from a safetensors file.
 
     Args:
-        path: A safetensors file.
-        expected: Names and shapes it must have, looked at before anything is loaded; None: any.
+        path: The file.
+        expected: Names and shapes that it must have, which are checked before anything is loaded; None for any.
+
+    Returns:
+        The arrays, and the training step they are from (-1 if the file does not say).
 
     Raises:
-        RunError: If it is missing, no safetensors file, holds other names, shapes or types, or values not finite.
+        RunError: If the file is missing or damaged, has other names, shapes or types, or has values that are not
+            finite.
     """
     if not path.is_file():
         read_bytes(path)
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            found = {name: file.get_slice(name) for name in names}
+            entries = {name: file.get_slice(name) for name in names}
             if expected is not None:
-                _check_shapes(path, {name: tuple(entry.get_shape()) for name, entry in found.items()}, expected)
-            for name, entry in found.items():
+                _check_shapes(path, {name: tuple(entry.get_shape()) for name, entry in entries.items()}, expected)
+            for name, entry in entries.items():
                 if entry.get_dtype() not in DTYPES:
                     known = ", ".join(DTYPES)
                     raise RunError(f"{path}: {name} is of type {entry.get_dtype()}; must be one of {known}.")
-            arrays = {name: np.asarray(file.get_tensor(name)) for name in found}
+            arrays = {name: np.asarray(file.get_tensor(name)) for name in entries}
             step = (file.metadata() or {}).get("step", "")
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: not a valid safetensors file ({error}).") from error
@@ -111,13 +139,13 @@ def read_safetensors(path: Path, expected: Mapping[str, Shape] | None = None) ->
     return arrays, int(step) if step.isdecimal() else -1
 
 
-def _check_shapes(path: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
+def _check_shapes(path: Path, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
     for name, shape in expected.items():
-        if name not in found:
+        if name not in shapes:
             raise RunError(f"{path}: {name} is missing, which config.yaml and vocabulary.json beside it ask for.")
-        if found[name] != shape:
+        if shapes[name] != shape:
             asked = f"but config.yaml and vocabulary.json beside it ask for {shape}"
-            raise RunError(f"{path}: {name} has shape {found[name]}, {asked}.")
-    for name in found:
+            raise RunError(f"{path}: {name} has shape {shapes[name]}, {asked}.")
+    for name in shapes:
         if name not in expected:
             raise RunError(f"{path}: {name} is unknown to the config.yaml beside it.")

@@ -22,8 +22,8 @@ class CellWeights(NamedTuple):
 
     weight_ih: Float[Array, "G I"]
     weight_hh: Float[Array, "G H"]
-    bias: Float[Array, "G"]
-    bias_n: Float[Array, "H"] | None = None
+    bias: Float[Array, " G"]
+    bias_n: Float[Array, " H"] | None = None
 
     def zero_state(self, labels: int, rows: int) -> State:
         """States of zeros, each of shape `(K, B, H)`."""
@@ -49,7 +49,7 @@ def gru_step(
     gates: Float[Array, "*#N G"],
     hidden: Float[Array, "*#N H"],
     weight_hh: Float[Array, "G H"],
-    bias_n: Float[Array, "H"],
+    bias_n: Float[Array, " H"],
 ) -> Float[Array, "*#N H"]:
     """One step of a gated recurrent unit (Cho et al. 2014), with the reset gate inside the candidate's product.
 

@@ -22,7 +22,7 @@ class Operands(NamedTuple):
 
     hidden: Float[Array, "T C H N"]
     weight: Float[Array, "V H"]
-    bias: Float[Array, "V"]
+    bias: Float[Array, " V"]
     label_bias: Float[Array, "C V L #B"] | None
 
 
@@ -37,18 +37,18 @@ class _SymbolsFirst:
         self.transposed = operands.weight.T  # once, not for each block: a product wants its first operand in rows
         self.rounding = rounding
 
-    def logits(self, hidden: Float[Array, "H N"]) -> tuple[Float[Array, "V N"], Float[Array, "N"]]:
+    def logits(self, hidden: Float[Array, "H N"]) -> tuple[Float[Array, "V N"], Float[Array, " N"]]:
         """Of a block, and the greatest of each position."""
         logits = product(self.weight, hidden, rounding=self.rounding) + self.bias[:, None]
         return logits, logits.max(0)
 
-    def zeros(self) -> tuple[Float[Array, "V H"], Float[Array, "V"]]:
+    def zeros(self) -> tuple[Float[Array, "V H"], Float[Array, " V"]]:
         """Gradients of weight and bias, before the first block."""
         return jnp.zeros_like(self.weight), jnp.zeros_like(self.bias)
 
     def add(
         self, totals: tuple[Array, Array], hidden: Float[Array, "H N"], errors: Float[Array, "V N"]
-    ) -> tuple[Float[Array, "V H"], Float[Array, "V"]]:
+    ) -> tuple[Float[Array, "V H"], Float[Array, " V"]]:
         """Those gradients with a block's share, from the gradient of its logits."""
         weight, bias = totals
         return weight + product(errors, hidden, (1, 1), self.rounding), bias + errors.sum(1)
@@ -86,7 +86,7 @@ class _PositionsFirst:
 
     def logits(
         self, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]]
-    ) -> tuple[Float[Array, "N V"], Float[Array, "N"]]:
+    ) -> tuple[Float[Array, "N V"], Float[Array, " N"]]:
         """Of a block, and the greatest of each position or, where biases are close, a bound that spares a pass."""
         products = product(hidden[0], self.weight, (1, 1), self.rounding)
         greatest = jax.lax.cond(
@@ -126,7 +126,7 @@ def output_layer(operands: Operands, rounding: Rounding) -> OutputLayer:
 
 def logits_of(
     layer: OutputLayer, hidden: Any, label_bias: Array | None
-) -> tuple[Float[Array, "..."], Float[Array, "N"]]:
+) -> tuple[Float[Array, "..."], Float[Array, " N"]]:
     """Of a block, one dimension for symbols and one for positions; and the greatest of each position, or a bound."""
     logits, greatest = layer.logits(hidden)
     if label_bias is None:
@@ -143,8 +143,8 @@ def _by_label(of_positions: Float[Array, "..."], label_bias: Array, layer: Outpu
 
 
 def chosen_of(
-    logits: Float[Array, "..."], greatest: Float[Array, "N"], symbols: Int[Array, "N"], axis: int
-) -> tuple[Float[Array, "N"], Float[Array, "..."], Float[Array, "N"]]:
+    logits: Float[Array, "..."], greatest: Float[Array, " N"], symbols: Int[Array, " N"], axis: int
+) -> tuple[Float[Array, " N"], Float[Array, "..."], Float[Array, " N"]]:
     """Log-probabilities of the symbols; and all probabilities but for a factor, with the sums to divide them by.
 
     Exponentials are taken once, for the sums and for the gradient: they are the dearest of what is no product.

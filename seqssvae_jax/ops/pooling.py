@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from seqssvae.config import Pooling
 
 
-def pool(states: Float[Array, "B T H"], lengths: Int[Array, "B"], pooling: Pooling) -> Float[Array, "B H"]:
+def pool(states: Float[Array, "B T H"], lengths: Int[Array, " B"], pooling: Pooling) -> Float[Array, "B H"]:
     """The state at the last symbol, or the mean or maximum over symbols; zeros for rows without symbols.
 
     Args:

@@ -62,7 +62,7 @@ def product(left: Array, right: Array, contracted: tuple[int, int] = (1, 0), rou
 
 
 def linear(
-    inputs: Float[Array, "*N I"], weight: Float[Array, "O I"], bias: Float[Array, "O"] | None = None
+    inputs: Float[Array, "*N I"], weight: Float[Array, "O I"], bias: Float[Array, " O"] | None = None
 ) -> Float[Array, "*N O"]:
     """`W a + b`, with the weight laid out as PyTorch does."""
     result = product(inputs, weight, (inputs.ndim - 1, 1), rounding_now())

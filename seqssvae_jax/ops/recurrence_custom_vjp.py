@@ -70,9 +70,9 @@ class Layer(NamedTuple):
     constant: Float[Array, "G K B"] | None
     state: tuple[Float[Array, "H K B"], ...]
     weight_hh: Float[Array, "G H"]
-    bias_n: Float[Array, "H"] | None
+    bias_n: Float[Array, " H"] | None
 
-    def gates(self, step: Int[Array, ""]) -> Float[Array, "G #K B"]:
+    def gates(self, step: Int[Array, ""]) -> Float[Array, " G #K B"]:
         """Inputs of all gates at one step, for each label."""
         of_rows = jax.lax.dynamic_index_in_dim(self.row_gates, step, 1)
         return of_rows if self.constant is None else of_rows + self.constant
@@ -99,7 +99,7 @@ class _Totals(NamedTuple):
     weight: Float[Array, "G H"]
     rows: tuple[Array, ...]
     constants: tuple[Array, ...] | None
-    bias: Float[Array, "H"] | None
+    bias: Float[Array, " H"] | None
 
     @classmethod
     def zero(cls, layer: Layer) -> "_Totals":
@@ -287,7 +287,7 @@ def _cells(layers: tuple[Layer, ...], rounding: Rounding) -> tuple[_GRU | _LSTM,
     return tuple(kind(layer, layer.weight_hh.T, rounding) for layer in layers)
 
 
-def _steps(layers: tuple[Layer, ...]) -> Int[Array, "T"]:
+def _steps(layers: tuple[Layer, ...]) -> Int[Array, " T"]:
     return jnp.arange(layers[0].row_gates.shape[1])
 
 

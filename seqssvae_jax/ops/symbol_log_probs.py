@@ -14,8 +14,8 @@ from seqssvae_jax.ops.products import linear
 def symbol_log_probs(
     hidden: Float[Array, "K B T H"],
     weight: Float[Array, "V H"],
-    bias: Float[Array, "V"],
-    label_bias: Float[Array, "K #B V"] | None,
+    bias: Float[Array, " V"],
+    label_bias: Float[Array, " K #B V"] | None,
     x: Int[Array, "B T"],
     gradient_weights: Float[Array, "K B"] | None = None,
 ) -> Float[Array, "K B T"]:
@@ -40,8 +40,8 @@ def symbol_log_probs(
 def reference(
     hidden: Float[Array, "K B T H"],
     weight: Float[Array, "V H"],
-    bias: Float[Array, "V"],
-    label_bias: Float[Array, "K #B V"] | None,
+    bias: Float[Array, " V"],
+    label_bias: Float[Array, " K #B V"] | None,
     x: Int[Array, "B T"],
 ) -> Float[Array, "K B T"]:
     """What `symbol_log_probs` computes, with the logits of all positions at once."""

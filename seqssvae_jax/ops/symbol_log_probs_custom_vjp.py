@@ -85,7 +85,7 @@ def _blocks(hidden: Any, operands: Operands) -> Any:
     return jax.tree.map(lambda part: part.reshape(operands.hidden.shape[1], -1, part.shape[1]), hidden)
 
 
-def _repeated(symbols: Int[Array, "N"], operands: Operands) -> Int[Array, "C N"]:
+def _repeated(symbols: Int[Array, " N"], operands: Operands) -> Int[Array, "C N"]:
     return jnp.broadcast_to(symbols, (operands.hidden.shape[1], len(symbols)))
 
 
@@ -140,8 +140,8 @@ _symbol_log_probs.defvjp(_forward, _backward)
 def symbol_log_probs(
     hidden: Float[Array, "K B T H"],
     weight: Float[Array, "V H"],
-    bias: Float[Array, "V"],
-    label_bias: Float[Array, "K #B V"] | None,
+    bias: Float[Array, " V"],
+    label_bias: Float[Array, " K #B V"] | None,
     x: Int[Array, "B T"],
     gradient_weights: Float[Array, "K B"] | None = None,
     most: int | None = None,

@@ -21,8 +21,8 @@ class CellWeights(NamedTuple):
 
     weight_ih: Float[Tensor, "G I"]
     weight_hh: Float[Tensor, "G H"]
-    bias: Float[Tensor, "G"]
-    bias_n: Float[Tensor, "H"] | None = None
+    bias: Float[Tensor, " G"]
+    bias_n: Float[Tensor, " H"] | None = None
 
     def zero_state(self, labels: int, rows: int) -> State:
         """States of zeros, each of shape `(K, B, H)`."""
@@ -30,7 +30,7 @@ class CellWeights(NamedTuple):
         return (zeros,) if self.bias_n is not None else (zeros, zeros)
 
 
-def fold(by_label: Float[Tensor, "K B *F"]) -> Float[Tensor, "N *F"]:
+def fold(by_label: Float[Tensor, "K B *F"]) -> Float[Tensor, " N *F"]:
     """Fold the enumeration dimension into the batch: row `k * B + b` is label k's copy of row b.
 
     This is the order of `rows.repeat(K, 1)` and of `rows.expand(K, B, F).reshape(K * B, F)`. It is not that of
@@ -39,7 +39,7 @@ def fold(by_label: Float[Tensor, "K B *F"]) -> Float[Tensor, "N *F"]:
     return by_label.reshape(by_label.shape[0] * by_label.shape[1], *by_label.shape[2:])
 
 
-def unfold(folded: Float[Tensor, "N *F"], labels: int) -> Float[Tensor, "K B *F"]:
+def unfold(folded: Float[Tensor, " N *F"], labels: int) -> Float[Tensor, "K B *F"]:
     """Inverse of `fold`."""
     return folded.reshape(labels, folded.shape[0] // labels, *folded.shape[1:])
 
@@ -62,7 +62,7 @@ def gru_step(
     gates: Float[Tensor, "*#N G"],
     hidden: Float[Tensor, "*#N H"],
     weight_hh: Float[Tensor, "G H"],
-    bias_n: Float[Tensor, "H"],
+    bias_n: Float[Tensor, " H"],
 ) -> Float[Tensor, "*#N H"]:
     """One step of a gated recurrent unit (Cho et al. 2014), with the reset gate inside the candidate's product.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from seqssvae.config import Pooling
 
 
-def pool(states: Float[Tensor, "B T H"], lengths: Int[Tensor, "B"], pooling: Pooling) -> Float[Tensor, "B H"]:
+def pool(states: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"], pooling: Pooling) -> Float[Tensor, "B H"]:
     """The state at the last symbol, or the mean or maximum over symbols; zeros for rows without symbols.
 
     Args:

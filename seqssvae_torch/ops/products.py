@@ -43,7 +43,7 @@ def rounded(values: Tensor, rounding: Rounding) -> Tensor:
 
 
 def linear(
-    inputs: Float[Tensor, "*N I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None = None
+    inputs: Float[Tensor, "*N I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "*N O"]:
     """`W a + b`."""
     rounding = rounding_now()

@@ -57,7 +57,7 @@ def recurrence(
     return tuple(unfold(of_cell, labels) for of_cell in by_cell.unbind())
 
 
-def _stack(parts: Sequence[Float[Tensor, "*F"]]) -> Float[Tensor, "D *F"]:
+def _stack(parts: Sequence[Float[Tensor, "*F"]]) -> Float[Tensor, " D *F"]:
     return parts[0][None] if len(parts) == 1 else torch.stack(tuple(parts))
 
 

@@ -13,8 +13,8 @@ from seqssvae_torch.ops.products import linear
 def symbol_log_probs(
     hidden: Float[Tensor, "K B T H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, "V"],
-    label_bias: Float[Tensor, "K #B V"] | None,
+    bias: Float[Tensor, " V"],
+    label_bias: Float[Tensor, " K #B V"] | None,
     x: Int[Tensor, "B T"],
     gradient_weights: Float[Tensor, "K B"] | None = None,
 ) -> Float[Tensor, "K B T"]:
@@ -39,8 +39,8 @@ def symbol_log_probs(
 def reference(
     hidden: Float[Tensor, "K B T H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, "V"],
-    label_bias: Float[Tensor, "K #B V"] | None,
+    bias: Float[Tensor, " V"],
+    label_bias: Float[Tensor, " K #B V"] | None,
     x: Int[Tensor, "B T"],
 ) -> Float[Tensor, "K B T"]:
     """What `symbol_log_probs` computes, with the logits of all positions at once."""

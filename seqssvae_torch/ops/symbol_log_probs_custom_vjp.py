@@ -81,8 +81,8 @@ def _common_factor(gradient: Tensor, weights: Tensor) -> Tensor | None:
 def symbol_log_probs(
     hidden: Float[Tensor, "K B T H"],
     weight: Float[Tensor, "V H"],
-    bias: Float[Tensor, "V"],
-    label_bias: Float[Tensor, "K #B V"] | None,
+    bias: Float[Tensor, " V"],
+    label_bias: Float[Tensor, " K #B V"] | None,
     x: Int[Tensor, "B T"],
     gradient_weights: Float[Tensor, "K B"] | None = None,
     most: int | None = None,

@@ -53,7 +53,7 @@ class Alphabet:
         self.missing = {(), tuple(index(symbol) for symbol in missing)}
 
     @staticmethod
-    def _ours(index: Any, symbols: Sequence[str]) -> Int[Tensor, "N"]:
+    def _ours(index: Any, symbols: Sequence[str]) -> Int[Tensor, " N"]:
         """Our id of each of the host's."""
         places, found = [*range(len(SPECIALS)), *map(index, symbols)], torch.full((len(index),), UNK)
         found[torch.tensor(places)] = torch.arange(len(places))
@@ -67,7 +67,7 @@ class Alphabet:
         """Our ids of sources."""
         return self.source_to_core[sequences.cpu()].numpy().astype(np.int32)
 
-    def y(self, features: Int[Tensor, "B L"]) -> Int[np.ndarray, "B"]:
+    def y(self, features: Int[Tensor, "B L"]) -> Int[np.ndarray, " B"]:
         """Label ids of the host's features, `NO_LABEL` where the label is missing.
 
         Raises:
@@ -81,7 +81,7 @@ class Alphabet:
             found.append(self.labels.get(ids, NO_LABEL))
         return np.array(found, np.int32)
 
-    def rows(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None, transduces: bool) -> Batch:
+    def rows(self, batch: data.Batch, y: Int[np.ndarray, " B"] | None, transduces: bool) -> Batch:
         """The rows of a batch as the core takes them.
 
         Args:
@@ -100,7 +100,7 @@ class Alphabet:
             x = self.x(batch.source.tensor[:, 1:])
         return Batch(x, labels, np.ones(len(batch), bool), np.arange(len(batch), dtype=np.int32), source)
 
-    def label_ids(self, y: Int[np.ndarray, "B"]) -> Int[Tensor, "B L"]:
+    def label_ids(self, y: Int[np.ndarray, " B"]) -> Int[Tensor, "B L"]:
         """Labels as the host's features, with END behind them."""
         rows = [torch.tensor([*self.of_label[label], END]) for label in y]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)

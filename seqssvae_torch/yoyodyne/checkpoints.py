@@ -15,7 +15,7 @@ from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError, UserError
 from seqssvae.parameters import baseline_shapes, check_weights, optimizer_shapes
 from seqssvae.runs.files import Checkpoint
-from seqssvae.runs.run import RunWriter
+from seqssvae.runs.writer import RunWriter
 from seqssvae.training.fit import TrainingState
 
 STATE, PREFIX = "seqssvae", "ssvae."

@@ -304,13 +304,13 @@ class SequenceSSVAE(models.BaseModel):
         _ = self._built
         check_labels(path, parser, self.label_names, self._missing_label)
 
-    def _labels(self, batch: data.Batch) -> Int[np.ndarray, "B"]:
+    def _labels(self, batch: data.Batch) -> Int[np.ndarray, " B"]:
         _ = self._built
         if not batch.has_features:
             return np.full(len(batch), NO_LABEL, np.int32)
         return self.alphabet.y(batch.features.tensor)
 
-    def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, "B"] | None) -> Batch:
+    def _core_batch(self, batch: data.Batch, y: Int[np.ndarray, " B"] | None) -> Batch:
         """All rows as the core takes them."""
         _ = self._built
         return self.alphabet.rows(batch, y, self.transduces)

@@ -31,7 +31,7 @@ class Latents(NamedTuple):
 def latents_of(
     ssvae: SSVAE,
     x: Int[Tensor, "B T"] | None,
-    y: Int[Tensor, "B"],
+    y: Int[Tensor, " B"],
     source: Int[Tensor, "B S"] | None,
     draw: bool = False,
 ) -> Latents:

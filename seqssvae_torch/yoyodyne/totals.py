@@ -17,7 +17,7 @@ class Totals:
     def __init__(self) -> None:
         self.sums = torch.zeros(7, dtype=torch.float64)
 
-    def add(self, evaluation: Evaluation, y: Int[np.ndarray, "B"]) -> None:
+    def add(self, evaluation: Evaluation, y: Int[np.ndarray, " B"]) -> None:
         """Add the rows of a batch, with their labels."""
         known = y != NO_LABEL
         of_known = evaluation.log_q_y[known]

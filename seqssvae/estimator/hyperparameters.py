@@ -1,4 +1,4 @@
-"""What scikit-learn asks of an estimator, without scikit-learn: parameters by name, stored as they are given."""
+"""What scikit-learn asks of an estimator's hyperparameters, without a dependency on scikit-learn."""
 
 import importlib
 import inspect
@@ -7,21 +7,31 @@ from typing import Any, Self
 from seqssvae.errors import ConfigurationError
 
 
-class Parameters:
-    """Base of an estimator whose `__init__` stores each of its keyword arguments in the attribute of that name."""
+class HyperparametersMixin:
+    """Mixin of an estimator whose `__init__` stores each of its keyword arguments in the attribute of that name."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters, by name."""
+        """Return the hyperparameters, by name.
+
+        Args:
+            deep: Has no effect, since no hyperparameter is an estimator; scikit-learn passes it.
+        """
         return {name: getattr(self, name) for name in self._defaults()}
 
-    def set_params(self, **parameters: Any) -> Self:
-        """Set some parameters.
+    def set_params(self, **hyperparameters: Any) -> Self:
+        """Set some hyperparameters.
+
+        Args:
+            hyperparameters: New values, by name.
+
+        Returns:
+            The estimator itself.
 
         Raises:
-            ConfigurationError: If there is no such parameter.
+            ConfigurationError: If there is no such hyperparameter.
         """
         known = self._defaults()
-        for name, value in parameters.items():
+        for name, value in hyperparameters.items():
             if name not in known:
                 raise ConfigurationError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}.")
             setattr(self, name, value)

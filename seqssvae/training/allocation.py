@@ -1,4 +1,4 @@
-"""How the process treats memory that a training step gives back, and the next one asks for again."""
+"""How the process treats the memory that a training step frees and the next one allocates again."""
 
 import ctypes
 import os
@@ -9,16 +9,19 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep what is freed for the next allocation instead of returning it to the kernel.
+    """Have the C library keep freed memory for the next allocation instead of returning it to the kernel.
 
     A training step allocates and frees the same large arrays every time. By default glibc returns arrays of over 32 MiB
     (or more than lies at the heap's end) at once, and the kernel then hands out every page anew and zeroed, which takes
-    a fifth of a step on a CPU. The process's peak is the same; what it holds between steps is more. Threads get no
-    heaps of their own from then on: those give every large array back whatever they are told, and a framework whose
-    threads allocate (JAX) would gain nothing.
+    a fifth of a step on a CPU. The peak memory of the process stays the same, but it holds more between steps. Threads
+    no longer get heaps of their own: such heaps return every large array in any case, and a framework whose threads
+    allocate (JAX) would gain nothing.
+
+    The setting is for the whole process, so call this in processes of your own, before a framework is loaded. The
+    library never does so by itself; the command line does.
 
     Returns:
-        Whether it was done: only where the C library is glibc, and not where the environment has `SEQSSVAE_MALLOC=0`.
+        Whether the memory is kept: only if the C library is glibc, and unless the environment has `SEQSSVAE_MALLOC=0`.
     """
     if not sys.platform.startswith("linux") or os.environ.get("SEQSSVAE_MALLOC") == "0":
         return False

@@ -1,4 +1,4 @@
-"""The comparison of estimators: what is measured, by both twins in this process, and the command with its processes."""
+"""The comparison of gradient estimators: what both twins measure in this process, and the command with its own."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,18 @@ import pytest
 import yaml
 
 from seqssvae.backend import Batch, Dimensions, Weights
-from seqssvae.checks.gradient_estimators import Choice, Measured, Setting, choices, random_batch
+from seqssvae.checks.gradient_estimators import (
+    GradientEstimator,
+    GradientQuality,
+    Measurement,
+    Setting,
+    list_gradient_estimators,
+    random_batch,
+)
+from seqssvae.checks.measuring import Measurer
+from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.main import main
+from seqssvae.cli.tables import gradient_estimators_table
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainingConfig
 from seqssvae.data.corpus import Corpus, CorpusCounts
 from seqssvae.errors import DataError
@@ -35,8 +45,8 @@ def setting(twin: str) -> Setting:
 
 
 @cache
-def measured(twin: str, choice: Choice) -> Measured:
-    return Measured(setting(twin), choice)
+def measured(twin: str, estimator: GradientEstimator) -> Measurer:
+    return Measurer(setting(twin), estimator)
 
 
 @pytest.fixture(params=["torch", "jax"])
@@ -45,17 +55,17 @@ def twin(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_exact_ones_have_neither_bias_nor_variance(twin: str) -> None:
-    exact = measured(twin, Choice("enumerate")).gradient(0)
-    for quality in measured(twin, Choice("sequential")).qualities(exact, 2):
+    exact = measured(twin, GradientEstimator("enumerate")).gradient(0)
+    for quality in measured(twin, GradientEstimator("sequential")).qualities(exact, 2):
         assert max(quality) < 1e-12
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_unbiased_one_has_a_bias_that_chance_explains_and_a_biased_one_has_not(twin: str) -> None:
-    exact = measured(twin, Choice("enumerate")).gradient(0)
-    top, least = (measured(twin, Choice("top_k", k)).qualities(exact, 60) for k in (2, 1))
-    score = measured(twin, Choice("score_function")).qualities(exact, 60)
-    gumbel = measured(twin, Choice("gumbel_softmax")).qualities(exact, 200)
+    exact = measured(twin, GradientEstimator("enumerate")).gradient(0)
+    top, least = (measured(twin, GradientEstimator("top_k", k)).qualities(exact, 60) for k in (2, 1))
+    score = measured(twin, GradientEstimator("score_function")).qualities(exact, 60)
+    gumbel = measured(twin, GradientEstimator("gumbel_softmax")).qualities(exact, 200)
     for quality in (*top, *least, *score):
         assert quality.bias < 3 * quality.chance
         assert quality.chance == pytest.approx(quality.deviation / np.sqrt(60))
@@ -64,8 +74,8 @@ def test_an_unbiased_one_has_a_bias_that_chance_explains_and_a_biased_one_has_no
 
 
 def test_figures_are_those_of_the_definition(twin: str) -> None:
-    exact = measured(twin, Choice("enumerate")).gradient(0)
-    worker = measured(twin, Choice("top_k", 1))
+    exact = measured(twin, GradientEstimator("enumerate")).gradient(0)
+    worker = measured(twin, GradientEstimator("top_k", 1))
     names = ("classifier.weight", "classifier.bias")
 
     def flat(gradients: Weights) -> np.ndarray:
@@ -81,21 +91,25 @@ def test_figures_are_those_of_the_definition(twin: str) -> None:
 
 
 def test_both_twins_find_the_same_gradients() -> None:
-    for choice in (Choice("enumerate"), Choice("top_k", 2), Choice("gumbel_softmax")):
-        ours, theirs = (measured(twin, choice).gradient(3) for twin in ("torch", "jax"))
+    for estimator in (
+        GradientEstimator("enumerate"),
+        GradientEstimator("top_k", 2),
+        GradientEstimator("gumbel_softmax"),
+    ):
+        ours, theirs = (measured(twin, estimator).gradient(3) for twin in ("torch", "jax"))
         for name, value in ours.items():
             np.testing.assert_allclose(value, theirs[name], rtol=1e-8, atol=1e-12)
 
 
 def test_a_step_takes_time_and_moves_nothing_much(twin: str) -> None:
-    worker = measured(twin, Choice("top_k", 1))
+    worker = measured(twin, GradientEstimator("top_k", 1))
     before = worker.twin.get_weights()
     assert worker.seconds() > 0
     assert all(np.abs(value - before[name]).max() < 1e-8 for name, value in worker.twin.get_weights().items())
 
 
-def test_choices_leave_something_to_draw() -> None:
-    assert [str(choice) for choice in choices(5, [1, 3, 4])] == [
+def test_every_k_leaves_something_to_draw() -> None:
+    assert [str(estimator) for estimator in list_gradient_estimators(5, [1, 3, 4])] == [
         "enumerate",
         "sequential",
         "top_k, k = 1",
@@ -103,8 +117,8 @@ def test_choices_leave_something_to_draw() -> None:
         "gumbel_softmax",
         "score_function",
     ]
-    assert [choice.passes(5) for choice in choices(5, [1, 3])] == [5, 5, 2, 4, 1, 1]
-    assert Choice("top_k", 4).passes(5) == 5
+    assert [estimator.passes(5) for estimator in list_gradient_estimators(5, [1, 3])] == [5, 5, 2, 4, 1, 1]
+    assert GradientEstimator("top_k", 4).passes(5) == 5
 
 
 @pytest.mark.parametrize("label_count", [2, 3, 12, 45, 256])
@@ -142,22 +156,10 @@ def test_the_command_measures_in_processes_of_their_own(tmp_path, monkeypatch, c
     small = {"embedding_size": 3, "hidden_size": 4}
     settings = {"model": {"latent_size": 2, "encoder": small, "decoder": small}, "training": {"batch_size": 6}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(settings))
-    call = [
-        "estimators",
-        "--config",
-        "small.yaml",
-        "--data",
-        "data.tsv",
-        "--backend",
-        "torch",
-        "--k",
-        "1",
-        "--draws",
-        "3",
-    ]
-    assert main([*call, "--repetitions", "2", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    by_name = {entry["estimator"]: entry for entry in found["estimators"]}
+    call = ["gradient-estimators", "--config=small.yaml", "--data=data.tsv", "--backend=torch"]
+    assert main([*call, "--k", "1", "--draws=3", "--repetitions=2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    by_name = {entry["estimator"]: entry for entry in report["estimators"]}
     assert list(by_name) == ["enumerate", "sequential", "top_k, k = 1", "gumbel_softmax", "score_function"]
     assert [entry["decoder_passes"] for entry in by_name.values()] == [4, 4, 2, 1, 1]
     assert by_name["sequential"]["every_weight"]["bias"] < 1e-5
@@ -179,7 +181,27 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("{}")
     (tmp_path / "data.tsv").write_text("abc\tx\n")
-    assert main(["estimators", *arguments, "--data", "data.tsv"]) == 2
+    assert main(["gradient-estimators", *arguments, "--data", "data.tsv"]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_table_names_gradient_estimators_and_the_command_has_an_alias(capsys) -> None:
+    quality = GradientQuality(0.5, 0.01, 2.0)
+    measurement = Measurement(GradientEstimator("top_k", 2), 3, quality, quality, (1.0, 0.5, 2.0), None)
+    table = gradient_estimators_table([measurement], "title", draws=7)
+    assert [column.header for column in table.columns][:2] == ["gradient estimator", "decoder passes"]
+    assert [next(iter(column.cells)) for column in table.columns] == [
+        "top_k, k = 2",
+        "3",
+        "0.5",
+        "2",
+        "0.5",
+        "2",
+        "1",
+        "-",
+    ]
+    assert parse_arguments(["estimators", "run", "--data", "rows.tsv"]) == parse_arguments(
+        ["gradient-estimators", "run", "--data", "rows.tsv"]
+    )

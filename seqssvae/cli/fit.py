@@ -1,0 +1,82 @@
+"""The commands that make a run: `fit` and `import-yoyodyne`."""
+
+from importlib import import_module
+
+from jsonargparse import Namespace
+
+from seqssvae.backend import get_backend, installed_backends
+from seqssvae.cli.arguments import config_overrides
+from seqssvae.cli.messages import warn_of_counts
+from seqssvae.cli.progress import ProgressBar
+from seqssvae.cli.tables import console, fit_table
+from seqssvae.config import Config
+from seqssvae.config.fields import field_paths
+from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
+from seqssvae.data.prepare import prepare_files
+from seqssvae.errors import ConfigurationError
+from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.fit import fit
+
+RESUMABLE = {"data.train", "data.validation", "training.epochs", "training.max_steps", "training.patience"}
+"""Fields that may differ in a run that resumes another one."""
+
+
+def fit_command(arguments: Namespace) -> None:
+    """Train on the configured files and write a run directory."""
+    refuse_existing(arguments.output)
+    resumed = RunDirectory(arguments.resume) if arguments.get("resume") else None
+    config = _build_config(arguments, resumed)
+    backend = arguments.get("backend") or (resumed and resumed.trained_by)
+    if not backend:
+        raise ConfigurationError(f"seqssvae fit needs --backend: {' or '.join(installed_backends())}.")
+    prepared = prepare_files(config)
+    warn_of_counts(prepared.training, config.data.max_length)
+    if config.data.validation is not None:
+        warn_of_counts(prepared.validation, config.data.max_length)
+    schema = prepared.schema
+    checkpoint = resumed.resume(schema, prepared.training) if resumed else None
+    writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
+    twin = get_backend(backend)(config, schema.dimensions, arguments.get("device"))
+    state = checkpoint.state if checkpoint else None
+    result = fit(config, prepared.training, prepared.validation, twin, [writer, ProgressBar()], state)
+    if result.records:
+        console().print(fit_table(result))
+    print(f"The run is in {arguments.output}.")
+
+
+def import_yoyodyne_command(arguments: Namespace) -> None:
+    """Make a run directory of a checkpoint of the plug-in for yoyodyne."""
+    refuse_existing(arguments.run)
+    get_backend("torch")  # raises an error that names the extra if it is not installed
+    import_module("seqssvae_torch.yoyodyne.checkpoints").import_yoyodyne(arguments.checkpoint, arguments.run)
+    print(f"The run is in {arguments.run}.")
+
+
+def _build_config(arguments: Namespace, resumed: RunDirectory | None) -> Config:
+    """Return the configuration of the file with the fields of the command line, or that of the run to resume with both.
+
+    Raises:
+        ConfigurationError: If a field is wrong, or may not differ from that of the run to resume.
+    """
+    path = arguments.get("config")
+    settings = read_yaml(path) if path else {}
+    overrides = config_overrides(arguments)
+    if resumed is None:
+        return from_dict(merge(settings, overrides), None if overrides else path)
+    before = to_dict(resumed.config)
+    after = to_dict(from_dict(merge(merge(before, settings), overrides)))
+    for name in field_paths():
+        if name not in RESUMABLE and _field(before, name) != _field(after, name):
+            raise ConfigurationError(
+                f"{name} is {_field(before, name)!r} in {arguments.resume} and cannot be {_field(after, name)!r} in "
+                f"the run that resumes it; only {', '.join(sorted(RESUMABLE))} can be other."
+            )
+    return from_dict(after)
+
+
+def _field(settings: Settings, path: str) -> object:
+    value: object = settings
+    for name in path.split("."):
+        value = value[name] if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,90 @@
+"""What commands are given: values of options, a run, and the rows of a file."""
+
+import dataclasses
+
+from jsonargparse import Namespace
+
+from seqssvae.config import DataConfig, TooLong
+from seqssvae.data.corpus import Corpus, encode_rows
+from seqssvae.data.schema import Schema
+from seqssvae.data.tsv import Row, read_rows
+from seqssvae.errors import ConfigurationError
+from seqssvae.runs.run import Run, RunDirectory
+
+
+def check_at_least(option: str, value: int, minimum: int) -> None:
+    """Check that the value of an option is not too small.
+
+    Args:
+        option: The option as it is written, such as `--seed`.
+        value: Its value.
+        minimum: The least value allowed.
+
+    Raises:
+        ConfigurationError: If the value is below the minimum.
+    """
+    if value < minimum:
+        raise ConfigurationError(f"{option} must be a whole number of at least {minimum}, not {value}.")
+
+
+def check_options(arguments: Namespace, minimums: dict[str, int]) -> None:
+    """Check options that hold whole numbers; those that were not given are left out.
+
+    Args:
+        arguments: The command's arguments.
+        minimums: The least value of each option, by its name among the arguments.
+
+    Raises:
+        ConfigurationError: If a value is below its minimum.
+    """
+    for name, minimum in minimums.items():
+        if arguments[name] is not None:
+            check_at_least(f"--{name.replace('_', '-')}", arguments[name], minimum)
+
+
+def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -> DataConfig:
+    """Return the section `data` of a run with the columns that the arguments give for this file.
+
+    Groups play no part once a model is trained. Without targets the column of the sequences, which is not read, is
+    another one than those that are.
+
+    Args:
+        data: The run's section.
+        arguments: The command's arguments.
+        targets: Whether the sequences are read.
+    """
+    names = ("sequence_column", "label_column", "source_column", "header")
+    given = {name: arguments.get(name) for name in names if arguments.get(name) is not None}
+    if "label_column" not in given and data.label_column in (given.get("sequence_column"), given.get("source_column")):
+        given["label_column"] = 0
+    if not targets:
+        columns = {**vars(data), **given}
+        given["sequence_column"] = 1 + max(columns["source_column"], columns["label_column"])
+    return dataclasses.replace(data, **{"group_column": 0, **given})
+
+
+def read_rows_and_run(arguments: Namespace, labelled: bool) -> tuple[list[Row], Run]:
+    """Read the rows of `--data`, and then open the run, which takes longer.
+
+    Args:
+        arguments: The command's arguments.
+        labelled: Whether labels are read.
+    """
+    directory = RunDirectory(arguments.run)
+    rows = read_rows(arguments.data, file_columns(directory.config.data, arguments), labelled=labelled)
+    return rows, directory.open(arguments.backend, arguments.device)
+
+
+def encode_file(
+    rows: list[Row], schema: Schema, data: DataConfig, origin: str, too_long: TooLong | None = None
+) -> Corpus:
+    """Encode the rows of a file with a run's symbols and labels.
+
+    Args:
+        rows: The rows.
+        schema: The run's symbols and labels.
+        data: The run's section `data`.
+        origin: The file, which errors and warnings name.
+        too_long: What is done with rows that are too long; None for `data.too_long`.
+    """
+    return encode_rows(rows, schema.vocabulary, schema.labels, data, origin, too_long, schema.source_vocabulary)

@@ -1,0 +1,178 @@
+"""The arguments of each command, and their help."""
+
+from typing import Any
+
+from jsonargparse import SUPPRESS, ArgumentParser
+
+from seqssvae.backend import DecodingMethod
+from seqssvae.config import Config, Precision
+from seqssvae.config.fields import field_paths
+from seqssvae.datasets import DatasetName
+
+
+def add_demo_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `demo`."""
+    parser.add_argument(
+        "--dataset",
+        type=DatasetName,
+        default="peptides",
+        help="peptides: antimicrobial or not; languages: word to language (needs seqssvae[demo]).",
+    )
+    parser.add_argument("--backends", nargs="+", type=str, help="Twins to train; all you have installed by default.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of everything that is drawn.")
+    parser.add_argument("--output", type=str | None, metavar="DIRECTORY", help="Where the runs go; else runs/demo.")
+    parser.add_argument("--quick", action="store_true", help="Take a few steps only, to see that it works.")
+
+
+def add_fit_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `fit`: its own, and every field of the configuration."""
+    parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file with any of the fields below.")
+    parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax.")
+    parser.add_argument("--output", type=str, required=True, metavar="RUN", help="The run directory to make.")
+    _add_device(parser)
+    parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
+    parser.add_argument(
+        "--resume",
+        type=str | None,
+        metavar="RUN",
+        help="Go on from the last evaluation of this run, with its configuration, into the new directory.",
+    )
+    parser.add_class_arguments(Config, None)
+    for action in section_loaders(parser):
+        action.help = SUPPRESS
+
+
+def add_evaluate_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `evaluate`."""
+    _add_run(parser)
+    _add_data(parser, labelled=True)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the noise of z.")
+    parser.add_argument(
+        "--importance-samples", type=int, default=0, metavar="P", help="Draws of z for the importance-weighted bound."
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
+
+
+def add_predict_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `predict` and `encode`."""
+    _add_run(parser)
+    _add_data(parser, labelled=False)
+    _add_output(parser)
+
+
+def add_generate_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `generate`."""
+    _add_run(parser)
+    parser.add_argument("--label", type=str, required=True, metavar="NAME", help="The label to generate for.")
+    parser.add_argument("--count", type=int, default=10, help="Number of sequences.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of z and of the symbols.")
+    parser.add_argument(
+        "--method",
+        type=DecodingMethod,
+        default="sample",
+        help="Draw each symbol, take the most probable one, or search for the most probable sequence.",
+    )
+    parser.add_argument(
+        "--source", type=str | None, metavar="TEXT", help="What to make it from, if the run has sources."
+    )
+    _add_search(parser)
+
+
+def add_transduce_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `transduce`."""
+    _add_run(parser)
+    parser.add_argument("--data", type=str, required=True, metavar="FILE", help="TSV file (UTF-8), a source a line.")
+    parser.add_argument("--source-column", type=int | None, help="Column of the source, if not as in training.")
+    parser.add_argument(
+        "--label-column",
+        type=int | None,
+        help="Column of the label; where it is empty, or with 0, the label is predicted as well.",
+    )
+    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+    _add_output(parser)
+    parser.add_argument(
+        "--score", action="store_true", help="Print how many sequences equal those in the file's column of sequences."
+    )
+    parser.add_argument("--sequence-column", type=int | None, help="That column, if not as in training.")
+    parser.add_argument(
+        "--method",
+        type=DecodingMethod,
+        default="greedy",
+        help="Take the most probable symbol, search for the most probable sequence, or draw each symbol.",
+    )
+    _add_search(parser)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of what --method sample draws.")
+
+
+def add_verify_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `verify`."""
+    parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")
+    _add_data(parser, labelled=True, required=False)
+    _add_device(parser)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the noise given to both twins.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
+
+
+def add_gradient_estimators_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `gradient-estimators`."""
+    parser.add_argument("run", type=str | None, nargs="?", help="The run directory that `seqssvae fit` made.")
+    parser.add_argument(
+        "--config",
+        type=str | None,
+        metavar="FILE",
+        help="In place of a run: a YAML file that describes a model, which is measured with its first weights.",
+    )
+    parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained the run.")
+    _add_device(parser)
+    _add_data(parser, labelled=True)
+    parser.add_argument("--k", nargs="+", type=int, default=[1, 4], help="Labels that top_k sums out, one or more.")
+    parser.add_argument("--rows", type=int | None, help="Rows of the batch; else training.batch_size.")
+    parser.add_argument("--draws", type=int, default=50, help="How often labels are drawn.")
+    parser.add_argument("--repetitions", type=int, default=7, help="How many steps are timed.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the rows and of the noise.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
+
+
+def add_import_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `import-yoyodyne`."""
+    parser.add_argument("checkpoint", type=str, help="A checkpoint file that yoyodyne wrote.")
+    parser.add_argument("run", type=str, help="The run directory to make.")
+
+
+def section_loaders(parser: ArgumentParser) -> list[Any]:
+    """Return jsonargparse's own options that load a section from a file, which `--config` does here."""
+    sections = {f"--{path.rpartition('.')[0]}" for path in field_paths()}
+    return [action for action in parser._actions if sections & set(action.option_strings)]
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")
+    parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained the run.")
+    _add_device(parser)
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", type=str | None, help="The framework's name of a device, such as cpu or cuda.")
+
+
+def _add_data(parser: ArgumentParser, labelled: bool, required: bool = True) -> None:
+    text = "TSV file (UTF-8), a row a line."
+    if required:
+        parser.add_argument("--data", type=str, required=True, metavar="FILE", help=text)
+    else:
+        parser.add_argument("--data", type=str | None, metavar="FILE", help=f"{text} Without it, rows are made up.")
+    parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
+    parser.add_argument("--source-column", type=int | None, help="Column of the source, if the model has sources.")
+    if labelled:
+        parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 if there is none.")
+    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+
+
+def _add_output(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", type=str, required=True, metavar="FILE", help="TSV file to write.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace the output file if it exists.")
+
+
+def _add_search(parser: ArgumentParser) -> None:
+    parser.add_argument("--beam-width", type=int, default=5, help="Candidates kept by --method beam.")
+    parser.add_argument("--max-length", type=int | None, help="Most symbols of a sequence; else data.max_length.")

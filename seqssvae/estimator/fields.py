@@ -1,0 +1,62 @@
+"""Which fields of the configuration each hyperparameter of the estimator sets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seqssvae.config import Config
+from seqssvae.config.settings import from_dict, merge, to_dict
+from seqssvae.errors import ConfigurationError
+
+FIELDS = {
+    "cell": ("model.cell",),
+    "latent_size": ("model.latent_size",),
+    "hidden_size": ("model.encoder.hidden_size",),
+    "decoder_hidden_size": ("model.decoder.hidden_size",),
+    "embedding_size": ("model.encoder.embedding_size", "model.decoder.embedding_size"),
+    "layers": ("model.encoder.layers", "model.decoder.layers"),
+    "conditioning": ("model.decoder.conditioning",),
+    "dropout": ("model.dropout",),
+    "word_dropout": ("model.word_dropout",),
+    "encoder_word_dropout": ("model.encoder.word_dropout",),
+    "alpha": ("objective.alpha",),
+    "consistency": ("objective.consistency.weight",),
+    "gradient_estimator": ("objective.gradient_estimator",),
+    "k": ("objective.k",),
+    "learning_rate": ("optimizer.learning_rate",),
+    "epochs": ("training.epochs",),
+    "max_steps": ("training.max_steps",),
+    "batch_size": ("training.batch_size",),
+    "metric": ("training.metric",),
+    "patience": ("training.patience",),
+    "standard_errors": ("training.standard_errors",),
+    "validation_fraction": ("data.validation_fraction",),
+    "max_length": ("data.max_length",),
+    "separator": ("data.separator",),
+    "random_state": ("training.seed",),
+}
+"""By name of a hyperparameter, the fields that it sets."""
+
+
+def build_config(hyperparameters: Mapping[str, Any], config: Config | None) -> Config:
+    """Return a configuration in which hyperparameters have set their fields.
+
+    Args:
+        hyperparameters: Values by name; one that is None, or that sets no field, leaves the configuration as it is.
+        config: All other fields; None for their defaults.
+
+    Raises:
+        ConfigurationError: If a value is wrong, or `config` is no configuration.
+    """
+    if config is not None and not isinstance(config, Config):
+        raise ConfigurationError(f"config must be a seqssvae.config.Config, not {type(config).__name__}.")
+    settings = to_dict(config or Config())
+    for name, paths in FIELDS.items():
+        value = hyperparameters[name]
+        for path in paths if value is not None else ():
+            overrides: Any = value.item() if isinstance(value, np.generic) else value
+            for part in reversed(path.split(".")):
+                overrides = {part: overrides}
+            settings = merge(settings, overrides)
+    return from_dict(settings)

@@ -1,0 +1,90 @@
+"""What training leaves in an estimator, and how sequences are encoded for it."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.backend import Backend
+from seqssvae.config import Config
+from seqssvae.data.corpus import Corpus, encode_rows
+from seqssvae.data.counts import describe_counts
+from seqssvae.data.in_memory import check_sequences, make_rows
+from seqssvae.data.schema import Schema
+from seqssvae.errors import DataError
+from seqssvae.runs.files import Checkpoint
+
+Sequences = Sequence[str] | Sequence[Sequence[str]]
+"""Texts, or lists of symbols."""
+
+
+class FittedModel(NamedTuple):
+    """All that training leaves in an estimator.
+
+    Args:
+        backend: The twin with its best weights.
+        config: The whole configuration.
+        schema: Symbols, labels and p(y).
+        texts: Whether sequences were given as texts, rather than as lists of symbols.
+        checkpoint: How training went, to be saved.
+    """
+
+    backend: Backend
+    config: Config
+    schema: Schema
+    texts: bool
+    checkpoint: Checkpoint
+
+    def encode(self, X: Sequences, source: Sequences | None) -> Corpus:
+        """Encode sequences and their sources; those that are too long are cut.
+
+        Args:
+            X: The sequences.
+            source: The source of each, if and only if the model was fitted with sources.
+
+        Raises:
+            DataError: If there is a source and should be none, or the other way round, or a sequence is wrong.
+        """
+        data, sources = self.config.data, self.schema.source_vocabulary
+        self.check_source(source)
+        check_sequences(X)
+        if source is not None:
+            check_sequences(source, "source")
+        rows = make_rows(X, None, None, data.separator, source, data.source_separator)
+        corpus = encode_rows(rows, self.schema.vocabulary, self.schema.labels, data, "X", "truncate", sources)
+        warn_of_counts(corpus, self.config)
+        return corpus
+
+    def encode_sources(self, source: Sequences) -> tuple[Int[np.ndarray, " _"], ...]:
+        """Return the ids of sources; those that are too long are cut.
+
+        Raises:
+            DataError: If the model was fitted without sources, or a source is wrong.
+        """
+        vocabulary, data = self.schema.source_vocabulary, self.config.data
+        if vocabulary is None:
+            raise DataError("This SequenceSSVAE was fitted without sources.")
+        check_sequences(source, "source")
+        rows = make_rows(source, None, None, data.source_separator)
+        return tuple(vocabulary.encode(row.symbols[: data.max_length]) for row in rows)
+
+    def check_source(self, source: object | None) -> None:
+        """Check that there is a source if and only if the model was fitted with sources.
+
+        Raises:
+            DataError: If that is not so.
+        """
+        if (source is None) != (self.schema.source_vocabulary is None):
+            raise DataError("source must be given where, and only where, it was given to fit.")
+
+    def decode(self, symbols: list[str]) -> str | list[str]:
+        """Return a sequence in the form in which sequences were given to `fit`: a text, or a list of symbols."""
+        return self.schema.vocabulary.join(symbols) if self.texts else symbols
+
+
+def warn_of_counts(corpus: Corpus, config: Config) -> None:
+    """Warn of rows that were left out or cut, and of unknown symbols."""
+    for sentence in describe_counts(corpus, config.data.max_length):
+        warnings.warn(sentence, stacklevel=3)

@@ -1,0 +1,80 @@
+"""An estimator as a run directory, with one file in addition."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqssvae.errors import ConfigurationError, RunError
+from seqssvae.estimator.fitted import FittedModel
+from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.storage import read_json, to_json, write_files
+from seqssvae.runs.writer import RunWriter
+
+ESTIMATOR = "estimator.json"
+"""The file that an estimator adds to a run directory: its labels, its marker, and whether sequences are texts."""
+
+
+class StoredEstimator(NamedTuple):
+    """An estimator as it was saved.
+
+    Args:
+        fitted: What training left.
+        classes: The labels, as they were given.
+        missing: The marker of a missing label.
+    """
+
+    fitted: FittedModel
+    classes: list[Any]
+    missing: Hashable
+
+
+def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
+    """Write a run directory, which the command line can use as well.
+
+    Args:
+        path: The directory, which must not exist.
+        stored: The estimator.
+
+    Raises:
+        RunError: If the directory exists.
+        ConfigurationError: If a label or the marker is neither a text nor a number.
+    """
+    fitted, classes, missing = stored
+    for value in [*classes, missing]:
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise ConfigurationError(f"Only labels that are texts or numbers can be saved, not {value!r}.")
+    writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, fitted.checkpoint)
+    writer.started(fitted.checkpoint.state.step, fitted.checkpoint.state)
+    entries = {"texts": fitted.texts, "classes": classes, "missing": missing}
+    write_files({Path(path) / ESTIMATOR: to_json(entries)})
+
+
+def load_estimator(path: str | Path, backend: str | None = None, device: str | None = None) -> StoredEstimator:
+    """Open a run directory that `save_estimator` or the command line wrote.
+
+    Args:
+        path: The directory.
+        backend: Name of the twin; None for the one that trained the run.
+        device: The twin's device.
+
+    Raises:
+        RunError: If there is no run directory, or a file of it is missing, damaged, or does not fit the others.
+    """
+    directory = RunDirectory(path)
+    run, checkpoint = directory.open(backend, device), directory.read_checkpoint()
+    classes, texts, missing = _read_entries(directory.path / ESTIMATOR, run.labels.names)
+    return StoredEstimator(FittedModel(run.backend, run.config, run.schema, texts, checkpoint), classes, missing)
+
+
+def _read_entries(path: Path, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:
+    """Return labels, whether sequences are texts, and the marker; a run of the command line has the defaults."""
+    if not path.exists():
+        return list(names), True, None
+    entries = read_json(path)
+    classes, missing = entries.get("classes"), entries.get("missing")
+    if not isinstance(classes, list) or len(classes) != len(names):
+        raise RunError(f"{path}: classes must be a list of {len(names)} labels.")
+    for value in [*classes, missing]:
+        if not isinstance(value, (str, int, float, type(None))):
+            raise RunError(f"{path}: labels and marker must be texts or numbers, not {value!r}.")
+    return classes, bool(entries.get("texts", True)), missing

@@ -1,0 +1,26 @@
+"""Runs of the toy task, for the tests of run directories."""
+
+import dataclasses
+from pathlib import Path
+
+from fake_backend import FakeBackend
+from toy import toy_rows
+
+from seqssvae.config import Config
+from seqssvae.data.prepare import prepare_rows
+from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.writer import RunWriter
+from seqssvae.training.fit import fit
+
+
+def with_training(config: Config, **fields: object) -> Config:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **fields))
+
+
+def train(path: Path, config: Config, twin: type = FakeBackend, resume: Path | None = None) -> tuple:
+    prepared = prepare_rows(toy_rows(), config, "memory")
+    backend = twin(config, prepared.schema.dimensions)
+    checkpoint = RunDirectory(resume).resume(prepared.schema, prepared.training) if resume else None
+    writer = RunWriter(path, config, prepared.schema, backend.name, checkpoint or prepared.training)
+    state = checkpoint.state if checkpoint else None
+    return fit(config, prepared.training, prepared.validation, backend, [writer], state), backend, prepared

@@ -18,7 +18,7 @@ QUICK = (
 )
 if not os.environ.get("SEQSSVAE_DEVICE"):
     os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
-CHECKED = ["seqssvae.data.batches", "seqssvae.data.corpus", "seqssvae.data.splits", "seqssvae_torch", "seqssvae_jax"]
+CHECKED = ["seqssvae.data", "seqssvae_torch", "seqssvae_jax"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 # The same examples in every run, and none fails for being slow on a busy machine.

@@ -13,8 +13,9 @@ from benchmarks.sizes import Sizes
 from benchmarks.worker import Worker
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import Precision
-from seqssvae.data.batches import BatchStream, buckets
-from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.data.batches import BatchStream
+from seqssvae.data.buckets import choose_buckets
+from seqssvae.data.corpus import Corpus
 
 
 class Dataset(NamedTuple):
@@ -40,7 +41,7 @@ def dataset(name: str, cache: Path) -> Dataset:
         return Dataset(rows, Sizes(45, 16, 32, 10_000), 32)
     from seqssvae.datasets import load_dataset
 
-    texts = [row.symbols[:50] for row in load_dataset(name)]
+    texts = list(load_dataset(name).sequences.cut(50))
     ids = {symbol: place for place, symbol in enumerate(sorted({symbol for text in texts for symbol in text}), start=4)}
     rows = [np.array([*(ids[symbol] for symbol in text), 3], np.int32) for text in texts]
     labels, size = (2, 64) if name == "peptides" else (12, 64)
@@ -49,11 +50,10 @@ def dataset(name: str, cache: Path) -> Dataset:
 
 def ours_batches(data: Dataset) -> dict[int, tuple[np.ndarray, float]]:
     """For each of our lengths a batch of it, and how many there are in an epoch."""
-    rows, none = tuple(data.rows), np.full(len(data.rows), NO_LABEL, np.int32)
-    corpus = Corpus(rows, none, (None,) * len(rows), "memory", CorpusCounts(len(rows), 0, 0, 0))
-    chosen = buckets(corpus.lengths, data.buckets)
+    corpus = Corpus.from_sequences(data.rows, np.full(len(data.rows), NO_LABEL, np.int32))
+    chosen = choose_buckets(corpus.lengths, data.buckets)
     found: dict[int, tuple[np.ndarray, float]] = {}
-    for batch in BatchStream(corpus, np.arange(len(rows)), data.sizes.rows, chosen, seed=0).epoch(0):
+    for batch in BatchStream(corpus, np.arange(len(corpus)), data.sizes.rows, chosen, seed=0).epoch(0):
         length = batch.x.shape[1]
         first, count = found.get(length, (batch.x, 0.0))
         found[length] = (batch.x if batch.row_mask.all() else first), count + 1

@@ -35,9 +35,9 @@ from seqssvae.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from seqssvae.data.prepare import Prepared, prepare_rows
+from seqssvae.data.prepare import Prepared, prepare_table
 from seqssvae.data.splits import keep_labels_per_class
-from seqssvae.data.tsv import Row
+from seqssvae.data.table import Table
 from seqssvae.training.fit import fit
 
 RESULTS = Path("docs/estimators.json")
@@ -98,7 +98,7 @@ def labels(twin: str, _: Path, repetitions: int = 7) -> Any:
     return {"ms": middle, "ratio": max(middle.values()) / min(middle.values())}
 
 
-def gloss_rows(cache: Path, seed: int = 0) -> list[Row]:
+def gloss_rows(cache: Path, seed: int = 0) -> Table:
     """A random part of the definitions, of every class at least 30."""
     texts, of_rows = definitions(cache)
     order = np.random.default_rng([seed, 0x61055]).permutation(len(texts))
@@ -106,7 +106,8 @@ def gloss_rows(cache: Path, seed: int = 0) -> list[Row]:
     first = np.concatenate([np.flatnonzero(classes == label)[:30] for label in np.unique(classes)])
     others = np.setdiff1d(np.arange(len(order)), first)
     chosen = order[np.concatenate([first, others[: GLOSSES - len(first)]])]
-    return [Row(tuple(texts[row][:LONGEST]), f"{of_rows[row]:02}", None, int(row)) for row in chosen]
+    labels = [f"{of_rows[row]:02}" for row in chosen]
+    return Table.from_rows([texts[row][:LONGEST] for row in chosen], labels, origin="glosses")
 
 
 def gloss_config(estimator: GradientEstimatorName = "enumerate", seed: int = 0, steps: int = STEPS) -> Config:
@@ -134,8 +135,8 @@ def gloss_config(estimator: GradientEstimatorName = "enumerate", seed: int = 0, 
     )
 
 
-def _prepared(config: Config, rows: list[Row]) -> Prepared:
-    prepared = prepare_rows(rows, config, "glosses")
+def _prepared(config: Config, rows: Table) -> Prepared:
+    prepared = prepare_table(rows, config)
     y = keep_labels_per_class(prepared.training.y, LABELLED, prepared.schema.labels.names, config.training.seed)
     return prepared._replace(training=prepared.training.with_labels(y))
 
@@ -197,13 +198,13 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
     return results
 
 
-def _rows_and_config(name: str, cache: Path) -> tuple[list[Row], Config]:
+def _rows_and_config(name: str, cache: Path) -> tuple[Table, Config]:
     if name == "glosses":
         return gloss_rows(cache), gloss_config(steps=STEPS // 3)
     from seqssvae.datasets import load_dataset
 
     config = gloss_config(steps=STEPS // 3)
-    return list(load_dataset(name)), replace(config, data=replace(config.data, minimum_count=1))
+    return load_dataset(name), replace(config, data=replace(config.data, minimum_count=1))
 
 
 PARTS: dict[str, Callable[..., Any]] = {"price": price, "labels": labels, "gradients": gradients, "accuracy": accuracy}

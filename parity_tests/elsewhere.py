@@ -9,6 +9,7 @@ from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_proble
 from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import OptimizerConfig
 from seqssvae.data.batches import pad
+from seqssvae.data.corpus import Corpus
 from seqssvae.data.vocabulary import END, SPECIALS
 
 Case = tuple[str, str, int]
@@ -50,4 +51,5 @@ def random_batch(
     lengths = generator.integers(1, time_steps + 1, generator.integers(1, size + 1))
     y = generator.integers(3, size=len(lengths)) if observed else np.full(len(lengths), NO_LABEL)
     sequences = random_sequences(lengths, generator)
-    return pad(sequences, np.arange(len(lengths)), y, size, time_steps, sequences[::-1] if source else None)
+    corpus = Corpus.from_sequences(sequences, y, sequences[::-1] if source else None)
+    return pad(corpus, np.arange(len(lengths)), size, time_steps)

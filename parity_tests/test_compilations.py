@@ -14,9 +14,9 @@ from parity_tests.elsewhere import random_batch, random_sequences
 from parity_tests.problems import Options, make_problem
 from seqssvae.backend import NO_LABEL, TrainingStep
 from seqssvae.config import BetaConfig, Config, ObjectiveConfig, OptimizerConfig, TrainingConfig
-from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.data.corpus import Corpus
 from seqssvae.training.fit import fit
-from seqssvae.training.step_order import Course
+from seqssvae.training.step_order import StepOrder
 from seqssvae_jax.backend import JaxBackend
 
 SIZE, LABELLED_SIZE = 4, 3
@@ -47,7 +47,7 @@ def corpus() -> Corpus:
     lengths = np.repeat(LENGTHS, (24, 16)) - np.tile([1, 0, 0, 0], 10)
     y = np.where(np.arange(40) % 4 == 0, np.arange(40) % 3, NO_LABEL).astype(np.int32)
     sequences = random_sequences(lengths, np.random.default_rng(1))
-    return Corpus(sequences, y, (None,) * 40, "memory", CorpusCounts(40, 0, 0, 0))
+    return Corpus.from_sequences(sequences, y)
 
 
 def configuration(batching: str) -> Config:
@@ -63,7 +63,7 @@ def configuration(batching: str) -> Config:
 
 def shapes(config: Config) -> set[tuple[Any, ...]]:
     """The shapes of labelled and unlabelled rows of all steps of a run."""
-    steps = [placed.step for chunk in Course(config, corpus()).chunks(64) for placed in chunk.steps]
+    steps = [scheduled.step for chunk in StepOrder(config, corpus()).chunks(64) for scheduled in chunk.steps]
     return {(step.labelled and step.labelled.x.shape, step.unlabelled and step.unlabelled.x.shape) for step in steps}
 
 
@@ -89,7 +89,7 @@ def fitted() -> Iterator[Fitted]:
     config = configuration("alternate")
     backend = JaxBackend(config, make_problem(Options(), seed=13).dimensions)
     with compiled() as programs:
-        result = fit(config, corpus(), replace(corpus(), sequences=(), y=np.zeros(0, np.int32), groups=()), backend)
+        result = fit(config, corpus(), corpus().take(np.arange(0)), backend)
     yield Fitted(backend, result.state.step, list(programs))
     jax.config.update("jax_disable_most_optimizations", before)
 
@@ -97,7 +97,7 @@ def fitted() -> Iterator[Fitted]:
 class TestJaxCompilesOnceForEachShape:
     def test_a_run_has_a_program_for_each_bucket_and_kind_of_step(self, fitted: Fitted) -> None:
         assert fitted.steps > 10
-        assert Course(fitted.backend.config, corpus()).buckets == LENGTHS
+        assert StepOrder(fitted.backend.config, corpus()).buckets == LENGTHS
         assert fitted.programs.count(STEP) == len(shapes(fitted.backend.config)) <= 2 * len(LENGTHS)
 
     @pytest.mark.parametrize("batching", ["joint", "alternate"])

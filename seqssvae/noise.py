@@ -94,3 +94,16 @@ def draw_noise(specs: Mapping[str, NoiseSpec], generator: np.random.Generator) -
                 generator.normal(size=spec.shape) if spec.kind == "normal" else generator.gumbel(size=spec.shape)
             )
     return noise
+
+
+def batch_seed(seed: int, *place: int) -> int:
+    """Compute the seed of one batch's noise, since a backend's noise depends on a seed and the batch's shape alone.
+
+    Args:
+        seed: The seed of all batches.
+        place: Where the batch stands among them: one number, or several that are counted separately.
+
+    Returns:
+        A number of 31 bits.
+    """
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0] >> 1)

@@ -24,7 +24,7 @@ from seqssvae.backend import (
 from seqssvae.config import Config, ObjectiveConfig, has_consistency
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
-from seqssvae.training.top_k import candidates, least_k
+from seqssvae.top_k import candidates, least_k
 from seqssvae_jax import baselines, inference, objectives
 from seqssvae_jax.compilation import Announcer, compiler_options, device_named, use_cache
 from seqssvae_jax.model import SSVAE

@@ -24,7 +24,7 @@ from seqssvae.config import Config, ObjectiveConfig, has_consistency
 from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
-from seqssvae.training.top_k import candidates, least_k
+from seqssvae.top_k import candidates, least_k
 from seqssvae_torch import baselines, inference, objectives
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import symbols_of

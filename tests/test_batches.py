@@ -1,26 +1,23 @@
 import itertools
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.config import ObjectiveConfig
-from seqssvae.data.batches import BatchStream, buckets, count_steps, evaluation_batches, pad, training_steps
-from seqssvae.data.corpus import Corpus, CorpusCounts
-from seqssvae.errors import ConfigurationError
+from seqssvae.data.batches import BatchStream, evaluation_batches, pad
+from seqssvae.data.buckets import choose_buckets
+from seqssvae.data.corpus import Corpus
 
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=50)
 SIZES = st.integers(1, 9)
 SEEDS = st.integers(0, 2**31 - 1)
 
 
-def corpus_of(lengths, y=None):
-    """A corpus whose symbols tell the row: row r is r + 4, repeated, and END."""
-    sequences = tuple(np.array([row + 4] * (length - 1) + [3], dtype=np.int32) for row, length in enumerate(lengths))
-    labels = np.arange(len(lengths)) % 3 - 1 if y is None else np.array(y)
-    return Corpus(sequences, labels, (None,) * len(lengths), "memory", CorpusCounts(len(lengths), 0, 0, 0))
+def corpus_of(lengths, y=None, sources=None):
+    """A corpus whose symbols tell the row: row r is r + 4, repeated, and END; sources have these lengths."""
+    rows, *source = ([[row + 4] * (n - 1) + [3] for row, n in enumerate(of)] for of in (lengths, sources) if of)
+    return Corpus.from_sequences(rows, np.arange(len(lengths)) % 3 - 1 if y is None else y, *source)
 
 
 def check_rows(batch, corpus):
@@ -47,7 +44,7 @@ def padded_symbols(lengths, chosen):
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=30), count=st.integers(1, 4))
 def test_no_other_buckets_pad_less(lengths, count):
-    chosen = buckets(np.array(lengths), count)
+    chosen = choose_buckets(np.array(lengths), count)
     assert len(chosen) <= count
     others = itertools.combinations(sorted(set(lengths)), min(count, len(set(lengths))))
     least = min(padded_symbols(lengths, other) for other in others if other[-1] == max(lengths))
@@ -56,13 +53,16 @@ def test_no_other_buckets_pad_less(lengths, count):
 
 def test_of_many_lengths_quantiles_are_candidates():
     lengths = np.random.default_rng(0).integers(1, 5000, 20_000)
-    assert padded_symbols(lengths[:500], buckets(lengths, 8)) < padded_symbols(lengths[:500], (lengths.max(),)) * 0.6
+    assert (
+        padded_symbols(lengths[:500], choose_buckets(lengths, 8))
+        < padded_symbols(lengths[:500], (lengths.max(),)) * 0.6
+    )
 
 
 @given(count=st.integers(1, 3), most=st.integers(0, 60), seed=st.integers(0, 5))
 def test_batches_hold_at_most_so_many_symbols(count, most, seed):
     corpus = corpus_of([3, 4, 4, 9, 9, 12, 2, 2, 5, 6])
-    chosen = buckets(corpus.lengths, count)
+    chosen = choose_buckets(corpus.lengths, count)
     batches = list(BatchStream(corpus, np.arange(10), 4, chosen, seed, batch_symbols=most).epoch(0))
     rows = np.concatenate([batch.rows[batch.row_mask] for batch in batches])
     assert sorted(rows) == list(range(10))
@@ -71,34 +71,34 @@ def test_batches_hold_at_most_so_many_symbols(count, most, seed):
         assert len(batch.x) == (min(4, max(1, most // batch.x.shape[1])) if most else 4)
 
 
-@given(together=st.integers(1, 4), seed=st.integers(0, 5))
-def test_batches_of_one_bucket_stay_together(together, seed):
+@given(run_length=st.integers(1, 4), seed=st.integers(0, 5))
+def test_batches_of_one_bucket_follow_each_other(run_length, seed):
     corpus = corpus_of([3] * 9 + [6] * 12)
-    stream = BatchStream(corpus, np.arange(21), 2, (3, 6), seed, together=together)
+    stream = BatchStream(corpus, np.arange(21), 2, (3, 6), seed, run_length=run_length)
     lengths = [batch.x.shape[1] for batch in stream.epoch(seed)]
     runs = [len(list(run)) for _, run in itertools.groupby(lengths)]
     assert len(lengths) == len(stream) == 11
-    assert sum(run % together != 0 for run in runs) <= 2  # the last ones of each bucket
+    assert sum(run % run_length != 0 for run in runs) <= 2  # the last ones of each bucket
 
 
 def test_buckets_of_few_lengths():
-    assert buckets(np.arange(1, 101), 4) == (25, 50, 75, 100)
-    assert buckets(np.arange(1, 101), 1) == (100,)
-    assert buckets(np.array([5, 5, 5, 9]), 3) == (5, 9)
+    assert choose_buckets(np.arange(1, 101), 4) == (25, 50, 75, 100)
+    assert choose_buckets(np.arange(1, 101), 1) == (100,)
+    assert choose_buckets(np.array([5, 5, 5, 9]), 3) == (5, 9)
 
 
 @given(LENGTHS, st.integers(1, 6))
 def test_buckets_ascend_to_the_greatest_length(lengths, count):
-    found = buckets(np.array(lengths), count)
-    assert list(found) == sorted(set(found))
-    assert len(found) <= count
-    assert found[-1] == max(lengths)
-    assert set(found) <= set(lengths)
+    chosen = choose_buckets(np.array(lengths), count)
+    assert list(chosen) == sorted(set(chosen))
+    assert len(chosen) <= count
+    assert chosen[-1] == max(lengths)
+    assert set(chosen) <= set(lengths)
 
 
 def test_pad_fills_up_rows_and_time_steps():
     corpus = corpus_of([2, 3, 2], y=[1, -1, 0])
-    batch = pad(corpus.sequences, np.array([2, 1]), corpus.y, 3, 4)
+    batch = pad(corpus, np.array([2, 1]), 3, 4)
     assert batch.x.tolist() == [[6, 3, 0, 0], [5, 5, 3, 0], [0, 0, 0, 0]]
     assert batch.y.tolist() == [0, -1, -1]
     assert batch.row_mask.tolist() == [True, True, False]
@@ -109,15 +109,35 @@ def test_pad_fills_up_rows_and_time_steps():
 def test_pad_refuses_what_does_not_fit():
     corpus = corpus_of([2, 5])
     with pytest.raises(ValueError, match="2 rows do not fit into a batch of 1"):
-        pad(corpus.sequences, np.array([0, 1]), corpus.y, 1, 9)
+        pad(corpus, np.array([0, 1]), 1, 9)
     with pytest.raises(ValueError, match="Row 1 has 5 symbols, more than the batch's 4"):
-        pad(corpus.sequences, np.array([0, 1]), corpus.y, 2, 4)
+        pad(corpus, np.array([0, 1]), 2, 4)
+
+
+@given(st.data(), LENGTHS, st.integers(0, 3), st.integers(0, 4), st.booleans())
+def test_a_padded_batch_is_what_a_loop_over_rows_makes(data, lengths, filler, further, has_sources):
+    sources = data.draw(st.lists(st.integers(1, 9), min_size=len(lengths), max_size=len(lengths)))
+    corpus = corpus_of(lengths, sources=sources if has_sources else None)
+    indices = data.draw(st.lists(st.integers(0, len(lengths) - 1)))  # some more than once, or none at all
+    steps = max((lengths[index] for index in indices), default=1) + further
+    batch = pad(corpus, np.array(indices, np.int64), len(indices) + filler, steps)
+    x = [[*corpus.sequences[index].tolist(), *[0] * (steps - lengths[index])] for index in indices]
+    assert batch.x.tolist() == x + [[0] * steps] * filler
+    assert batch.y.tolist() == [int(corpus.y[index]) for index in indices] + [-1] * filler
+    assert batch.rows.tolist() == indices + [-1] * filler
+    assert batch.row_mask.tolist() == [True] * len(indices) + [False] * filler
+    if not has_sources:
+        assert batch.source is None
+        return
+    longest = max((sources[index] for index in indices), default=1)
+    source = [[*corpus.sources[index].tolist(), *[0] * (longest - sources[index])] for index in indices]
+    assert batch.source.tolist() == source + [[0] * longest] * filler
 
 
 @given(LENGTHS, SIZES, st.integers(1, 4))
 def test_evaluation_sees_every_row_once_in_few_shapes(lengths, batch_size, count):
     corpus = corpus_of(lengths)
-    chosen = buckets(corpus.lengths, count)
+    chosen = choose_buckets(corpus.lengths, count)
     batches = list(evaluation_batches(corpus, None, batch_size, chosen))
     assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == list(range(len(lengths)))
     assert {batch.x.shape for batch in batches} <= {(batch_size, length) for length in chosen}
@@ -144,7 +164,7 @@ def test_evaluation_of_some_rows():
 @given(LENGTHS, SIZES, st.integers(1, 4), SEEDS, st.integers(0, 3))
 def test_epoch_has_every_row_once_in_few_shapes(lengths, batch_size, count, seed, epoch):
     corpus = corpus_of(lengths)
-    chosen = buckets(corpus.lengths, count)
+    chosen = choose_buckets(corpus.lengths, count)
     indices = np.arange(0, len(lengths), 2)
     stream = BatchStream(corpus, indices, batch_size, chosen, seed)
     batches = list(stream.epoch(epoch))
@@ -180,7 +200,7 @@ def test_empty_places_are_given_to_shorter_rows():
     assert all(batch.row_mask.all() for batch in batches)
     others = BatchStream(corpus, np.arange(76), 4, (3, 6, 9), seed=1).epoch(0)
     lifted = [
-        {int(row) for b in found if b.x.shape[1] == 9 for row in b.rows if row < 71} for found in (batches, others)
+        {int(row) for b in epoch if b.x.shape[1] == 9 for row in b.rows if row < 71} for epoch in (batches, others)
     ]
     assert lifted[0] != lifted[1]  # drawn anew
 
@@ -188,14 +208,14 @@ def test_empty_places_are_given_to_shorter_rows():
 def test_places_left_over_are_spread_over_all_lengths():
     corpus = corpus_of([3] * 22 + [6] * 22 + [9] * 22)
     stream = BatchStream(corpus, np.arange(66), 64, (3, 6, 9), seed=0)
-    found = {batch.x.shape[1]: int(batch.row_mask.sum()) for batch in stream.epoch(0)}
-    assert found == {9: 44, 3: 22}  # and not 64 and 2
+    filled = {batch.x.shape[1]: int(batch.row_mask.sum()) for batch in stream.epoch(0)}
+    assert filled == {9: 44, 3: 22}  # and not 64 and 2
 
 
 @given(LENGTHS, SIZES, st.integers(0, 60), st.integers(1, 5), SEEDS)
 def test_longer_batches_take_shorter_rows_only_where_they_have_place(lengths, batch_size, most, count, seed):
     corpus = corpus_of(lengths)
-    chosen = buckets(corpus.lengths, count)
+    chosen = choose_buckets(corpus.lengths, count)
     batches = list(BatchStream(corpus, np.arange(len(lengths)), batch_size, chosen, seed, batch_symbols=most).epoch(0))
     assert sorted(row for batch in batches for row in check_rows(batch, corpus)) == list(range(len(lengths)))
     own = {length: 0 for length in chosen}
@@ -249,100 +269,3 @@ def test_stream_refuses_no_rows_and_too_few_time_steps():
         BatchStream(corpus, np.arange(0), 4, (9,), 0)
     with pytest.raises(ValueError, match="time_steps must be at least 9, not 8"):
         BatchStream(corpus, np.arange(2), 4, (9,), 0, time_steps=8)
-
-
-def streams(labelled_rows, unlabelled_rows, seed=0):
-    corpus = corpus_of([3] * (labelled_rows + unlabelled_rows))
-    rows = np.arange(labelled_rows + unlabelled_rows)
-    parts = (rows[:labelled_rows], rows[labelled_rows:])
-    return tuple(BatchStream(corpus, part, 2, (3,), seed) if len(part) else None for part in parts)
-
-
-def pattern(steps):
-    return ["".join(name for name, batch in zip("LU", step, strict=True) if batch is not None) for step in steps]
-
-
-@pytest.mark.parametrize(
-    ("batching", "ratio", "expected"),
-    [
-        ("joint", 1.0, "LU LU LU LU"),
-        ("joint", 0.5, "LU U LU U"),
-        ("joint", 0.3, "LU U U LU"),
-        ("alternate", 1.0, "L U L U L U L U"),
-        ("alternate", 0.5, "L U U L U U"),
-        ("alternate", 1.5, "L L U L U L L U L U"),
-    ],
-)
-def test_steps_of_an_epoch(batching, ratio, expected):
-    labelled, unlabelled = streams(6, 8)
-    objective = ObjectiveConfig(batching=batching, labelled_ratio=ratio)
-    assert pattern(training_steps(labelled, unlabelled, objective, 0)) == expected.split()
-
-
-@given(
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.sampled_from(["joint", "alternate"]),
-    st.sampled_from([0.07, 0.1, 0.3, 0.5, 0.9, 1.0, 1.7, 3.0]),
-    st.integers(1, 5),
-)
-def test_streams_go_on_over_epochs(labelled_rows, unlabelled_rows, batching, ratio, epochs):
-    if batching == "joint" and ratio > 1:
-        ratio = 1 / ratio
-    labelled, unlabelled = streams(labelled_rows, unlabelled_rows)
-    objective = ObjectiveConfig(batching=batching, labelled_ratio=ratio)
-    steps = [step for epoch in range(epochs) for step in training_steps(labelled, unlabelled, objective, epoch)]
-    found_labelled, found_unlabelled = (
-        [batch for batch in part if batch is not None] for part in zip(*steps, strict=True)
-    )
-    assert as_lists(found_unlabelled) == as_lists(batch for epoch in range(epochs) for batch in unlabelled.epoch(epoch))
-    due = -(-len(found_unlabelled) * Fraction(str(ratio)) // 1)
-    assert len(found_labelled) == due
-    going_on = labelled.starting_at(0)
-    assert as_lists(found_labelled) == as_lists(next(going_on) for _ in found_labelled)
-    assert len(steps) == count_steps(labelled, unlabelled, objective, epochs)
-    if batching == "alternate":
-        assert set(pattern(steps)) <= {"L", "U"}
-    else:
-        assert set(pattern(steps)) <= {"LU", "U"}
-
-
-def test_ratio_is_exactly_the_decimal_fraction():
-    labelled, unlabelled = streams(2, 200)  # in floating point, 0.07 * 100 is above 7
-    objective = ObjectiveConfig(batching="alternate", labelled_ratio=0.07)
-    assert count_steps(labelled, unlabelled, objective, 1) == 107
-    assert pattern(training_steps(labelled, unlabelled, objective, 0)).count("L") == 7
-
-
-def test_epoch_is_the_same_when_training_resumes_there():
-    objective = ObjectiveConfig(batching="alternate", labelled_ratio=0.7)
-    running = streams(7, 9)
-    for epoch in range(3):
-        list(training_steps(*running, objective, epoch))
-    expected = [as_lists(step) for step in training_steps(*running, objective, 3)]
-    assert [as_lists(step) for step in training_steps(*streams(7, 9), objective, 3)] == expected
-
-
-def test_one_kind_of_rows_alone():
-    labelled, _ = streams(4, 0)
-    assert pattern(training_steps(labelled, None, ObjectiveConfig(), 0)) == ["L", "L"]
-    assert count_steps(labelled, None, ObjectiveConfig(), 3) == 6
-    _, unlabelled = streams(0, 6)
-    assert pattern(training_steps(None, unlabelled, ObjectiveConfig(), 0)) == ["U", "U", "U"]
-    assert count_steps(None, unlabelled, ObjectiveConfig(batching="alternate"), 2) == 6
-
-
-def test_classifier_sees_each_labelled_row_once_and_no_other():
-    labelled, unlabelled = streams(4, 6)
-    objective = ObjectiveConfig(name="classifier")
-    steps = list(training_steps(labelled, unlabelled, objective, 1))
-    assert pattern(steps) == ["L", "L"]
-    assert as_lists(batch for batch, _ in steps) == as_lists(labelled.epoch(1))
-    assert count_steps(labelled, unlabelled, objective, 5) == 10
-
-
-@pytest.mark.parametrize("name", ["classifier", "ssvae"])
-def test_nothing_to_learn_from(name):
-    _, unlabelled = streams(0, 6)
-    with pytest.raises(ConfigurationError, match=f"objective.name: {name} has no rows to learn from; label some rows"):
-        training_steps(None, unlabelled if name == "classifier" else None, ObjectiveConfig(name=name), 0)

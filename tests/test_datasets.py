@@ -9,7 +9,7 @@ import pytest
 
 from seqssvae import datasets
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import read_rows
+from seqssvae.data.tsv import read_table
 from seqssvae.datasets import languages
 from seqssvae.errors import DataError, UserError
 
@@ -17,13 +17,13 @@ needs_wordfreq = pytest.mark.skipif(importlib.util.find_spec("wordfreq") is None
 
 
 def test_peptides_are_all_there():
-    rows = datasets.load_peptides()
-    assert Counter(row.label for row in rows) == {"AMP": 2540, "UniProt": 2080}
-    assert len({row.symbols for row in rows}) == 4620
-    assert {symbol for row in rows for symbol in row.symbols} == set("ACDEFGHIKLMNPQRSTVWY")
-    assert {len(row.symbols) for row in rows} >= {7, 174}
-    assert "".join(rows[0].symbols) == "GLWSKIKEVGKEAAKAAAKAAGKAALGAVSEAV"
-    assert rows[0].label == "AMP"
+    table = datasets.load_peptides()
+    assert Counter(table.labels) == {"AMP": 2540, "UniProt": 2080}
+    assert len(set(table.sequences)) == 4620
+    assert set(table.sequences.symbols) == set("ACDEFGHIKLMNPQRSTVWY")
+    assert {*map(len, table.sequences)} >= {7, 174}
+    assert "".join(table.sequences[0]) == "GLWSKIKEVGKEAAKAAAKAAGKAALGAVSEAV"
+    assert table.labels[0] == "AMP"
 
 
 def test_peptides_have_source_and_licence_beside_them():
@@ -55,11 +55,11 @@ def test_equally_frequent_words_are_in_alphabetical_order():
 def test_the_words_of_languages(tmp_path):
     path = tmp_path / "languages.tsv"
     datasets.build_languages(path)
-    rows = read_rows(path, DataConfig())
-    assert Counter(row.label for row in rows) == dict.fromkeys(languages.LANGUAGES, 2500)
+    table = read_table(path, DataConfig())
+    assert Counter(table.labels) == dict.fromkeys(languages.LANGUAGES, 2500)
     assert len(languages.LANGUAGES) == 12
-    words = {"".join(row.symbols): row.label for row in rows}
-    assert len(words) == len(rows) == 30_000
+    words = dict(zip(table.sequences.joined(""), table.labels, strict=True))
+    assert len(words) == len(table) == 30_000
     assert all(word.isalpha() for word in words)
     assert [words[word] for word in ("the", "und", "avec", "jsem", "için")] == ["en", "de", "fr", "cs", "tr"]
     assert os.listdir(tmp_path) == ["languages.tsv"]

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_backend import FakeBackend
-from toy import toy_config, toy_rows
+from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL
 from seqssvae.cli.demo import QUICK_STEPS
 from seqssvae.cli.main import main
 from seqssvae.config import presets
+from seqssvae.data.table import SymbolColumn
 from seqssvae.datasets import load_peptides
 from seqssvae.demo.experiment import LABELS_PER_CLASS, Experiment, classifier_config, prepare, run_pair, train_and_test
 from seqssvae.runs.files import read_metrics
@@ -32,7 +33,7 @@ def presets_for_the_double(monkeypatch):
         monkeypatch.setitem(presets.PRESETS, name, made)
 
 
-ROWS = toy_rows(200, 200)
+ROWS = toy_table(200, 200)
 
 
 def few_labels(seed, development=False, rows=ROWS) -> Experiment:
@@ -51,7 +52,8 @@ def test_an_experiment_hides_all_labels_but_a_few():
 
 
 def test_an_experiment_s_parts_do_not_share_rows():
-    distinct = [row._replace(symbols=(*row.symbols, *f"{index:03d}")) for index, row in enumerate(ROWS)]
+    texts = [(*symbols, *f"{index:03d}") for index, symbols in enumerate(ROWS.sequences)]
+    distinct = dataclasses.replace(ROWS, sequences=SymbolColumn.from_symbols(texts))
     for development in (False, True):
         experiment = few_labels(1, development, distinct)
         parts = [set(), set(), set()]
@@ -62,7 +64,8 @@ def test_an_experiment_s_parts_do_not_share_rows():
 
 
 def test_development_rows_are_never_test_rows():
-    distinct = [row._replace(symbols=tuple(f"{index:03d}")) for index, row in enumerate(ROWS)]
+    texts = [f"{index:03d}" for index in range(len(ROWS))]
+    distinct = dataclasses.replace(ROWS, sequences=SymbolColumn.from_texts(texts, separator=""))
 
     def test_rows(seed, development=False):
         experiment = few_labels(seed, development, distinct)

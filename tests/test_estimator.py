@@ -243,8 +243,8 @@ def test_groups_are_not_split():
     with pytest.MonkeyPatch.context() as patch:
         from seqssvae.estimator import sequence_ssvae as estimator
 
-        original = estimator.prepare_rows
-        patch.setattr(estimator, "prepare_rows", lambda *given: prepared.append(original(*given)) or prepared[0])
+        original = estimator.prepare_table
+        patch.setattr(estimator, "prepare_table", lambda *given: prepared.append(original(*given)) or prepared[0])
         make(epochs=1).fit(TEXTS, NAMES, groups)
     trained, held_out = set(prepared[0].training.groups), set(prepared[0].validation.groups)
     assert held_out

@@ -6,20 +6,21 @@ import math
 import numpy as np
 import pytest
 from fake_backend import FakeBackend, log_softmax
-from toy import toy_config, toy_rows
+from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config
-from seqssvae.data.batches import pad
-from seqssvae.data.prepare import Prepared, prepare_rows
+from seqssvae.data.batches import evaluation_batches, pad
+from seqssvae.data.prepare import Prepared, prepare_table
 from seqssvae.inference.evaluate import GENERATION_BATCH, encode, evaluate, generate, predict_proba
+from seqssvae.noise import batch_seed
 
 
 @pytest.fixture
 def model() -> tuple[FakeBackend, Prepared, Config]:
     """A model with weights that tell labels and symbols apart."""
     config = toy_config()
-    prepared = prepare_rows(toy_rows(), config, "memory")
+    prepared = prepare_table(toy_table(), config)
     backend = FakeBackend(config, prepared.schema.dimensions)
     generator = np.random.default_rng(3)
     for name in ("classifier.bias", "decoder.label_bias", "decoder.output.bias"):
@@ -30,9 +31,7 @@ def model() -> tuple[FakeBackend, Prepared, Config]:
 def row_by_row(backend: FakeBackend, prepared: Prepared) -> np.ndarray:
     """log q(y|x), each row in a batch of its own."""
     corpus = prepared.training
-    batches = (
-        pad(corpus.sequences, np.array([row]), corpus.y, 1, int(corpus.lengths[row])) for row in range(len(corpus))
-    )
+    batches = (pad(corpus, np.array([row]), 1, int(corpus.lengths[row])) for row in range(len(corpus)))
     return np.concatenate([backend.classify(batch.x) for batch in batches])
 
 
@@ -53,11 +52,11 @@ def test_rows_come_back_in_their_order_whatever_the_batches(model, batch_size, b
 
 def test_metrics_are_those_of_the_rows(model):
     backend, prepared, config = model
-    found = evaluate(backend, prepared.training, config, seed=1)
+    evaluation = evaluate(backend, prepared.training, config, seed=1)
     corpus, log_q_y = prepared.training, row_by_row(backend, prepared)
     labelled = np.flatnonzero(corpus.y != NO_LABEL)
     predicted = log_q_y.argmax(axis=1)
-    metrics = found.metrics
+    metrics = evaluation.metrics
     assert 0 < len(labelled) < len(corpus)
     assert (metrics.rows, metrics.labelled_rows) == (len(corpus), len(labelled))
     assert metrics.accuracy == pytest.approx(np.mean(predicted[labelled] == corpus.y[labelled]))
@@ -75,7 +74,7 @@ def test_metrics_are_those_of_the_rows(model):
     for label in range(2):
         for other in range(2):
             count = np.sum((corpus.y == label) & (predicted == other))
-            assert found.confusion[label, other] == count
+            assert evaluation.confusion[label, other] == count
 
 
 def test_the_noise_is_the_seed_s_and_differs_between_batches_of_one_shape(model):
@@ -90,6 +89,33 @@ def test_the_noise_is_the_seed_s_and_differs_between_batches_of_one_shape(model)
     assert len(set(seeds)) == 2 * per_call
 
 
+def test_batches_may_be_given_and_are_all_that_is_evaluated(model):
+    backend, prepared, config = model
+    corpus = prepared.training
+    batches = list(evaluation_batches(corpus, None, 5, (4, 6, 10)))
+    given = evaluate(backend, corpus, config, 1, batches=batches)
+    own = evaluate(backend, corpus, config, 1)
+    assert given.metrics.reconstruction == pytest.approx(own.metrics.reconstruction)
+    assert given.metrics.kl_z != own.metrics.kl_z  # batches of other shapes have other noise
+    expected = [backend.evaluate(batch, batch_seed(1, index)) for index, batch in enumerate(batches)]
+    kl_z = sum(part.terms.kl_z[batch.row_mask].sum() for part, batch in zip(expected, batches, strict=True))
+    assert given.metrics.kl_z == pytest.approx(kl_z / len(corpus))
+
+
+def test_an_evaluation_has_the_standard_error_of_the_stopping_metric(model):
+    backend, prepared, config = model
+    evaluation = evaluate(backend, prepared.training, config)
+    accuracy, labelled = evaluation.metrics.accuracy, evaluation.metrics.labelled_rows
+    assert evaluation.standard_error == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / labelled))
+
+
+def test_seeds_of_batches_differ_and_fit_into_31_bits():
+    seeds = [batch_seed(seed, *place) for seed in range(3) for place in [(0,), (1,), (0, 0), (0, 1), (1, 0)]]
+    assert len(set(seeds)) == 9  # a further 0 at the end changes nothing
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert batch_seed(0, 1) == int(np.random.SeedSequence([0, 1]).generate_state(1)[0] >> 1)
+
+
 def test_a_classifier_has_no_elbo(model):
     backend, prepared, config = model
     config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, name="classifier"))
@@ -101,10 +127,10 @@ def test_a_classifier_has_no_elbo(model):
 def test_rows_without_labels_have_no_accuracy(model):
     backend, prepared, config = model
     corpus = prepared.training.with_labels(np.full(len(prepared.training), NO_LABEL))
-    found = evaluate(backend, corpus, config)
-    assert found.metrics.accuracy is found.metrics.classification is None
-    assert found.confusion.sum() == 0
-    assert found.metrics.elbo is not None
+    evaluation = evaluate(backend, corpus, config)
+    assert evaluation.metrics.accuracy is evaluation.metrics.classification is None
+    assert evaluation.confusion.sum() == 0
+    assert evaluation.metrics.elbo is not None
 
 
 def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
@@ -113,24 +139,24 @@ def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
     favour[4, 0] = favour[5, 1] = 5.0
     backend.weights["decoder.label_bias"] = favour
     for label, symbol in ((0, "a"), (1, "b")):
-        found = generate(backend, prepared.schema.vocabulary, label, count=7, max_length=6, seed=2)
-        assert len(found) == 7
-        symbols = [one for sequence in found for one in sequence.symbols]
+        generated = generate(backend, prepared.schema.vocabulary, label, count=7, max_length=6, seed=2)
+        assert len(generated) == 7
+        symbols = [one for sequence in generated for one in sequence.symbols]
         assert np.mean([one == symbol for one in symbols]) > 0.9
-        assert all(len(sequence.symbols) <= 6 for sequence in found)
+        assert all(len(sequence.symbols) <= 6 for sequence in generated)
 
 
 def test_generation_goes_by_batches_that_do_not_repeat_each_other(model):
     backend, prepared, _ = model
-    found = generate(backend, prepared.schema.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
-    assert len(found) == GENERATION_BATCH + 5
-    texts = ["".join(sequence.symbols) for sequence in found]
+    generated = generate(backend, prepared.schema.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
+    assert len(generated) == GENERATION_BATCH + 5
+    texts = ["".join(sequence.symbols) for sequence in generated]
     assert texts[:5] != texts[GENERATION_BATCH:]
     assert texts == [
-        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(found), 4, seed=0)
+        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(generated), 4, seed=0)
     ]
     assert texts != [
-        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(found), 4, seed=1)
+        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(generated), 4, seed=1)
     ]
 
 

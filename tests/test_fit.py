@@ -17,10 +17,12 @@ from seqssvae.config import (
     ModelConfig,
     OptimizerConfig,
 )
-from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, UserError
+from seqssvae.inference.evaluate import evaluate
 from seqssvae.training.fit import CHUNK, Observer, fit
-from seqssvae.training.step_order import Course, total_steps
+from seqssvae.training.step_order import StepOrder, total_steps
 
 MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(embedding_size=3, hidden_size=2), decoder=DecoderConfig(3, 2))
 DIMENSIONS = Dimensions(vocabulary_size=8, label_prior=(0.5, 0.5))
@@ -36,7 +38,7 @@ def make_corpus(rows: int, labelled: int, seed: int = 0) -> Corpus:
         symbols = np.where(generator.random((generator.integers(3, 9), 1)) < 0.75, own, other)
         sequences.append(np.array([*symbols[np.arange(len(symbols)), generator.integers(0, 2, len(symbols))], 3]))
     y[labelled:] = NO_LABEL
-    return Corpus(tuple(sequences), y, (None,) * rows, "memory", CorpusCounts(rows, 0, 0, 0))
+    return Corpus.from_sequences(sequences, y)
 
 
 def make_config(**training: object) -> Config:
@@ -96,6 +98,16 @@ def test_training_learns_the_labels_and_the_symbols():
     assert (last.rows, last.labelled_rows, last.symbols) == (20, 20, int(VALIDATION.lengths.sum()))
 
 
+def test_validation_is_the_evaluation_of_the_validation_rows_with_the_seed_and_buckets_of_training():
+    config = make_config(epochs=1, seed=3)
+    backend = build(config)
+    record = fit(config, TRAINING, VALIDATION, backend).records[-1]
+    training, buckets = config.training, StepOrder(config, TRAINING).buckets
+    batches = list(evaluation_batches(VALIDATION, None, training.batch_size, buckets, training.batch_symbols))
+    evaluation = evaluate(backend, VALIDATION, config, seed=3, batches=batches)
+    assert (record.validation, record.standard_error) == (evaluation.metrics, evaluation.standard_error)
+
+
 def test_training_metrics_are_means_over_the_rows_since_the_last_evaluation():
     config = make_config(epochs=1)
     backend, taken = build(config), []
@@ -132,39 +144,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(batching):
 
     assert_same_weights(weights(3), weights(3))
     assert not np.array_equal(weights(3)["decoder.label_bias"], weights(4)["decoder.label_bias"])
-
-
-def test_no_epoch_is_drawn_after_the_last_step(monkeypatch):
-    course = Course(make_config(epochs=1000, max_steps=3), TRAINING)
-    drawn = []
-    pairs = course._pairs
-    monkeypatch.setattr(course, "_pairs", lambda epoch: drawn.append(epoch) or pairs(epoch))
-    assert sum(len(chunk.steps) for chunk in course.chunks(CHUNK)) == 3
-    assert drawn == [0]
-
-
-@pytest.mark.parametrize("interval", [0, 2, 5])
-@pytest.mark.parametrize("most", range(1, 9))
-def test_chunks_end_where_an_evaluation_is_due(most, interval):
-    course = Course(make_config(epochs=2, max_steps=4, evaluation_interval=interval), TRAINING)
-    chunks = list(course.chunks(most))
-    assert [placed.step.step for chunk in chunks for placed in chunk.steps] == list(range(4))
-    assert all(0 < len(chunk.steps) <= most for chunk in chunks)
-    ends = [chunk.steps[-1].step.step + 1 for chunk in chunks if chunk.ends_segment]
-    of_epochs = [placed.step.step + 1 for chunk in chunks for placed in chunk.steps if placed.ends_epoch]
-    assert ends == sorted({*([step for step in (2, 4) if interval == 2] if interval else of_epochs), 4})
-
-
-def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
-    def rows(seed):
-        chunks = list(Course(make_config(seed=seed, epochs=2), TRAINING).chunks(CHUNK))
-        assert all(chunk.ends_segment for chunk in chunks)
-        return [[placed.step.unlabelled.rows.tolist() for placed in chunk.steps] for chunk in chunks]
-
-    first, again, other = rows(1), rows(1), rows(2)
-    assert first == again
-    assert first[0] != other[0]
-    assert first[0] != first[1]
 
 
 @pytest.mark.parametrize(
@@ -272,14 +251,14 @@ class Scripted(FakeBackend):
     script: list[tuple[int, float]]
 
     def evaluate(self, batch, seed):
-        found = super().evaluate(batch, seed)
+        evaluation = super().evaluate(batch, seed)
         right, confidence = self.script[self.evaluations]
         if set(batch.rows[batch.row_mask]) & {len(VALIDATION) - 1}:
             self.evaluations += 1
         wrong = batch.rows >= right
         log_q_y = np.full((len(batch.y), 2), math.log(1 - confidence))
         log_q_y[np.arange(len(batch.y)), np.where(wrong, 1 - batch.y, batch.y)] = math.log(confidence)
-        return found._replace(log_q_y=log_q_y)
+        return evaluation._replace(log_q_y=log_q_y)
 
 
 def run_script(script, **training):

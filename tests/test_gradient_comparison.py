@@ -1,7 +1,6 @@
 """The comparison of gradient estimators: what both twins measure in this process, and the command with its own."""
 
 import json
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,10 +21,10 @@ from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.main import main
 from seqssvae.cli.tables import gradient_estimators_table
 from seqssvae.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainingConfig
-from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.data.corpus import Corpus
 from seqssvae.errors import DataError
 from seqssvae.parameters import initial_weights
-from seqssvae.training.top_k import candidates, least_k
+from seqssvae.top_k import candidates, least_k
 
 K, V = 5, 9
 MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))
@@ -136,7 +135,7 @@ def test_the_least_k_is_a_candidate_and_leaves_little(label_count: int) -> None:
 
 def test_a_batch_is_of_different_rows_without_labels() -> None:
     sequences = tuple(np.array([4] * length + [3], np.int32) for length in range(1, 8))
-    corpus = Corpus(sequences, np.zeros(7, np.int32), (None,) * 7, "test", CorpusCounts(7, 0, 0, 0))
+    corpus = Corpus.from_sequences(sequences, np.zeros(7, np.int32))
     batch = random_batch(corpus, 4, seed=1)
     assert len(set(batch.rows)) == 4
     assert (batch.y == -1).all()
@@ -144,7 +143,7 @@ def test_a_batch_is_of_different_rows_without_labels() -> None:
     assert (random_batch(corpus, 4, seed=1).rows == batch.rows).all()
     assert len(random_batch(corpus, 99, seed=1).rows) == 7
     with pytest.raises(DataError, match="no row"):
-        random_batch(replace(corpus, sequences=(), y=np.zeros(0, np.int32), groups=()), 4, 0)
+        random_batch(corpus.take(np.arange(0)), 4, 0)
 
 
 def test_the_command_measures_in_processes_of_their_own(tmp_path, monkeypatch, capsys) -> None:

@@ -15,7 +15,7 @@ PACKAGES = ("seqssvae", "seqssvae_torch", "seqssvae_jax")
 ORDER = (
     "errors",
     "config",
-    "parameters noise backend",
+    "parameters noise backend top_k",
     "data",
     "inference",
     "training",

@@ -12,17 +12,17 @@ from seqssvae.config import ObjectiveConfig
 from seqssvae.inference.metrics import standard_error
 
 
-def weighted(metric, found, y, lengths, objective, weights):
+def weighted(metric, evaluation, y, lengths, objective, weights):
     """The metric of rows that count as often as their weights say."""
-    terms = found.terms
+    terms = evaluation.terms
     elbo = weights * (terms.reconstruction - terms.kl_z - terms.kl_y)
     if metric == "elbo":
         return elbo.sum() / (weights * lengths).sum()
     has_label = y != NO_LABEL
-    of_label = np.array([row[max(label, 0)] for row, label in zip(found.log_q_y, y, strict=True)])
+    of_label = np.array([row[max(label, 0)] for row, label in zip(evaluation.log_q_y, y, strict=True)])
     counts = weights * has_label
     if metric == "accuracy":
-        return (counts * (found.log_q_y.argmax(1) == y)).sum() / counts.sum()
+        return (counts * (evaluation.log_q_y.argmax(1) == y)).sum() / counts.sum()
     classification = -(counts * of_label).sum() / counts.sum()
     if metric == "classification":
         return classification
@@ -44,7 +44,7 @@ def test_a_standard_error_is_the_root_of_the_squares_of_what_each_row_moves_the_
 ):
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(rows, labels))
-    found = Evaluation(
+    evaluation = Evaluation(
         ELBOTerms(*generator.normal(size=(len(ELBOTerms._fields), rows))),
         logits - np.logaddexp.reduce(logits, 1)[:, None],
     )
@@ -55,15 +55,15 @@ def test_a_standard_error_is_the_root_of_the_squares_of_what_each_row_moves_the_
     for row in range(rows):
         more, less = np.ones(rows), np.ones(rows)
         more[row], less[row] = 1 + 1e-5, 1 - 1e-5
-        higher, lower = (weighted(metric, found, y, lengths, objective, weights) for weights in (more, less))
+        higher, lower = (weighted(metric, evaluation, y, lengths, objective, weights) for weights in (more, less))
         moved.append((higher - lower) / 2e-5)
     expected = math.sqrt(sum(by**2 for by in moved))
-    assert standard_error(metric, found, y, lengths, objective) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+    assert standard_error(metric, evaluation, y, lengths, objective) == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
 def test_the_standard_error_of_a_share_is_the_textbooks():
     log_q_y = np.log(np.tile([0.8, 0.2], (50, 1)))
     y = np.repeat([0, 1, NO_LABEL], [30, 10, 10])
-    found = Evaluation(ELBOTerms(*np.zeros((len(ELBOTerms._fields), 50))), log_q_y)
-    error = standard_error("accuracy", found, y, np.ones(50, int), ObjectiveConfig())
+    evaluation = Evaluation(ELBOTerms(*np.zeros((len(ELBOTerms._fields), 50))), log_q_y)
+    error = standard_error("accuracy", evaluation, y, np.ones(50, int), ObjectiveConfig())
     assert error == pytest.approx(math.sqrt(0.75 * 0.25 / 40))

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from fake_backend import FakeBackend
 from safetensors.numpy import load_file
-from toy import toy_config, toy_rows, write_toy
+from toy import toy_config, toy_table, write_toy
 from toy_runs import train, with_training
 
 from seqssvae.cli.main import main
 from seqssvae.config.settings import to_dict
-from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import RunError, UserError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 from seqssvae.inference.evaluate import predict_proba
@@ -206,7 +206,7 @@ def test_what_exists_is_refused_and_untouched(tmp_path, fake_twins, kind):
 
 def test_a_directory_that_appears_while_training_is_prepared_is_not_taken(tmp_path, fake_twins):
     config = toy_config()
-    prepared = prepare_rows(toy_rows(), config, "memory")
+    prepared = prepare_table(toy_table(), config)
     path = tmp_path / "run"
     writer = RunWriter(path, config, prepared.schema, "fake", prepared.training)
     path.mkdir()

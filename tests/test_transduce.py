@@ -11,9 +11,12 @@ import yaml
 from seqssvae.cli.main import main
 from seqssvae.config import Config, DataConfig, TrainingConfig
 from seqssvae.data.batches import BatchStream, evaluation_batches
-from seqssvae.data.corpus import build_source_vocabulary, encode_rows
-from seqssvae.data.prepare import prepare_rows
-from seqssvae.data.tsv import Row, read_rows
+from seqssvae.data.corpus import encode_table
+from seqssvae.data.prepare import prepare_table
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.schema import build_schema
+from seqssvae.data.table import Table
+from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import END, PAD, Vocabulary
 from seqssvae.errors import DataError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
@@ -41,42 +44,44 @@ def test_rows_have_their_source(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text("go\tw e n t\tVBD\nsee\ts e e n\t\n")
     data = DataConfig(sequence_column=2, label_column=3, source_column=1, separator=" ")
-    expected = [Row(tuple("went"), "VBD", None, 1, tuple("go")), Row(tuple("seen"), None, None, 2, tuple("see"))]
-    assert read_rows(path, data) == expected
-    assert read_rows(path, data, labelled=False, targets=False)[0] == Row((), None, None, 1, tuple("go"))
+    table = read_table(path, data)
+    assert list(table.sequences) == [tuple("went"), tuple("seen")]
+    assert list(table.sources) == [tuple("go"), tuple("see")]
+    assert list(table.labels) == ["VBD", None]
+    alone = read_table(path, data, labelled=False, targets=False)
+    assert (list(alone.sequences), list(alone.sources)) == ([(), ()], [tuple("go"), tuple("see")])
     path.write_text("\tw e n t\tVBD\n")
     with pytest.raises(DataError, match=r"rows.tsv:1: the source is empty; remove the line, or see data.source_column"):
-        read_rows(path, data)
+        read_table(path, data)
     path.write_text("w e n t\tVBD\n")
     with pytest.raises(DataError, match=r"there is no column 4 among 2 columns; set data.source_column to the column"):
-        read_rows(path, DataConfig(source_column=4, separator=" "))
+        read_table(path, DataConfig(source_column=4, separator=" "))
 
 
 def test_a_source_has_symbols_of_its_own_and_may_be_too_long():
-    rows = [Row(("a", "b"), "A", None, 1, ("x", "y", "z")), Row(("b",), None, None, 2, ("x",))]
-    sources = build_source_vocabulary(rows, DATA, "memory")
-    assert sources == Vocabulary(("x", "y", "z"), "")
-    prepared = prepare_rows(rows * 4, Config(data=DataConfig(source_column=3, labels=["A", "B"])), "memory")
-    assert prepared.schema.source_vocabulary == sources
-    assert prepared.schema.dimensions.source_vocabulary_size == 7
-    shorter = DataConfig(source_column=3, max_length=2)
-    given = prepared.schema.vocabulary, prepared.schema.labels, shorter, "memory"
-    assert len(encode_rows(rows, *given, source_vocabulary=sources)) == 1
-    cut = encode_rows(rows, *given, "truncate", sources)
+    table = Table.from_rows(["ab", "b"] * 4, ["A", None] * 4, sources=["xyz", "x"] * 4)
+    prepared = prepare_table(table, Config(data=DataConfig(source_column=3, labels=["A", "B"])))
+    schema = prepared.schema
+    assert schema.source_vocabulary == Vocabulary(("x", "y", "z"), "")
+    assert schema.dimensions.source_vocabulary_size == 7
+    table, shorter = table.take(np.arange(2)), DataConfig(source_column=3, max_length=2)
+    assert len(encode_table(table, schema, shorter)) == 1
+    cut = encode_table(table, schema, shorter, "truncate")
     assert [source.tolist() for source in cut.sources] == [[4, 5, END], [4, END]]
     assert cut.counts.truncated == 1
     assert cut.take(np.array([1])).sources[0].tolist() == [4, END]
-    other = encode_rows([rows[0]._replace(source=("x", "?"))], *given, "truncate", sources)
+    other = encode_table(Table.from_rows(["ab"], ["A"], sources=["x?"]), schema, shorter, "truncate")
     assert other.counts.unknown_symbols == 1
     assert corpus_digest(other) != corpus_digest(cut.take(np.array([0])))
-    with pytest.raises(DataError, match="memory: no symbol of sources occurs 3 times; lower"):
-        build_source_vocabulary(rows, DataConfig(source_column=3, minimum_count=3), "memory")
+    table = Table.from_rows(["ab", "b"], ["A", "B"], sources=["xy", "z"])
+    with pytest.raises(DataError, match="memory: no symbol of sources occurs 2 times; lower"):
+        build_schema(table, DataConfig(source_column=3, minimum_count=2, labels=["A", "B"]))
     with pytest.raises(DataError, match=r"the model has sources; set data.source_column"):
-        encode_rows([rows[0]._replace(source=None)], *given, source_vocabulary=sources)
+        encode_table(Table.from_rows(["ab"], ["A"]), schema, shorter)
 
 
 def test_batches_have_sources_of_one_length_for_each_bucket():
-    prepared = prepare_rows(read_rows(ENGLISH, DATA), Config(data=DATA), "english")
+    prepared = prepare_table(read_table(ENGLISH, DATA), Config(data=DATA))
     corpus = prepared.training
     stream = BatchStream(corpus, np.arange(len(corpus)), 16, (7, 9, 20), seed=1)
     lengths = {steps: set() for steps in (7, 9, 20)}
@@ -118,20 +123,20 @@ class Backwards:
 def test_sequences_come_in_the_order_of_their_sources():
     vocabulary = Vocabulary(tuple("abcd012"), "")
     texts = ["ab", "abcd", "a", "dc", "bcd", "c"]
-    sources = [np.array([*(4 + "abcd".index(symbol) for symbol in text), END], np.int32) for text in texts]
+    sources = RaggedArray.from_rows([*(4 + "abcd".index(symbol) for symbol in text), END] for text in texts)
     y = np.array([1, -1, -1, 0, 1, 2])
     backend, config = Backwards(), Config(training=TrainingConfig(batch_size=2, buckets=2))
-    found = transduce(backend, vocabulary, sources, y, config, max_length=8)
-    assert ["".join(one.symbols) for one in found] == ["1ba", "0dcba", "2a", "0cd", "1dcb", "2c"]
-    assert [one.label for one in found] == [1, 0, 2, 0, 1, 2]
-    assert all(one.ended for one in found)
-    assert {(method, typical) for _, _, method, _, typical in backend.calls} == {("greedy", True)}
+    transduced = transduce(backend, vocabulary, sources, y, config, max_length=8)
+    assert ["".join(one.symbols) for one in transduced] == ["1ba", "0dcba", "2a", "0cd", "1dcb", "2c"]
+    assert [one.label for one in transduced] == [1, 0, 2, 0, 1, 2]
+    assert all(one.ended for one in transduced)
+    assert {(method, use_mean) for _, _, method, _, use_mean in backend.calls} == {("greedy", True)}
     assert len({shape for shape, *_ in backend.calls}) == 2
     assert len({seed for _, seed, *_ in backend.calls}) == len(backend.calls)
     transduce(backend, vocabulary, sources, y, config, "sample", max_length=8)
     assert backend.calls[-1][2] == "sample"
     assert not backend.calls[-1][4]
-    assert transduce(backend, vocabulary, [], y[:0], config) == []
+    assert transduce(backend, vocabulary, sources.take(np.arange(0)), y[:0], config) == []
 
 
 # The command line

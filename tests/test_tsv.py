@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import Row, read_rows
+from seqssvae.data.tsv import read_table
 from seqssvae.errors import DataError
 
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\ufeff"), max_size=8)
@@ -13,11 +13,16 @@ FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\ufeff")
 
 def message_of(path, data, labelled=True):
     with pytest.raises(DataError) as caught:
-        read_rows(path, data, labelled)
+        read_table(path, data, labelled)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(str(path))
     return message.removeprefix(str(path))
+
+
+def rows_of(table):
+    """Sequence, label, group and line of each row."""
+    return list(zip(table.sequences, table.labels, table.groups, table.lines.tolist(), strict=True))
 
 
 @pytest.fixture
@@ -32,43 +37,41 @@ def write(tmp_path):
 
 def test_columns_labels_and_lines(write):
     path = write("ab\tA\tg1\nc\t\t\nd\tB\tg1\n")
-    assert read_rows(path, DataConfig(group_column=3)) == [
-        Row(("a", "b"), "A", "g1", 1),
-        Row(("c",), None, None, 2),
-        Row(("d",), "B", "g1", 3),
-    ]
+    table = read_table(path, DataConfig(group_column=3))
+    assert rows_of(table) == [(("a", "b"), "A", "g1", 1), (("c",), None, None, 2), (("d",), "B", "g1", 3)]
+    assert table.origin == str(path)
+    assert table.sources is None
 
 
 def test_columns_in_another_order(write):
     data = DataConfig(sequence_column=3, label_column=1, group_column=2)
-    assert read_rows(write("A\tg1\tab\n"), data) == [Row(("a", "b"), "A", "g1", 1)]
+    assert rows_of(read_table(write("A\tg1\tab\n"), data)) == [(("a", "b"), "A", "g1", 1)]
 
 
 def test_no_label_column(write):
-    assert read_rows(write("ab\tA\n"), DataConfig(label_column=0)) == [Row(("a", "b"), None, None, 1)]
+    assert rows_of(read_table(write("ab\tA\n"), DataConfig(label_column=0))) == [(("a", "b"), None, None, 1)]
 
 
 def test_without_labels_only_the_sequence_is_needed(write):
     data = DataConfig(group_column=3)
-    assert read_rows(write("ab\nc\tA\tg\n"), data, labelled=False) == [
-        Row(("a", "b"), None, None, 1),
-        Row(("c",), None, None, 2),
-    ]
+    table = read_table(write("ab\nc\tA\tg\n"), data, labelled=False)
+    assert rows_of(table) == [(("a", "b"), None, None, 1), (("c",), None, None, 2)]
 
 
 def test_separator_and_header(write):
     path = write("word\tlanguage\nk ae  t\ten\n")
-    assert read_rows(path, DataConfig(separator=" ", header=True)) == [Row(("k", "ae", "t"), "en", None, 2)]
+    table = read_table(path, DataConfig(separator=" ", header=True))
+    assert rows_of(table) == [(("k", "ae", "t"), "en", None, 2)]
 
 
 @pytest.mark.parametrize("content", ["a\tA\nb\tB\n", "a\tA\r\nb\tB\r\n", "\ufeffa\tA\nb\tB", "a\tA\r\nb\tB"])
 def test_line_ends_and_byte_order_mark(write, content):
-    assert [row[:2] for row in read_rows(write(content), DataConfig())] == [(("a",), "A"), (("b",), "B")]
+    assert [row[:2] for row in rows_of(read_table(write(content), DataConfig()))] == [(("a",), "A"), (("b",), "B")]
 
 
 def test_nothing_but_line_ends_is_stripped_and_nothing_is_a_quote(write):
     path = write(' a \t "A" \n"b\tB\u2028\x0c\n')
-    assert [row[:2] for row in read_rows(path, DataConfig())] == [
+    assert [row[:2] for row in rows_of(read_table(path, DataConfig()))] == [
         ((" ", "a", " "), ' "A" '),
         (('"', "b"), "B\u2028\x0c"),
     ]
@@ -78,10 +81,61 @@ def test_nothing_but_line_ends_is_stripped_and_nothing_is_a_quote(write):
 def test_what_is_written_is_read(tmp_path_factory, rows, end):
     path = tmp_path_factory.mktemp("tsv") / "rows.tsv"
     path.write_bytes("".join("\t".join(row) + end for row in rows).encode())
-    read = read_rows(path, DataConfig(group_column=3))
-    assert [("".join(row.symbols), row.label or "", row.group or "") for row in read] == rows
-    assert [row.line for row in read] == list(range(1, len(rows) + 1))
-    assert all(row.label != "" and row.group != "" for row in read)
+    read = rows_of(read_table(path, DataConfig(group_column=3)))
+    assert [("".join(symbols), label or "", group or "") for symbols, label, group, _ in read] == rows
+    assert [line for *_, line in read] == list(range(1, len(rows) + 1))
+    assert all(label != "" and group != "" for _, label, group, _ in read)
+
+
+def plain_read(text, columns, separator, header):
+    """Rows (or the line and the kind of the first mistake), read line by line."""
+    rows = []
+    text = text.removeprefix("\ufeff")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        line = line.removesuffix("\r")
+        if "\r" in line:
+            return number, "carriage return"
+        if header and number == 1:
+            continue
+        fields = line.split("\t")
+        if len(fields) < max(columns):
+            return number, "no column"
+        sequence, label, group = (fields[column - 1] if column else "" for column in columns)
+        symbols = [symbol for symbol in sequence.split(separator) if symbol] if separator else list(sequence)
+        if not symbols:
+            return number, "is empty"
+        rows.append((tuple(symbols), label or None, group or None, number))
+    return rows or (0, "nothing after" if header else "file is empty")
+
+
+PIECES = st.sampled_from(
+    ["\t", "\n", "\r", "\r\n", "a", "é", "語", "\U0001f600", "-", "--", " ", "\ufeff", "\u2028", "b\tA\n"]
+)
+
+
+@given(
+    text=st.lists(PIECES, max_size=30).map("".join),
+    columns=st.sampled_from([(1, 2, 0), (2, 1, 0), (1, 0, 0), (1, 2, 3), (3, 0, 1)]),
+    separator=st.sampled_from(["", " ", "-", "--", "é"]),
+    header=st.booleans(),
+    at_once=st.sampled_from([1, 2, 1 << 14]),
+)
+def test_a_file_is_read_as_line_by_line(tmp_path_factory, text, columns, separator, header, at_once):
+    path = tmp_path_factory.mktemp("tsv") / "rows.tsv"
+    path.write_bytes(text.encode())
+    names = dict(zip(("sequence_column", "label_column", "group_column"), columns, strict=True))
+    data = DataConfig(separator=separator, header=header, **names)
+    expected = plain_read(text, columns, separator, header)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("tsv", "table"):
+            patch.setattr(f"seqssvae.data.{module}.ROWS_AT_ONCE", at_once)
+        if isinstance(expected, list):
+            assert rows_of(read_table(path, data)) == expected
+        else:
+            line, mistake = expected
+            message = message_of(path, data)
+            assert mistake in message
+            assert not line or message.startswith(f":{line}: ")
 
 
 def test_missing_file(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, SPECIALS, START, UNK, Labels, Vocabulary, split_symbols
+from seqssvae.data.table import SymbolColumn, split_symbols
+from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, SPECIALS, START, UNK, Labels, Vocabulary
 from seqssvae.errors import DataError
 
 TEXTS = st.text(alphabet="abcdeé語 \u2028", max_size=12)
@@ -17,11 +18,15 @@ def test_special_ids_are_those_of_yoyodyne():
     assert NEVER_GENERATED == (0, 2)
 
 
-def test_from_sequences_sorts_and_counts_over_all_sequences():
+def learned(sequences, separator, minimum_count=1):
+    return Vocabulary.from_counts(SymbolColumn.from_symbols(sequences).counts(), separator, minimum_count)
+
+
+def test_symbols_are_sorted_and_counted_over_all_sequences():
     sequences = ["banana", "cab", "a"]  # a: 5, b: 2, n: 2, c: 1
-    assert Vocabulary.from_sequences(sequences, "", 1).symbols == ("a", "b", "c", "n")
-    assert Vocabulary.from_sequences(sequences, "", 2).symbols == ("a", "b", "n")
-    assert len(Vocabulary.from_sequences(sequences, "", 3)) == 4 + 1
+    assert learned(sequences, "").symbols == ("a", "b", "c", "n")
+    assert learned(sequences, "", 2).symbols == ("a", "b", "n")
+    assert len(learned(sequences, "", 3)) == 4 + 1
 
 
 def test_encode_appends_end_and_knows_unknown_symbols():
@@ -47,7 +52,7 @@ def test_decode_stops_at_end_or_pad_and_drops_start(ids, expected):
 
 @given(st.lists(TEXTS.filter(bool), min_size=1))
 def test_known_text_survives_encoding_and_decoding(texts):
-    vocabulary = Vocabulary.from_sequences(texts, "")
+    vocabulary = learned(texts, "")
     for text in texts:
         ids = vocabulary.encode(vocabulary.split(text))
         assert len(ids) == len(text) + 1
@@ -56,7 +61,7 @@ def test_known_text_survives_encoding_and_decoding(texts):
 
 @given(st.lists(st.text(alphabet="abc-", min_size=1, max_size=4), min_size=1, max_size=6))
 def test_separated_symbols_survive_encoding_and_decoding(symbols):
-    vocabulary = Vocabulary.from_sequences([symbols], "+ ")
+    vocabulary = learned([symbols], "+ ")
     text = vocabulary.join(symbols)
     assert vocabulary.split(text) == symbols
     assert vocabulary.decode(vocabulary.encode(symbols)) == symbols
@@ -69,7 +74,7 @@ def test_split_symbols_takes_nothing_between_separators_as_no_symbol():
 
 
 def test_what_is_written_like_a_special_symbol_is_unknown():
-    vocabulary = Vocabulary.from_sequences([["<E>", "a", "<UNK>"]], " ")
+    vocabulary = learned([["<E>", "a", "<UNK>"]], " ")
     assert vocabulary.symbols == ("a",)
     assert vocabulary.encode(["<E>", "a", "<UNK>"]).tolist() == [UNK, 4, UNK, END]
 

@@ -83,7 +83,8 @@ def call(place: Path, command: str, settings: dict[str, Any]) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of peptides, and a model that was trained on them by the command."""
     place = tmp_path_factory.mktemp("yoyodyne")
-    rows = [("".join(row.symbols)[:20], str(row.label)) for row in load_dataset("peptides")]
+    table = load_dataset("peptides")
+    rows = [(text[:20], str(label)) for text, label in zip(table.sequences.joined(""), table.labels, strict=True)]
     chosen = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))[:ROWS]]
     train, val, test = chosen[:140], chosen[140:170], chosen[170:]
     write(place, "train", [(text, label if index % 3 == 0 else "") for index, (text, label) in enumerate(train)])
@@ -135,7 +136,7 @@ def commands(place: Path) -> dict[str, tuple[str, dict[str, Any], bool]]:
     alone = {"train": None, "val": None, "target_col": 0, "features_col": 0}
     tagging = transducing(place, predicts="label")
     generating = transducing(place, predicts="generation", decoding="sample")
-    unlabelled = config(place, labels=["AMP", "UniProt"], objective={"estimator": "score_function"})
+    unlabelled = config(place, labels=["AMP", "UniProt"], objective={"gradient_estimator": "score_function"})
     unlabelled["data"]["features_col"] = 0
     nameless = with_data(features_col=0)
     return {

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqssvae.config import Config
 from seqssvae.config.settings import Settings, from_dict
-from seqssvae.data.tsv import Row
+from seqssvae.data.table import Table
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 
 SETTINGS: Settings = {
@@ -36,19 +36,17 @@ def toy_texts(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     return texts, labels
 
 
-def toy_rows(count: int = 48, labelled: int = 24, seed: int = 0) -> list[Row]:
+def toy_table(count: int = 48, labelled: int = 24, seed: int = 0) -> Table:
     """The first `labelled` rows with their label, the others without."""
-    pairs = zip(*toy_texts(count, seed), strict=True)
-    return [
-        Row(tuple(text), label if index < labelled else None, None, index + 1)
-        for index, (text, label) in enumerate(pairs)
-    ]
+    texts, labels = toy_texts(count, seed)
+    return Table.from_rows(texts, [label if index < labelled else None for index, label in enumerate(labels)])
 
 
 def write_toy(path: Path, count: int = 48, labelled: int = 24, seed: int = 0) -> Path:
-    """Write `toy_rows` to a TSV file."""
-    rows = toy_rows(count, labelled, seed)
-    path.write_text("".join(f"{''.join(row.symbols)}\t{row.label or ''}\n" for row in rows))
+    """Write the rows of `toy_table` as a TSV file."""
+    table = toy_table(count, labelled, seed)
+    rows = zip(table.sequences.joined(""), table.labels, strict=True)
+    path.write_text("".join(f"{text}\t{label or ''}\n" for text, label in rows))
     return path
 
 

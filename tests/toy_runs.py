@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from fake_backend import FakeBackend
-from toy import toy_rows
+from toy import toy_table
 
 from seqssvae.config import Config
-from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.prepare import prepare_table
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter
 from seqssvae.training.fit import fit
@@ -18,7 +18,7 @@ def with_training(config: Config, **fields: object) -> Config:
 
 
 def train(path: Path, config: Config, twin: type = FakeBackend, resume: Path | None = None) -> tuple:
-    prepared = prepare_rows(toy_rows(), config, "memory")
+    prepared = prepare_table(toy_table(), config)
     backend = twin(config, prepared.schema.dimensions)
     checkpoint = RunDirectory(resume).resume(prepared.schema, prepared.training) if resume else None
     writer = RunWriter(path, config, prepared.schema, backend.name, checkpoint or prepared.training)

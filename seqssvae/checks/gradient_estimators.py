@@ -111,7 +111,7 @@ def random_batch(corpus: Corpus, size: int, seed: int) -> Batch:
         raise DataError(f"{corpus.origin} has no row that can be used.")
     chosen = np.sort(np.random.default_rng([seed, 0x20E5]).permutation(len(corpus))[:size])
     length = int(corpus.lengths[chosen].max())
-    return pad(corpus.sequences, chosen, np.full(len(corpus), NO_LABEL), len(chosen), length, corpus.sources)
+    return pad(corpus.with_labels(np.full(len(corpus), NO_LABEL)), chosen, len(chosen), length)
 
 
 def list_gradient_estimators(label_count: int, ks: Sequence[int]) -> list[GradientEstimator]:

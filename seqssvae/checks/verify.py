@@ -19,7 +19,7 @@ from seqssvae.checks.certificate import PRECISIONS, TWINS, Certificate, Comparis
 from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.config import Config, Precision
 from seqssvae.data.batches import pad
-from seqssvae.data.corpus import Corpus, CorpusCounts
+from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import END, SPECIALS, Vocabulary
 from seqssvae.noise import draw_noise, noise_specs
@@ -169,17 +169,16 @@ def made_up_rows(config: Config, schema: Schema, seed: int) -> Corpus:
     generator = np.random.default_rng([seed, 0x3075])
     longest = min(config.data.max_length, GENERATED_LENGTH)
 
-    def of(vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        return tuple(
+    def of(vocabulary: Vocabulary) -> list[np.ndarray]:
+        return [
             np.array([*generator.integers(len(SPECIALS), len(vocabulary), length), END], np.int32)
             for length in generator.integers(1, longest + 1, GENERATED_ROWS)
-        )
+        ]
 
     sequences = of(schema.vocabulary)
     sources = None if schema.source_vocabulary is None else of(schema.source_vocabulary)
-    y = np.arange(GENERATED_ROWS, dtype=np.int32) % len(schema.labels)
-    counts = CorpusCounts(rows=GENERATED_ROWS, skipped=0, truncated=0, unknown_symbols=0)
-    return Corpus(sequences, y, (None,) * GENERATED_ROWS, "rows made up of the run's symbols", counts, sources)
+    y = np.arange(GENERATED_ROWS) % len(schema.labels)
+    return Corpus.from_sequences(sequences, y, sources, "rows made up of the run's symbols")
 
 
 def _results(
@@ -206,7 +205,7 @@ def _with_noise(
     config: Config, corpus: Corpus, indices: np.ndarray, label_count: int | None, generator: np.random.Generator
 ) -> GivenRows:
     time_steps = int(corpus.lengths[indices].max())
-    batch = pad(corpus.sequences, indices, corpus.y, len(indices), time_steps, corpus.sources)
+    batch = pad(corpus, indices, len(indices), time_steps)
     specs = noise_specs(
         config.model,
         label_count,

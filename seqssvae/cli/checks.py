@@ -12,15 +12,15 @@ from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_comparison import compare_gradient_estimators
 from seqssvae.checks.gradient_estimators import Setting, list_gradient_estimators, random_batch
 from seqssvae.checks.verify import verify
-from seqssvae.cli.inputs import check_at_least, check_options, encode_file, file_columns
+from seqssvae.cli.inputs import check_at_least, check_options, file_columns
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.tables import certificate_tables, console, gradient_estimators_json, gradient_estimators_table
 from seqssvae.config import Config, weight_type
 from seqssvae.config.settings import from_dict, read_yaml
-from seqssvae.data.corpus import Corpus
-from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.prepare import prepare_table
 from seqssvae.data.schema import Schema
-from seqssvae.data.tsv import read_rows
+from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
 from seqssvae.runs.run import RunDirectory
@@ -36,8 +36,8 @@ def verify_command(arguments: Namespace) -> int:
     directory, corpus = RunDirectory(arguments.run), None
     data = directory.config.data
     if arguments.data is not None:
-        rows = read_rows(arguments.data, file_columns(data, arguments), labelled=True)
-        corpus = encode_file(rows, directory.schema, data, arguments.data, too_long="truncate")
+        rows = read_table(arguments.data, file_columns(data, arguments))
+        corpus = encode_table(rows, directory.schema, data, too_long="truncate")
     certificate = verify(directory, corpus, arguments.device, arguments.seed)
     if arguments.json:
         print(json.dumps(_certificate_json(certificate), ensure_ascii=False))
@@ -98,7 +98,7 @@ def _new_model(arguments: Namespace) -> _Model:
         raise ConfigurationError(f"seqssvae gradient-estimators --config FILE needs --backend: {names}.")
     config = from_dict(read_yaml(path), path)
     config = dataclasses.replace(config, data=file_columns(config.data, arguments))
-    prepared = prepare_rows(read_rows(arguments.data, config.data, labelled=True), config, arguments.data)
+    prepared = prepare_table(read_table(arguments.data, config.data), config)
     size, prior, sources = prepared.schema.dimensions
     precision = weight_type(config.training.precision)
     weights = initial_weights(config.model, size, len(prior), config.training.seed, precision, sources)
@@ -108,8 +108,7 @@ def _new_model(arguments: Namespace) -> _Model:
 def _trained_model(arguments: Namespace) -> _Model:
     directory = RunDirectory(arguments.run)
     config, schema = directory.config, directory.schema
-    rows = read_rows(arguments.data, file_columns(config.data, arguments), labelled=True)
-    corpus = encode_file(rows, schema, config.data, arguments.data)
+    corpus = encode_table(read_table(arguments.data, file_columns(config.data, arguments)), schema, config.data)
     weights, _ = directory.weights
     return _Model(config, schema, weights, corpus, arguments.backend or directory.trained_by)
 

@@ -4,10 +4,11 @@ import numpy as np
 from jaxtyping import Int
 from jsonargparse import Namespace
 
-from seqssvae.cli.inputs import check_options, encode_file, file_columns
+from seqssvae.cli.inputs import check_options, file_columns
 from seqssvae.cli.messages import warn, warn_of_counts
 from seqssvae.cli.output import check_output, write_table
-from seqssvae.data.tsv import read_rows
+from seqssvae.data.corpus import encode_table
+from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError
 from seqssvae.inference.evaluate import generate
@@ -51,23 +52,25 @@ def transduce_command(arguments: Namespace) -> None:
     if sources is None:
         raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")
     data = file_columns(config.data, arguments, targets=arguments.score)
-    rows = read_rows(arguments.data, data, labelled=True, targets=arguments.score)
+    table = read_table(arguments.data, data, labelled=True, targets=arguments.score)
     run = directory.open(arguments.backend, arguments.device)
-    corpus = encode_file(rows, run.schema, run.config.data, arguments.data, "truncate")
+    corpus = encode_table(table, run.schema, run.config.data, "truncate")
     warn_of_counts(corpus, run.config.data.max_length)
     assert corpus.sources is not None
+    assert table.sources is not None
     search = arguments.method, arguments.beam_width, arguments.max_length, arguments.seed
     sequences = transduce(run.backend, run.vocabulary, corpus.sources, corpus.y, run.config, *search)
     texts = [run.vocabulary.join(sequence.symbols) for sequence in sequences]
     names = run.labels.names
     lines = (
-        (sources.join(row.source or ()), text, names[sequence.label], f"{sequence.log_p:.8g}")
-        for row, text, sequence in zip(rows, texts, sequences, strict=True)
+        (source, text, names[sequence.label], f"{sequence.log_p:.8g}")
+        for source, text, sequence in zip(table.sources.joined(sources.separator), texts, sequences, strict=True)
     )
     write_table(arguments.output, ("source", "sequence", "label", "log_p"), lines)
     if arguments.score:
-        hits = sum(text == run.vocabulary.join(row.symbols) for row, text in zip(rows, texts, strict=True))
-        print(f"{hits} of {len(rows)} sequences ({hits / len(rows):.1%}) are as in column {data.sequence_column}.")
+        targets = table.sequences.joined(run.vocabulary.separator)
+        hits = sum(text == target for text, target in zip(texts, targets, strict=True))
+        print(f"{hits} of {len(table)} sequences ({hits / len(table):.1%}) are as in column {data.sequence_column}.")
     unended = sum(not sequence.ended for sequence in sequences)
     if unended:
         warn(f"{unended} of {len(sequences)} sequences have no END within the greatest length (--max-length).")

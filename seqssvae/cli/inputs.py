@@ -4,10 +4,9 @@ import dataclasses
 
 from jsonargparse import Namespace
 
-from seqssvae.config import DataConfig, TooLong
-from seqssvae.data.corpus import Corpus, encode_rows
-from seqssvae.data.schema import Schema
-from seqssvae.data.tsv import Row, read_rows
+from seqssvae.config import DataConfig
+from seqssvae.data.table import Table
+from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.runs.run import Run, RunDirectory
 
@@ -63,7 +62,7 @@ def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -
     return dataclasses.replace(data, **{"group_column": 0, **given})
 
 
-def read_rows_and_run(arguments: Namespace, labelled: bool) -> tuple[list[Row], Run]:
+def read_table_and_run(arguments: Namespace, labelled: bool) -> tuple[Table, Run]:
     """Read the rows of `--data`, and then open the run, which takes longer.
 
     Args:
@@ -71,20 +70,5 @@ def read_rows_and_run(arguments: Namespace, labelled: bool) -> tuple[list[Row], 
         labelled: Whether labels are read.
     """
     directory = RunDirectory(arguments.run)
-    rows = read_rows(arguments.data, file_columns(directory.config.data, arguments), labelled=labelled)
-    return rows, directory.open(arguments.backend, arguments.device)
-
-
-def encode_file(
-    rows: list[Row], schema: Schema, data: DataConfig, origin: str, too_long: TooLong | None = None
-) -> Corpus:
-    """Encode the rows of a file with a run's symbols and labels.
-
-    Args:
-        rows: The rows.
-        schema: The run's symbols and labels.
-        data: The run's section `data`.
-        origin: The file, which errors and warnings name.
-        too_long: What is done with rows that are too long; None for `data.too_long`.
-    """
-    return encode_rows(rows, schema.vocabulary, schema.labels, data, origin, too_long, schema.source_vocabulary)
+    table = read_table(arguments.data, file_columns(directory.config.data, arguments), labelled=labelled)
+    return table, directory.open(arguments.backend, arguments.device)

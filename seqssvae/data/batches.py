@@ -17,185 +17,71 @@ import numpy as np
 from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Batch
-from seqssvae.config import ObjectiveConfig
+from seqssvae.data.buckets import bucket_of_rows, rows_per_batch
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import PAD
-from seqssvae.errors import ConfigurationError
 
 BATCH_STREAM = 3
 """The random stream of the order of rows, apart from those of other choices made with the same seed."""
 
 
-CANDIDATES = 256
-"""Most lengths considered as a bucket's; of more different ones, so many quantiles."""
-
-
-def buckets(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...]:
-    """The lengths that batches are padded to: those with which all rows together are padded least.
-
-    Args:
-        lengths: Lengths of the rows, END included.
-        count: How many to have at most.
-
-    Returns:
-        Ascending lengths, the last of which is the greatest of all.
-    """
-    candidates = np.unique(lengths)
-    if len(candidates) > CANDIDATES:
-        candidates = np.unique(np.quantile(lengths, np.arange(1, CANDIDATES + 1) / CANDIDATES, method="higher"))
-    up_to = np.searchsorted(np.sort(lengths), candidates, side="right")  # rows that each is long enough for
-    size = len(candidates)
-    # symbols that rows longer than candidate i (all, for i = -1) and not than j take when padded to j
-    symbols = np.where(
-        np.arange(-1, size)[:, None] < np.arange(size), (up_to - np.concatenate([[0], up_to])[:, None]) * candidates, 0
-    ).astype(float)
-    symbols[np.arange(-1, size)[:, None] >= np.arange(size)] = np.inf
-    least, choices = symbols[0], []
-    for _ in range(min(count, size) - 1):
-        totals = least[:, None] + symbols[1:]
-        choices.append(totals.argmin(0))
-        fewer, least = least, totals.min(0)
-        if fewer[-1] <= least[-1]:  # no further bucket saves anything
-            choices.pop()
-            break
-    place = size - 1
-    chosen = [place]
-    for choice in reversed(choices):
-        place = int(choice[place])
-        chosen.append(place)
-    return tuple(int(length) for length in candidates[chosen[::-1]])
-
-
-def rows_of_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
-    """B of the batches padded to this length: `batch_size`, or fewer where `batch_symbols` allows no more (0: any)."""
-    return min(batch_size, max(1, batch_symbols // time_steps)) if batch_symbols else batch_size
-
-
 def pad(
-    sequences: Sequence[Int[np.ndarray, " _"]],
-    indices: Int[np.ndarray, " R"],
-    y: Int[np.ndarray, " N"],
-    size: int,
-    time_steps: int,
-    sources: Sequence[Int[np.ndarray, " _"]] | None = None,
-    source_steps: int = 0,
+    corpus: Corpus, indices: Int[np.ndarray, " R"], size: int, time_steps: int, source_steps: int | None = None
 ) -> Batch:
-    """A batch of the rows at these indices, with filler rows behind them.
+    """Make a batch of the rows at these indices, with filler rows behind them.
 
     Args:
-        sequences: All rows, with END.
+        corpus: The rows.
         indices: Which of them.
-        y: Labels of all rows.
         size: B.
         time_steps: T.
-        sources: Sources of all rows, with END; None where there are none.
-        source_steps: S; 0: the length of the longest of these sources.
+        source_steps: S, of a corpus with sources; None: the length of the longest of these sources.
 
     Raises:
         ValueError: If there are more rows than `size`, or one is longer than `time_steps`.
     """
     if len(indices) > size:
         raise ValueError(f"{len(indices)} rows do not fit into a batch of {size}.")
-    x, source = padded(sequences, indices, size, time_steps), None
-    if sources is not None:
-        source = padded(sources, indices, size, source_steps or _longest(sources, indices))
-    labels = np.full(size, NO_LABEL, dtype=np.int32)
-    labels[: len(indices)] = y[indices]
+    x, source = pad_sequences(corpus.sequences, indices, size, time_steps), None
+    if corpus.sources is not None:
+        steps = _longest_source(corpus, indices) if source_steps is None else source_steps
+        source = pad_sequences(corpus.sources, indices, size, steps)
+    y = np.full(size, NO_LABEL, dtype=np.int32)
+    y[: len(indices)] = corpus.y[indices]
     rows = np.full(size, -1, dtype=np.int32)
     rows[: len(indices)] = indices
-    return Batch(x=x, y=labels, row_mask=np.arange(size) < len(indices), rows=rows, source=source)
+    return Batch(x=x, y=y, row_mask=np.arange(size) < len(indices), rows=rows, source=source)
 
 
-def padded(
-    sequences: Sequence[Int[np.ndarray, " _"]], indices: Int[np.ndarray, " R"], size: int, time_steps: int
+def pad_sequences(
+    sequences: RaggedArray, indices: Int[np.ndarray, " R"], size: int, time_steps: int
 ) -> Int[np.ndarray, "B T"]:
-    """The sequences at these indices, padded to one length, and filler rows behind them; errors are those of `pad`."""
+    """Pad the sequences at these indices to one length, with filler rows behind them.
+
+    Args:
+        sequences: All sequences.
+        indices: Which of them.
+        size: B, at least as many as the indices.
+        time_steps: T.
+
+    Raises:
+        ValueError: If a sequence is longer than `time_steps`.
+    """
+    lengths = sequences.lengths_at(indices)
+    if (too_long := lengths > time_steps).any():
+        place = int(too_long.argmax())
+        raise ValueError(f"Row {indices[place]} has {lengths[place]} symbols, more than the batch's {time_steps}.")
     x = np.full((size, time_steps), PAD, dtype=np.int32)
-    for slot, index in enumerate(indices):
-        sequence = sequences[index]
-        if len(sequence) > time_steps:
-            raise ValueError(f"Row {index} has {len(sequence)} symbols, more than the batch's {time_steps}.")
-        x[slot, : len(sequence)] = sequence
+    x[: len(indices)][np.arange(time_steps) < lengths[:, None]] = sequences.take(indices).values
     return x
 
 
-def _longest(sources: Sequence[Int[np.ndarray, " _"]] | None, indices: Int[np.ndarray, " R"]) -> int:
+def _longest_source(corpus: Corpus, indices: Int[np.ndarray, " R"]) -> int:
     """S of a batch with these rows; 0 without sources."""
-    return 0 if sources is None else max((len(sources[index]) for index in indices), default=1)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One batch to be: its rows, and the length they are padded to."""
-
-    indices: Int[np.ndarray, " R"]
-    time_steps: int
-
-
-class _Level(NamedTuple):
-    """Batches of one epoch that are padded to the same length.
-
-    Args:
-        time_steps: T.
-        rows: Rows of all of them.
-        batches: How many they are.
-        places: Rows that they have places for.
-    """
-
-    time_steps: int
-    rows: int
-    batches: int
-    places: int
-
-
-def _levels(time_steps: Int[np.ndarray, " R"], batch_size: int, batch_symbols: int) -> list[_Level]:
-    """How rows, longest first, are divided into batches.
-
-    Each batch takes as many as it has places for. If they do not come out even, the places left over are spread over
-    the batches of all lengths, as far as the rows are short enough for that, so that no batch is nearly empty.
-
-    Args:
-        time_steps: The bucket of each row, in descending order.
-        batch_size: B.
-        batch_symbols: Most symbols of a batch, padding included; 0: any number.
-    """
-    full: list[_Level] = []
-    start = 0
-    while start < len(time_steps):
-        length = int(time_steps[start])
-        size = rows_of_batch(batch_size, batch_symbols, length)
-        count = ceil(np.count_nonzero(time_steps[start:] == length) / size)
-        full.append(_Level(length, min(count * size, len(time_steps) - start), count, count * size))
-        start += count * size
-    # rows that are to be in the batches of each length or longer ones: those too long for shorter ones, and those that
-    # find no place there
-    least = [len(time_steps)]
-    for level in reversed(full[1:]):
-        too_long = int(np.count_nonzero(time_steps > level.time_steps))
-        least.insert(0, max(too_long, least[0] - level.places))
-    levels, taken, places = [], 0, sum(level.places for level in full)
-    for level, needed in zip(full, least, strict=True):
-        evenly = ceil(Fraction((len(time_steps) - taken) * level.places, places))
-        end = max(needed, taken + evenly)
-        levels.append(level._replace(rows=end - taken))
-        taken, places = end, places - level.places
-    return levels
-
-
-def _steps_of_rows(lengths: Int[np.ndarray, " R"], buckets: Sequence[int]) -> Int[np.ndarray, " R"]:
-    """The least bucket that each row fits into; a row longer than all doubles the last as often as it takes."""
-    sizes = list(buckets)
-    while sizes[-1] < lengths.max(initial=0):
-        sizes.append(2 * sizes[-1])
-    return np.array(sizes)[np.searchsorted(sizes, lengths)]
-
-
-def _by_bucket(
-    indices: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"], buckets: Sequence[int]
-) -> Iterator[tuple[int, Int[np.ndarray, " S"]]]:
-    """The rows that fall to each bucket, in the order given."""
-    steps = _steps_of_rows(lengths, buckets)
-    return ((int(length), indices[steps == length]) for length in np.unique(steps))
+    if corpus.sources is None:
+        return 0
+    return int(corpus.sources.lengths_at(indices).max()) if len(indices) else 1
 
 
 def evaluation_batches(
@@ -205,7 +91,7 @@ def evaluation_batches(
     buckets: Sequence[int],
     batch_symbols: int = 0,
 ) -> Iterator[Batch]:
-    """Every row once, each batch padded to its bucket and filled up to its number of rows.
+    """Make batches that have every row once, each padded to its bucket and filled up to its number of rows.
 
     Args:
         corpus: The rows.
@@ -215,12 +101,77 @@ def evaluation_batches(
         batch_symbols: Most symbols of a batch, padding included; 0: any number.
     """
     chosen = np.arange(len(corpus)) if indices is None else np.asarray(indices)
-    for time_steps, rows in _by_bucket(chosen, corpus.lengths[chosen], buckets):
-        size = rows_of_batch(batch_size, batch_symbols, time_steps)
-        source_steps = _longest(corpus.sources, rows)
+    steps_of_rows = bucket_of_rows(corpus.lengths[chosen], buckets)
+    for time_steps in np.unique(steps_of_rows).tolist():
+        rows = chosen[steps_of_rows == time_steps]
+        size, source_steps = rows_per_batch(batch_size, batch_symbols, time_steps), _longest_source(corpus, rows)
         for start in range(0, len(rows), size):
-            indices = rows[start : start + size]
-            yield pad(corpus.sequences, indices, corpus.y, size, time_steps, corpus.sources, source_steps)
+            yield pad(corpus, rows[start : start + size], size, time_steps, source_steps)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A batch that is not padded yet.
+
+    Args:
+        indices: Its rows.
+        time_steps: T.
+    """
+
+    indices: Int[np.ndarray, " R"]
+    time_steps: int
+
+
+class _BucketShare(NamedTuple):
+    """The batches of one epoch that are padded to the same length.
+
+    Args:
+        time_steps: T.
+        rows: The number of rows in all of them.
+        batches: The number of batches.
+        capacity: The number of rows that they have places for.
+    """
+
+    time_steps: int
+    rows: int
+    batches: int
+    capacity: int
+
+
+def _divide_into_batches(
+    steps_of_rows: Int[np.ndarray, " R"], batch_size: int, batch_symbols: int
+) -> list[_BucketShare]:
+    """Divide rows, longest first, into batches.
+
+    Each batch takes as many as it has places for. If they do not come out even, the places left over are spread over
+    the batches of all lengths, as far as the rows are short enough for that, so that no batch is nearly empty.
+
+    Args:
+        steps_of_rows: The bucket of each row, in descending order.
+        batch_size: B.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
+    """
+    full: list[_BucketShare] = []
+    start = 0
+    while start < len(steps_of_rows):
+        time_steps = int(steps_of_rows[start])
+        size = rows_per_batch(batch_size, batch_symbols, time_steps)
+        count = ceil(np.count_nonzero(steps_of_rows[start:] == time_steps) / size)
+        full.append(_BucketShare(time_steps, min(count * size, len(steps_of_rows) - start), count, count * size))
+        start += count * size
+    # rows that are to be in the batches of each length or longer ones: those too long for shorter ones, and those that
+    # find no place there
+    least = [len(steps_of_rows)]
+    for share in reversed(full[1:]):
+        too_long = int(np.count_nonzero(steps_of_rows > share.time_steps))
+        least.insert(0, max(too_long, least[0] - share.capacity))
+    shares, taken, capacity = [], 0, sum(share.capacity for share in full)
+    for share, needed in zip(full, least, strict=True):
+        evenly = ceil(Fraction((len(steps_of_rows) - taken) * share.capacity, capacity))
+        end = max(needed, taken + evenly)
+        shares.append(share._replace(rows=end - taken))
+        taken, capacity = end, capacity - share.capacity
+    return shares
 
 
 class BatchStream:
@@ -234,7 +185,7 @@ class BatchStream:
         seed: Seed of the order.
         time_steps: T, where every batch is to be padded to it, whatever its rows' lengths.
         batch_symbols: Most symbols of a batch, padding included; 0: any number.
-        together: How many batches of one bucket follow each other, as far as there are so many.
+        run_length: How many batches of one bucket follow each other, as far as there are so many.
 
     Raises:
         ValueError: If there are no rows, or one is longer than `time_steps`.
@@ -249,35 +200,34 @@ class BatchStream:
         seed: int,
         time_steps: int | None = None,
         batch_symbols: int = 0,
-        together: int = 1,
+        run_length: int = 1,
     ) -> None:
         self._corpus = corpus
         self._batch_symbols = batch_symbols
-        self._together = together
+        self._run_length = run_length
         self._indices = np.asarray(indices)
         self._batch_size = batch_size
         self._seed = seed
-        self._lengths = corpus.lengths[self._indices]
-        self._buckets = tuple(buckets) if time_steps is None else (time_steps,)
+        lengths = corpus.lengths[self._indices]
         if len(self._indices) == 0:
             raise ValueError("A stream of batches needs at least one row.")
-        if time_steps is not None and time_steps < self._lengths.max():
-            raise ValueError(f"time_steps must be at least {self._lengths.max()}, not {time_steps}.")
-        self._row_steps = _steps_of_rows(self._lengths, self._buckets)
-        self._levels = _levels(-np.sort(-self._row_steps), batch_size, batch_symbols)
-        # of each length one of sources, so that there are as many shapes as buckets
+        if time_steps is not None and time_steps < lengths.max():
+            raise ValueError(f"time_steps must be at least {lengths.max()}, not {time_steps}.")
+        self._steps_of_rows = bucket_of_rows(lengths, tuple(buckets) if time_steps is None else (time_steps,))
+        self._shares = _divide_into_batches(-np.sort(-self._steps_of_rows), batch_size, batch_symbols)
+        # one length of sources for each bucket, so that there are as many shapes as buckets
         self._source_steps = {
-            level.time_steps: _longest(corpus.sources, self._indices[self._row_steps <= level.time_steps])
-            for level in self._levels
+            share.time_steps: _longest_source(corpus, self._indices[self._steps_of_rows <= share.time_steps])
+            for share in self._shares
         }
 
     def __len__(self) -> int:
-        """Batches of an epoch, the same in every epoch."""
-        return sum(level.batches for level in self._levels)
+        """The number of batches of an epoch, the same in every epoch."""
+        return sum(share.batches for share in self._shares)
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch."""
+        """The number of rows of an epoch."""
         return len(self._indices)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -292,82 +242,17 @@ class BatchStream:
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         shuffled = generator.permutation(len(self._indices))
-        longest_first = self._indices[shuffled[np.argsort(-self._row_steps[shuffled], kind="stable")]]
-        groups: list[list[_Plan]] = []
+        longest_first = self._indices[shuffled[np.argsort(-self._steps_of_rows[shuffled], kind="stable")]]
+        runs: list[list[_Plan]] = []
         taken = 0
-        for level in self._levels:
+        for share in self._shares:
             # shorter rows come last: dealt out in turns, they do not end up in the same batch
-            parts = [
-                longest_first[taken : taken + level.rows][place :: level.batches] for place in range(level.batches)
-            ]
-            plans = [_Plan(part, level.time_steps) for part in parts]
-            groups.extend(plans[start : start + self._together] for start in range(0, len(plans), self._together))
-            taken += level.rows
-        return [plan for place in generator.permutation(len(groups)) for plan in groups[place]]
+            rows = longest_first[taken : taken + share.rows]
+            plans = [_Plan(rows[place :: share.batches], share.time_steps) for place in range(share.batches)]
+            runs.extend(plans[start : start + self._run_length] for start in range(0, len(plans), self._run_length))
+            taken += share.rows
+        return [plan for place in generator.permutation(len(runs)) for plan in runs[place]]
 
     def _pad(self, plan: _Plan) -> Batch:
-        size = rows_of_batch(self._batch_size, self._batch_symbols, plan.time_steps)
-        corpus, source_steps = self._corpus, self._source_steps[plan.time_steps]
-        return pad(corpus.sequences, plan.indices, corpus.y, size, plan.time_steps, corpus.sources, source_steps)
-
-
-def training_steps(
-    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epoch: int
-) -> Iterator[tuple[Batch | None, Batch | None]]:
-    """The labelled and the unlabelled batch of each training step of one epoch.
-
-    An epoch is one pass over the unlabelled rows, with `labelled_ratio` labelled batches for each unlabelled one (a
-    fraction carries over to the next epoch, and the labelled stream goes on where it was); it is one pass over the
-    labelled rows if there are no unlabelled ones, or if the objective is the classifier's.
-
-    Args:
-        labelled: Batches of rows whose label is observed, if there are any.
-        unlabelled: Batches of rows whose label is summed out, if there are any.
-        objective: Whether a step holds one batch (`alternate`: labelled ones before the unlabelled one that they belong
-            to) or both (`joint`: the labelled one where it is due).
-        epoch: Number of the epoch, from 0.
-
-    Raises:
-        ConfigurationError: If there is nothing to learn from.
-    """
-    if objective.name == "classifier" or unlabelled is None:
-        if labelled is None:
-            raise ConfigurationError(f"objective.name: {objective.name} has no rows to learn from; label some rows.")
-        return ((batch, None) for batch in labelled.epoch(epoch))
-    if labelled is None:
-        return ((None, batch) for batch in unlabelled.epoch(epoch))
-    return _paired_steps(labelled, unlabelled, objective, epoch)
-
-
-def _paired_steps(
-    labelled: BatchStream, unlabelled: BatchStream, objective: ObjectiveConfig, epoch: int
-) -> Iterator[tuple[Batch | None, Batch | None]]:
-    first = epoch * len(unlabelled)
-    due_batches = labelled.starting_at(_labelled_before(first, objective))
-    for number, unlabelled_batch in enumerate(unlabelled.epoch(epoch), start=first):
-        due = list(
-            itertools.islice(due_batches, _labelled_before(number + 1, objective) - _labelled_before(number, objective))
-        )
-        if objective.batching == "joint":
-            yield (due[0] if due else None), unlabelled_batch
-        else:
-            yield from ((batch, None) for batch in due)
-            yield None, unlabelled_batch
-
-
-def _labelled_before(unlabelled_batches: int, objective: ObjectiveConfig) -> int:
-    """Labelled batches that are due by the time so many unlabelled ones are done: the ratio's multiple, rounded up."""
-    ratio = Fraction(str(objective.labelled_ratio))  # exactly the decimal fraction that was asked for
-    return ceil(unlabelled_batches * ratio)
-
-
-def count_steps(
-    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epochs: int
-) -> int:
-    """How many steps `training_steps` yields in so many epochs."""
-    if objective.name == "classifier" or unlabelled is None:
-        return 0 if labelled is None else epochs * len(labelled)
-    steps = epochs * len(unlabelled)
-    if labelled is None or objective.batching == "joint":
-        return steps
-    return steps + _labelled_before(steps, objective)
+        size = rows_per_batch(self._batch_size, self._batch_symbols, plan.time_steps)
+        return pad(self._corpus, plan.indices, size, plan.time_steps, self._source_steps[plan.time_steps])

@@ -1,31 +1,33 @@
-"""Rows as numbers: what is learned from the training rows (vocabulary, labels), and all rows encoded with it."""
+"""Rows encoded as numbers, ready to be put into batches."""
 
 import dataclasses
-import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL
-from seqssvae.config import DataConfig, ModelConfig, TooLong
-from seqssvae.data.tsv import Row
-from seqssvae.data.vocabulary import UNK, Labels, Vocabulary
-from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.config import DataConfig, TooLong
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.schema import Schema
+from seqssvae.data.table import NO_TEXT, SymbolColumn, Table
+from seqssvae.data.vocabulary import END, UNK, Labels, Vocabulary
+from seqssvae.errors import DataError
+
+NO_GROUP = NO_TEXT
+"""The entry of `Corpus.groups` where a row has no group."""
 
 
 class CorpusCounts(NamedTuple):
     """What happened to the rows as they were encoded.
 
     Args:
-        rows: Rows read.
-        skipped: Rows left out because they are too long.
-        truncated: Rows cut because they are too long.
-        unknown_symbols: Symbols that became UNK, those of sources included.
+        rows: The number of rows read.
+        skipped: How many were left out because they are too long.
+        truncated: How many were cut because they are too long.
+        unknown_symbols: How many symbols became UNK, those of sources included.
     """
 
     rows: int
@@ -34,221 +36,164 @@ class CorpusCounts(NamedTuple):
     unknown_symbols: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Encoded rows.
 
     Args:
-        sequences: Ids of each row, with END.
+        sequences: Symbol ids of each row, with END.
         y: Label ids, `NO_LABEL` where missing.
-        groups: Group of each row, None where it has none.
-        origin: Where the rows are from: a path, or `memory`.
+        groups: The number of each row's group, `NO_GROUP` where it has none.
+        origin: Where the rows are from: a path or a description.
         counts: What happened to the rows of the origin.
-        sources: Ids of the source of each row, with END; None where there are no sources.
+        sources: Symbol ids of the source of each row, with END; None where there are no sources.
     """
 
-    sequences: tuple[Int[np.ndarray, " _"], ...]
+    sequences: RaggedArray
     y: Int[np.ndarray, " N"]
-    groups: tuple[str | None, ...]
+    groups: Int[np.ndarray, " N"]
     origin: str
     counts: CorpusCounts
-    sources: tuple[Int[np.ndarray, " _"], ...] | None = None
+    sources: RaggedArray | None = None
 
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.sequences)
+    @classmethod
+    def from_sequences(
+        cls,
+        sequences: Iterable[Sequence[int] | Int[np.ndarray, " _"]],
+        y: Sequence[int] | Int[np.ndarray, " N"],
+        sources: Iterable[Sequence[int] | Int[np.ndarray, " _"]] | None = None,
+        origin: str = "memory",
+    ) -> "Corpus":
+        """Make a corpus, without groups, of rows that are encoded already.
 
-    @cached_property
-    def lengths(self) -> Int[np.ndarray, " N"]:
-        """Symbols of each row, END included."""
-        return np.array([len(sequence) for sequence in self.sequences], dtype=np.int64)
-
-    def take(self, indices: Int[np.ndarray, " M"]) -> "Corpus":
-        """The corpus of these rows, in this order; the counts remain those of the origin."""
-        chosen = [int(index) for index in indices]
-        return dataclasses.replace(
-            self,
-            sequences=tuple(self.sequences[index] for index in chosen),
-            y=self.y[chosen],
-            groups=tuple(self.groups[index] for index in chosen),
-            sources=self.sources and tuple(self.sources[index] for index in chosen),
+        Args:
+            sequences: Symbol ids of each row, with END.
+            y: Label ids, `NO_LABEL` where missing.
+            sources: Symbol ids of the source of each row, with END.
+            origin: Where the rows are from.
+        """
+        rows = RaggedArray.from_rows(sequences)
+        return cls(
+            sequences=rows,
+            y=np.asarray(y, dtype=np.int32),
+            groups=np.full(len(rows), NO_GROUP, dtype=np.int32),
+            origin=origin,
+            counts=CorpusCounts(rows=len(rows), skipped=0, truncated=0, unknown_symbols=0),
+            sources=None if sources is None else RaggedArray.from_rows(sources),
         )
 
-    def with_labels(self, y: Int[np.ndarray, " N"]) -> "Corpus":
-        """The same rows with other labels."""
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return len(self.sequences)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """The number of symbols of each row, END included."""
+        return self.sequences.lengths
+
+    def take(self, indices: Int[np.ndarray, " R"]) -> "Corpus":
+        """The corpus of the rows at these indices, in this order; the counts remain those of the origin."""
+        return dataclasses.replace(
+            self,
+            sequences=self.sequences.take(indices),
+            y=self.y[indices],
+            groups=self.groups[indices],
+            sources=None if self.sources is None else self.sources.take(indices),
+        )
+
+    def with_labels(self, y: Int[np.ndarray, " M"]) -> "Corpus":
+        """The corpus of the same rows with other labels."""
         if len(y) != len(self):
             raise ValueError(f"y must have {len(self)} entries, one for each row, not {len(y)}.")
         return dataclasses.replace(self, y=np.asarray(y, dtype=np.int32))
 
 
-def build_schema(rows: Sequence[Row], data: DataConfig, origin: str) -> tuple[Vocabulary, Labels]:
-    """Learn from training rows which symbols and which labels there are.
-
-    Rows that `data.too_long` leaves out, and symbols that it cuts off, do not count.
+class LimitedTable(NamedTuple):
+    """Rows none of which is too long.
 
     Args:
-        rows: The training rows.
-        data: Limits, and the classes where they are listed.
-        origin: Where the rows are from, for messages.
+        table: The rows.
+        skipped: How many were left out because they are too long.
+        truncated: How many were cut because they are too long.
+    """
+
+    table: Table
+    skipped: int
+    truncated: int
+
+
+def limit_lengths(table: Table, data: DataConfig, too_long: TooLong | None = None) -> LimitedTable:
+    """Leave out or cut rows whose sequence or source has more than `data.max_length` symbols.
+
+    Args:
+        table: The rows.
+        data: The greatest length, and what to do with longer rows.
+        too_long: What to do with longer rows, in place of `data.too_long`.
 
     Raises:
-        DataError: If all rows are too long, all symbols too rare, or if the classes are not listed and no row, or only
-            one class, is labelled.
-
-    Warns:
-        UserWarning: If no row has a label, or none has a certain label, of those listed.
+        DataError: If no row is left.
     """
-    kept = _kept(rows, data)
-    _check_any_left(kept, data, origin)
-    vocabulary = Vocabulary.from_sequences((row.symbols for row in kept), data.separator, data.minimum_count)
-    if not vocabulary.symbols:
-        raise DataError(f"{origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
-    observed = Counter(row.label for row in kept if row.label is not None)
-    if data.labels is None:
-        return vocabulary, _labels_found(observed, data, origin)
-    _warn_of_unobserved(data.labels, observed, origin)
-    return vocabulary, Labels(tuple(data.labels))
-
-
-def build_source_vocabulary(rows: Sequence[Row], data: DataConfig, origin: str) -> Vocabulary | None:
-    """Learn from training rows which symbols their sources have; None where there are no sources.
-
-    Raises:
-        DataError: If all of them are too rare.
-    """
-    if not data.source_column:
-        return None
-    sources = (row.source or () for row in _kept(rows, data))
-    vocabulary = Vocabulary.from_sequences(sources, data.source_separator, data.minimum_count)
-    if not vocabulary.symbols:
-        raise DataError(f"{origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count.")
-    return vocabulary
-
-
-def _kept(rows: Sequence[Row], data: DataConfig) -> list[Row]:
-    """The rows that are not too long, or what is left of them."""
-    return [row for row in (_shorten(row, data.max_length, data.too_long) for row in rows) if row is not None]
-
-
-def _labels_found(observed: Counter[str], data: DataConfig, origin: str) -> Labels:
-    if not observed:
-        where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
-        raise DataError(f"{origin}: no row has a label {where}; label some rows, or list the classes in data.labels.")
-    if len(observed) == 1:
+    lengths = table.sequences.codes.lengths
+    if table.sources is not None:
+        lengths = np.maximum(lengths, table.sources.codes.lengths)
+    fits = lengths <= data.max_length
+    count = len(table) - int(np.count_nonzero(fits))
+    if count and (too_long or data.too_long) == "truncate":
+        return LimitedTable(table.cut(data.max_length), 0, count)
+    kept = table.take(np.flatnonzero(fits)) if count else table
+    if not len(kept):
         raise DataError(
-            f"{origin}: all labelled rows have the same label, {next(iter(observed))!r}; label rows of at least two "
-            "classes, or list the classes in data.labels."
+            f"{table.origin}: every sequence is longer than {data.max_length} symbols; raise data.max_length, or set "
+            "data.too_long: truncate."
         )
-    return Labels(tuple(sorted(observed)))
+    return LimitedTable(kept, count, 0)
 
 
-def _warn_of_unobserved(listed: Sequence[str], observed: Counter[str], origin: str) -> None:
-    unobserved = [name for name in listed if not observed[name]]
-    if len(unobserved) == len(listed):
-        warnings.warn(f"{origin}: no row has a label, so which class gets which label is arbitrary.", stacklevel=3)
-    elif unobserved:
-        names = ", ".join(unobserved)
-        warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=3)
-
-
-def encode_rows(
-    rows: Sequence[Row],
-    vocabulary: Vocabulary,
-    labels: Labels,
-    data: DataConfig,
-    origin: str,
-    too_long: TooLong | None = None,
-    source_vocabulary: Vocabulary | None = None,
-) -> Corpus:
+def encode_table(table: Table, schema: Schema, data: DataConfig, too_long: TooLong | None = None) -> Corpus:
     """Encode rows with the symbols and labels of the training rows.
 
     Args:
-        rows: The rows.
-        vocabulary: The symbols; others become UNK.
-        labels: The classes.
-        data: The longest sequence taken, and what to do with longer ones.
-        origin: Where the rows are from, for messages.
-        too_long: What to do with longer ones, in place of `data.too_long`.
-        source_vocabulary: The symbols of sources, of a model that has them.
+        table: The rows.
+        schema: The symbols, of which others become UNK, and the classes.
+        data: The greatest length, and what to do with longer rows.
+        too_long: What to do with longer rows, in place of `data.too_long`.
 
     Raises:
-        DataError: If a label was never seen in training, all rows are too long, or one has no source and needs it.
+        DataError: If a label was never seen in training, all rows are too long, or the schema has sources and the
+            table has none.
     """
-    kept: list[Row] = []
-    truncated = 0
-    for row in rows:
-        shortened = _shorten(row, data.max_length, too_long or data.too_long)
-        if shortened is not None:
-            kept.append(shortened)
-            truncated += shortened is not row
-    _check_any_left(kept, data, origin)
-    sequences = tuple(vocabulary.encode(row.symbols) for row in kept)
-    sources = None
-    if source_vocabulary is not None:
-        if any(row.source is None for row in kept):
-            raise DataError(f"{origin}: the model has sources; set data.source_column to their column.")
-        sources = tuple(source_vocabulary.encode(row.source or ()) for row in kept)
-    return Corpus(
-        sequences=sequences,
-        y=np.array([_label_id(row, labels, origin) for row in kept], dtype=np.int32),
-        groups=tuple(row.group for row in kept),
-        origin=origin,
-        counts=CorpusCounts(
-            rows=len(rows),
-            skipped=len(rows) - len(kept),
-            truncated=truncated,
-            unknown_symbols=int(np.count_nonzero(np.concatenate([*sequences, *(sources or ())]) == UNK)),
-        ),
-        sources=sources,
-    )
+    return encode_limited(limit_lengths(table, data, too_long), schema)
 
 
-def _shorten(row: Row, max_length: int, too_long: TooLong) -> Row | None:
-    if max(len(row.symbols), len(row.source or ())) <= max_length:
-        return row
-    if too_long == "skip":
-        return None
-    return row._replace(symbols=row.symbols[:max_length], source=row.source and row.source[:max_length])
+def encode_limited(limited: LimitedTable, schema: Schema) -> Corpus:
+    """Encode rows none of which is too long; see `encode_table`."""
+    table = limited.table
+    sequences, sources = encode_column(table.sequences, schema.vocabulary), None
+    if schema.source_vocabulary is not None:
+        if table.sources is None:
+            raise DataError(f"{table.origin}: the model has sources; set data.source_column to their column.")
+        sources = encode_column(table.sources, schema.source_vocabulary)
+    unknown = sum(np.count_nonzero(rows.values == UNK) for rows in (sequences, sources) if rows is not None)
+    counts = CorpusCounts(len(table) + limited.skipped, limited.skipped, limited.truncated, int(unknown))
+    y = _label_ids(table, schema.labels)
+    return Corpus(sequences, y, table.groups.codes, table.origin, counts, sources)
 
 
-def _check_any_left(kept: Sequence[Row], data: DataConfig, origin: str) -> None:
-    if not kept:
+def encode_column(column: SymbolColumn, vocabulary: Vocabulary) -> RaggedArray:
+    """Symbol ids of each row of a column, with END."""
+    ids = vocabulary.lookup(column.symbols)[column.codes.values]
+    return RaggedArray(ids, column.codes.offsets).insert_last(END)
+
+
+def _label_ids(table: Table, labels: Labels) -> Int[np.ndarray, " N"]:
+    """The id of each row's label, `NO_LABEL` where it is missing."""
+    unknown = len(labels)
+    ids = [labels.index(name) if name in labels else unknown for name in table.labels.texts]
+    y = np.array([*ids, NO_LABEL], np.int32)[table.labels.codes]  # the last one is at the index NO_TEXT
+    if (y == unknown).any():
+        row = int((y == unknown).argmax())
         raise DataError(
-            f"{origin}: every sequence is longer than {data.max_length} symbols; raise data.max_length, or set "
-            "data.too_long: truncate."
+            f"{table.origin}:{table.lines[row]}: the label {table.labels[row]!r} was never seen in training (known are "
+            f"{labels}); correct it, or leave it empty if it is missing."
         )
-
-
-def _label_id(row: Row, labels: Labels, origin: str) -> int:
-    if row.label is None:
-        return NO_LABEL
-    if row.label not in labels:
-        raise DataError(
-            f"{origin}:{row.line}: the label {row.label!r} was never seen in training (known are {labels}); correct "
-            "it, or leave it empty if it is missing."
-        )
-    return labels.index(row.label)
-
-
-def label_prior(model: ModelConfig, labels: Labels, y: Int[np.ndarray, " N"]) -> tuple[float, ...]:
-    """p(y), one probability per label.
-
-    Args:
-        model: Says which: `uniform`; `empirical`, (n_k + 1) / (n + K) of the n observed labels; or `given`.
-        labels: The classes.
-        y: Labels of the training rows, `NO_LABEL` where missing.
-
-    Raises:
-        ConfigurationError: If the number of given probabilities is not that of the labels.
-    """
-    given = model.label_prior_probabilities
-    if model.label_prior == "given" and given is not None:
-        if len(given) != len(labels):
-            raise ConfigurationError(
-                f"model.label_prior_probabilities must be one number for each label ({labels}), not {list(given)}."
-            )
-        return tuple(given)
-    if model.label_prior == "uniform":
-        return (1.0 / len(labels),) * len(labels)
-    counts = np.bincount(y[y != NO_LABEL], minlength=len(labels)) + 1
-    return tuple(float(count) / float(counts.sum()) for count in counts)
+    return y

@@ -1,21 +1,29 @@
-"""Rows that are in memory, with labels of any type, as the rows that files give."""
+"""Rows in memory, with labels of any type, made into the same table as the rows of a file."""
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from seqssvae.data.tsv import Row
-from seqssvae.data.vocabulary import split_symbols
+from seqssvae.config import DataConfig
+from seqssvae.data.table import SymbolColumn, Table, TextColumn
 from seqssvae.errors import DataError
 
 MISSING_INTEGER = -1
 """Marks a missing label unless another marker is given, as in scikit-learn's semi-supervised estimators."""
 
 
-def check_sequences(X: Sequence[Any], name: str = "X") -> bool:
-    """Whether the sequences of that name are texts (or else lists of symbols).
+def check_sequences(X: Any, name: str = "X") -> bool:
+    """Check that sequences are all texts, or all lists of symbols.
+
+    Args:
+        X: The sequences.
+        name: What they are called in messages.
+
+    Returns:
+        Whether they are texts.
 
     Raises:
         DataError: If they are neither, or a mixture, or if there are none, or an empty one.
@@ -24,53 +32,92 @@ def check_sequences(X: Sequence[Any], name: str = "X") -> bool:
         raise DataError(f"{name} must be a list of sequences, each a text or a list of symbols.")
     if not len(X):
         raise DataError(f"{name} is empty; it must hold at least one sequence.")
-    texts = isinstance(X[0], str)
-    for index, sequence in enumerate(X):
-        if isinstance(sequence, str) != texts or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
-            kind = "a text" if texts else "a list of symbols"
-            raise DataError(f"{name}[{index}] must be {kind}, as {name}[0] is, not {type(sequence).__name__}.")
-        if not len(sequence):
-            raise DataError(f"{name}[{index}] is an empty sequence; leave it out.")
-        if not texts and not all(isinstance(symbol, str) and symbol for symbol in sequence):
-            raise DataError(f"{name}[{index}] must hold symbols that are texts and not empty.")
+    texts = isinstance(next(iter(X)), str)
+    if not _is_plain(X, texts):
+        for index, sequence in enumerate(X):
+            _check_sequence(sequence, texts, name, index)
     return texts
 
 
-def make_rows(
-    X: Sequence[Any],
-    labels: Sequence[str | None] | None,
-    groups: Iterable[Any] | None,
-    separator: str,
-    source: Sequence[Any] | None = None,
-    source_separator: str = "",
-) -> list[Row]:
-    """Rows of checked sequences; the line of a row is its index.
+def _is_plain(X: Collection[Any], texts: bool) -> bool:
+    """Whether the sequences are of Python's own types and all right, which takes little time to find out."""
+    kinds = set(map(type, X))
+    if texts:
+        return kinds == {str} and all(X)
+    if not kinds <= {list, tuple} or not all(X):
+        return False
+    return set(map(type, chain.from_iterable(X))) == {str} and all(chain.from_iterable(X))
+
+
+def _check_sequence(sequence: Any, texts: bool, name: str, index: int) -> None:
+    if isinstance(sequence, str) != texts or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
+        kind = "a text" if texts else "a list of symbols"
+        raise DataError(f"{name}[{index}] must be {kind}, as {name}[0] is, not {type(sequence).__name__}.")
+    if not len(sequence):
+        raise DataError(f"{name}[{index}] is an empty sequence; leave it out.")
+    if not texts and not all(isinstance(symbol, str) and symbol for symbol in sequence):
+        raise DataError(f"{name}[{index}] must hold symbols that are texts and not empty.")
+
+
+def make_table(
+    X: Collection[Any],
+    data: DataConfig,
+    labels: Sequence[str | None] | None = None,
+    groups: Iterable[Any] | None = None,
+    source: Collection[Any] | None = None,
+    origin: str = "X",
+) -> Table:
+    """Make a table of checked sequences; the line of a row is its index.
+
+    Args:
+        X: Sequences that `check_sequences` has checked.
+        data: The separators of symbols in texts.
+        labels: The label of each, None where it is missing; None: all are missing.
+        groups: The group of each, None where it has none; None: no row has one.
+        source: The sequence that each is made from, checked as well.
+        origin: Where the rows are from, for messages.
 
     Raises:
         DataError: If there are not as many groups or sources as sequences, or a text has no symbol but separators.
     """
     if source is not None and len(source) != len(X):
         raise DataError(f"source must have an entry for each of the {len(X)} sequences, not {len(source)}.")
-    names = [None] * len(X) if groups is None else [None if group is None else str(group) for group in groups]
-    if len(names) != len(X):
+    names = None if groups is None else [None if group is None else str(group) for group in groups]
+    if names is not None and len(names) != len(X):
         raise DataError(f"groups must have an entry for each of the {len(X)} sequences, not {len(names)}.")
-    rows = []
-    for index, sequence in enumerate(X):
-        symbols = _symbols(sequence, separator, f"X[{index}]")
-        made_from = None if source is None else _symbols(source[index], source_separator, f"source[{index}]")
-        rows.append(Row(symbols, None if labels is None else labels[index], names[index], index, made_from))
-    return rows
+    table = Table(
+        _column(X, data.separator),
+        TextColumn.missing(len(X)) if labels is None else TextColumn.from_texts(labels, len(X)),
+        TextColumn.missing(len(X)) if names is None else TextColumn.from_texts(names, len(X)),
+        None if source is None else _column(source, data.source_separator),
+        np.arange(len(X), dtype=np.int32),
+        origin,
+    )
+    _check_not_empty(table)
+    return table
 
 
-def _symbols(sequence: Any, separator: str, name: str) -> tuple[str, ...]:
-    symbols = tuple(split_symbols(sequence, separator) if isinstance(sequence, str) else map(str, sequence))
-    if not symbols:
-        raise DataError(f"{name} has no symbol.")
-    return symbols
+def _column(X: Collection[Any], separator: str) -> SymbolColumn:
+    if isinstance(next(iter(X)), str):
+        return SymbolColumn.from_texts(X, separator)
+    return SymbolColumn.from_symbols(X)
+
+
+def _check_not_empty(table: Table) -> None:
+    """Raise an error for the first row whose sequence or source has no symbol."""
+    columns = {"X": table.sequences, "source": table.sources}
+    empty = {
+        name: int((column.codes.lengths == 0).argmax())
+        for name, column in columns.items()
+        if column is not None and not column.codes.lengths.all()
+    }
+    if empty:
+        name = min(empty, key=lambda name: empty[name])
+        raise DataError(f"{name}[{empty[name]}] has no symbol.")
 
 
 def read_labels(y: Iterable[Any] | None, count: int, missing: Hashable) -> list[Any]:
-    """Labels as plain Python values, None where missing.
+    """Convert labels to plain Python values, None where they are missing.
 
     Args:
         y: Labels and markers; None: all are missing.
@@ -91,18 +138,21 @@ def read_labels(y: Iterable[Any] | None, count: int, missing: Hashable) -> list[
             raise DataError(f"y[{index}] is NaN; a missing label is None (or set missing=... to a marker).")
     marker = MISSING_INTEGER if missing is None else missing
     marked = [value is None or (value == marker) for value in values]
-    found = [None if is_missing else value for is_missing, value in zip(marked, values, strict=True)]
-    labels = [value for value in found if value is not None]
-    if missing is None and MISSING_INTEGER in values and labels and all(value == 1 for value in labels):
+    labels = [None if is_missing else value for is_missing, value in zip(marked, values, strict=True)]
+    observed = [value for value in labels if value is not None]
+    if missing is None and MISSING_INTEGER in values and observed and all(value == 1 for value in observed):
         raise DataError(
             "y has the labels -1 and 1, but -1 marks a missing label; rename the labels, or set missing=... to a "
             "marker that is no label."
         )
-    return found
+    return labels
 
 
 def sort_classes(values: Iterable[Any]) -> list[Any]:
-    """The different labels, sorted.
+    """Sort the different labels.
+
+    Args:
+        values: Labels, None where they are missing.
 
     Raises:
         DataError: If there are fewer than two, or they cannot be sorted.
@@ -112,13 +162,16 @@ def sort_classes(values: Iterable[Any]) -> list[Any]:
     except TypeError as error:
         raise DataError("y must hold labels of one type that can be hashed and sorted.") from error
     if len(classes) < 2:
-        found = f"only the label {classes[0]!r}" if classes else "no label"
-        raise DataError(f"y has {found}; label sequences of at least two classes.")
+        observed = f"only the label {classes[0]!r}" if classes else "no label"
+        raise DataError(f"y has {observed}; label sequences of at least two classes.")
     return classes
 
 
 def label_names(classes: Sequence[Any]) -> dict[Any, str]:
-    """A text for each label, different for different labels.
+    """Find a text for each label, different for different labels.
+
+    Args:
+        classes: The different labels.
 
     Raises:
         DataError: If a label is an empty text.
@@ -130,7 +183,7 @@ def label_names(classes: Sequence[Any]) -> dict[Any, str]:
 
 
 def as_array(classes: Sequence[Any]) -> np.ndarray:
-    """Labels as an array of one dimension, of objects where NumPy has no type for them."""
+    """Make an array of one dimension of labels, of objects where NumPy has no type for them."""
     if all(isinstance(value, (str, bool, int, float)) for value in classes):
         return np.array(classes)
     array = np.empty(len(classes), object)

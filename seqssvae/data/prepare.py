@@ -1,14 +1,15 @@
-"""From rows to what training needs: vocabulary, labels, and the rows to learn from and to hold out."""
+"""From rows to what training needs: symbols and labels, and the rows to learn from and to hold out."""
 
-from collections.abc import Sequence
+import dataclasses
 from typing import NamedTuple
 
 from seqssvae.config import Config
-from seqssvae.data.corpus import Corpus, build_schema, build_source_vocabulary, encode_rows, label_prior
-from seqssvae.data.schema import Schema
+from seqssvae.data.corpus import Corpus, encode_limited, encode_table, limit_lengths
+from seqssvae.data.schema import Schema, build_schema, label_prior
 from seqssvae.data.splits import split
-from seqssvae.data.tsv import Row, read_rows
-from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.data.table import Table
+from seqssvae.data.tsv import read_table
+from seqssvae.errors import ConfigurationError
 
 
 class Prepared(NamedTuple):
@@ -28,6 +29,9 @@ class Prepared(NamedTuple):
 def prepare_files(config: Config) -> Prepared:
     """Read and prepare the files named by `data.train` and `data.validation`.
 
+    Args:
+        config: The run's configuration.
+
     Raises:
         ConfigurationError: If no training file is named.
         DataError: If a file or a row of it cannot be used.
@@ -35,39 +39,30 @@ def prepare_files(config: Config) -> Prepared:
     data = config.data
     if data.train is None:
         raise ConfigurationError("data.train is missing: name a TSV file to learn from (--data.train FILE).")
-    rows = read_rows(data.train, data)
-    validation = None if data.validation is None else read_rows(data.validation, data)
-    return prepare_rows(rows, config, data.train, validation, data.validation or "")
+    table = read_table(data.train, data)
+    return prepare_table(table, config, None if data.validation is None else read_table(data.validation, data))
 
 
-def prepare_rows(
-    rows: Sequence[Row],
-    config: Config,
-    origin: str,
-    validation_rows: Sequence[Row] | None = None,
-    validation_origin: str = "memory",
-) -> Prepared:
-    """Build vocabulary and labels from the rows, and hold some out for validation.
+def prepare_table(table: Table, config: Config, validation: Table | None = None) -> Prepared:
+    """Learn symbols and labels from rows, encode them, and hold some out for validation.
 
     Args:
-        rows: Rows given for training.
+        table: Rows given for training.
         config: The run's configuration; `training.seed` decides every split.
-        origin: Where the rows are from, named in messages.
-        validation_rows: Rows for validation; None: `data.validation_fraction` of `rows` is held out.
-        validation_origin: Where those are from.
+        validation: Rows for validation; None: `data.validation_fraction` of `table` is held out.
+
+    Raises:
+        ConfigurationError: If the given prior probabilities are not as many as the labels.
+        DataError: If the rows cannot be used.
     """
     data, seed = config.data, config.training.seed
-    vocabulary, labels = build_schema(rows, data, origin)
-    sources = build_source_vocabulary(rows, data, origin)
-    training = encode_rows(rows, vocabulary, labels, data, origin, source_vocabulary=sources)
-    if not len(training):
-        raise DataError(f"{origin}: no row is left to learn from; raise data.max_length (now {data.max_length}).")
-    if validation_rows is None:
-        first, second = split(training.y, training.groups, data.validation_fraction, seed)
-        training, validation = training.take(first), training.take(second)
+    limited = limit_lengths(table, data)
+    schema = build_schema(limited.table, data)
+    training = encode_limited(limited, schema)
+    if validation is None:
+        kept, held_out = split(training.y, training.groups, data.validation_fraction, seed)
+        training, validation_corpus = training.take(kept), training.take(held_out)
     else:
-        validation = encode_rows(
-            validation_rows, vocabulary, labels, data, validation_origin, source_vocabulary=sources
-        )
-    prior = label_prior(config.model, labels, training.y)
-    return Prepared(training, validation, Schema(vocabulary, labels, prior, sources))
+        validation_corpus = encode_table(validation, schema, data)
+    prior = label_prior(config.model, schema.labels, training.y)
+    return Prepared(training, validation_corpus, dataclasses.replace(schema, label_prior=prior))

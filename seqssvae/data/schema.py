@@ -1,11 +1,18 @@
 """What a model must know of its data: symbols, labels, and how probable each label is."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqssvae.backend import Dimensions
-from seqssvae.config import ModelConfig
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.backend import NO_LABEL, Dimensions
+from seqssvae.config import DataConfig, ModelConfig
+from seqssvae.data.table import Table
 from seqssvae.data.vocabulary import Labels, Vocabulary
+from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.parameters import Shape, parameter_shapes
 
 FORMAT = 1
@@ -30,7 +37,7 @@ class Schema:
 
     @property
     def dimensions(self) -> Dimensions:
-        """What the model must know of it."""
+        """The sizes and p(y), which a backend is built with."""
         sources = 0 if self.source_vocabulary is None else len(self.source_vocabulary)
         return Dimensions(len(self.vocabulary), self.label_prior, sources)
 
@@ -40,7 +47,7 @@ class Schema:
         return parameter_shapes(model, size, len(prior), sources)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `vocabulary.json` holds."""
+        """The plain values that `vocabulary.json` holds."""
         stored = {
             "format": FORMAT,
             "vocabulary": self.vocabulary.to_dict(),
@@ -50,3 +57,94 @@ class Schema:
         if self.source_vocabulary is not None:
             stored["source_vocabulary"] = self.source_vocabulary.to_dict()
         return stored
+
+
+def build_schema(table: Table, data: DataConfig) -> Schema:
+    """Learn from training rows which symbols and which labels there are.
+
+    Args:
+        table: The training rows, none of which is too long: `seqssvae.data.corpus.limit_lengths` sees to it.
+        data: The least count of a symbol, and the classes where they are listed.
+
+    Returns:
+        The schema with equally probable labels; `label_prior` computes other probabilities.
+
+    Raises:
+        DataError: If all symbols are too rare, or if the classes are not listed and no row, or only one class, is
+            labelled.
+
+    Warns:
+        UserWarning: If no row has a label, or none has a certain label, of those listed.
+    """
+    vocabulary = Vocabulary.from_counts(table.sequences.counts(), data.separator, data.minimum_count)
+    if not vocabulary.symbols:
+        raise DataError(f"{table.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
+    labels = _labels(table, data)
+    return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(table, data))
+
+
+def _labels(table: Table, data: DataConfig) -> Labels:
+    observed = sorted(table.labels.observed())
+    if data.labels is not None:
+        _warn_of_unobserved(data.labels, observed, table.origin)
+        return Labels(tuple(data.labels))
+    if not observed:
+        where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
+        raise DataError(
+            f"{table.origin}: no row has a label {where}; label some rows, or list the classes in data.labels."
+        )
+    if len(observed) == 1:
+        raise DataError(
+            f"{table.origin}: all labelled rows have the same label, {observed[0]!r}; label rows of at least two "
+            "classes, or list the classes in data.labels."
+        )
+    return Labels(tuple(observed))
+
+
+def _warn_of_unobserved(listed: Sequence[str], observed: Sequence[str], origin: str) -> None:
+    unobserved = [name for name in listed if name not in observed]
+    if len(unobserved) == len(listed):
+        warnings.warn(f"{origin}: no row has a label, so which class gets which label is arbitrary.", stacklevel=4)
+    elif unobserved:
+        names = ", ".join(unobserved)
+        warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=4)
+
+
+def _source_vocabulary(table: Table, data: DataConfig) -> Vocabulary | None:
+    if not data.source_column:
+        return None
+    counts = {} if table.sources is None else table.sources.counts()
+    vocabulary = Vocabulary.from_counts(counts, data.source_separator, data.minimum_count)
+    if not vocabulary.symbols:
+        raise DataError(
+            f"{table.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."
+        )
+    return vocabulary
+
+
+def label_prior(model: ModelConfig, labels: Labels, y: Int[np.ndarray, " N"]) -> tuple[float, ...]:
+    """Compute p(y), one probability per label.
+
+    Args:
+        model: Says which: `uniform`; `empirical`, (n_k + 1) / (n + K) of the n observed labels; or `given`.
+        labels: The classes.
+        y: Labels of the training rows, `NO_LABEL` where missing.
+
+    Raises:
+        ConfigurationError: If the number of given probabilities is not that of the labels.
+    """
+    given = model.label_prior_probabilities
+    if model.label_prior == "given" and given is not None:
+        if len(given) != len(labels):
+            raise ConfigurationError(
+                f"model.label_prior_probabilities must be one number for each label ({labels}), not {list(given)}."
+            )
+        return tuple(given)
+    if model.label_prior == "uniform":
+        return _uniform(labels)
+    counts = np.bincount(y[y != NO_LABEL], minlength=len(labels)) + 1
+    return tuple(float(count) / float(counts.sum()) for count in counts)
+
+
+def _uniform(labels: Labels) -> tuple[float, ...]:
+    return (1.0 / len(labels),) * len(labels)

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from seqssvae.data.table import split_symbols
 from seqssvae.errors import DataError
 
 PAD, UNK, START, END = 0, 1, 2, 3
@@ -18,11 +18,6 @@ SPECIALS = ("<P>", "<UNK>", "<S>", "<E>")
 """Names of the special symbols, by id."""
 NEVER_GENERATED = (PAD, START)
 """Ids whose probability is 0 at every step."""
-
-
-def split_symbols(text: str, separator: str) -> list[str]:
-    """The symbols of a text: its characters, or what the separator separates (nothing between two is no symbol)."""
-    return [symbol for symbol in text.split(separator) if symbol] if separator else list(text)
 
 
 def _check_names(kind: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
@@ -75,9 +70,14 @@ class Vocabulary:
         _check_names("symbol", self.symbols, SPECIALS)
 
     @classmethod
-    def from_sequences(cls, sequences: Iterable[Sequence[str]], separator: str, minimum_count: int = 1) -> "Vocabulary":
-        """The symbols, sorted, that occur at least `minimum_count` times in all sequences together."""
-        counts = Counter(chain.from_iterable(sequences))
+    def from_counts(cls, counts: Mapping[str, int], separator: str, minimum_count: int = 1) -> "Vocabulary":
+        """Make a vocabulary of the symbols, sorted, that occur at least this often.
+
+        Args:
+            counts: How often each symbol occurs; names of special symbols are left out.
+            separator: What separates the symbols of a sequence in text.
+            minimum_count: How often a symbol must occur.
+        """
         kept = (symbol for symbol, count in counts.items() if count >= minimum_count and symbol not in SPECIALS)
         return cls(tuple(sorted(kept)), separator)
 
@@ -89,13 +89,16 @@ class Vocabulary:
         """V, special symbols included."""
         return len(SPECIALS) + len(self.symbols)
 
-    def encode(self, symbols: Sequence[str]) -> Int[np.ndarray, " T"]:
-        """Ids of the symbols, UNK for unknown ones, with END behind them."""
-        ids = self._ids
-        return np.array([*(ids.get(symbol, UNK) for symbol in symbols), END], dtype=np.int32)
+    def lookup(self, symbols: Iterable[str]) -> Int[np.ndarray, " M"]:
+        """The id of each symbol, UNK where it is unknown."""
+        return np.array([self._ids.get(symbol, UNK) for symbol in symbols], dtype=np.int32)
+
+    def encode(self, symbols: Iterable[str]) -> Int[np.ndarray, " T"]:
+        """The ids of a sequence of symbols, UNK for unknown ones, with END behind them."""
+        return np.append(self.lookup(symbols), np.int32(END))
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> list[str]:
-        """The symbols of these ids up to END or PAD; UNK is shown by its name, START is left out."""
+        """The symbols of these ids up to the first END or PAD; UNK becomes its name, START is left out."""
         symbols = []
         for id_ in np.asarray(ids).tolist():
             if id_ in (END, PAD):
@@ -105,23 +108,23 @@ class Vocabulary:
         return symbols
 
     def split(self, text: str) -> list[str]:
-        """The symbols of a text."""
+        """Split a text into symbols."""
         return split_symbols(text, self.separator)
 
     def join(self, symbols: Sequence[str]) -> str:
-        """The text of these symbols."""
+        """The text that `split` splits into these symbols."""
         return self.separator.join(symbols)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON needs to hold."""
+        """The plain values that are stored as JSON."""
         return {"separator": self.separator, "symbols": list(self.symbols)}
 
     @classmethod
     def from_dict(cls, stored: Any) -> "Vocabulary":
-        """The inverse of `to_dict`.
+        """Read what `to_dict` returned.
 
         Raises:
-            DataError: If it is not what `to_dict` returns.
+            DataError: If it is something else.
         """
         symbols = _stored_names(stored, "symbols", "vocabulary")
         return cls(symbols, _stored_text(stored, "separator", "vocabulary"))
@@ -170,14 +173,14 @@ class Labels:
         return self._ids[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON needs to hold."""
+        """The plain values that are stored as JSON."""
         return {"names": list(self.names)}
 
     @classmethod
     def from_dict(cls, stored: Any) -> "Labels":
-        """The inverse of `to_dict`.
+        """Read what `to_dict` returned.
 
         Raises:
-            DataError: If it is not what `to_dict` returns.
+            DataError: If it is something else.
         """
         return cls(_stored_names(stored, "names", "labels"))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from seqssvae.data.tsv import Row
+from seqssvae.data.table import Table
 from seqssvae.datasets.languages import build_languages, load_languages
 from seqssvae.datasets.peptides import load_peptides, peptides_path
 
@@ -11,7 +11,7 @@ __all__ = ["DatasetName", "build_languages", "load_dataset", "load_languages", "
 DatasetName = Literal["peptides", "languages"]
 
 
-def load_dataset(name: str) -> list[Row]:
+def load_dataset(name: str) -> Table:
     """Return the labelled rows of a data set.
 
     Args:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import Row, read_rows
+from seqssvae.data.table import Table
+from seqssvae.data.tsv import read_table
 from seqssvae.errors import DataError, UserError
 from seqssvae.runs.storage import write_atomically
 
@@ -16,12 +17,12 @@ FREQUENCY_RATIO = 5.0
 """How many times more frequent a word must be in its language than in each of the others."""
 
 
-def load_languages() -> list[Row]:
+def load_languages() -> Table:
     """Return 30,000 words labelled with their language; see `build_languages`."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "languages.tsv"
         build_languages(path)
-        return read_rows(path, DataConfig())
+        return read_table(path, DataConfig())
 
 
 def build_languages(path: str | Path) -> None:

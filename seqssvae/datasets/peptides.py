@@ -4,7 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import Row, read_rows
+from seqssvae.data.table import Table
+from seqssvae.data.tsv import read_table
 
 
 def peptides_path() -> Path:
@@ -12,6 +13,6 @@ def peptides_path() -> Path:
     return Path(str(files("seqssvae.datasets") / "peptides.tsv"))
 
 
-def load_peptides() -> list[Row]:
+def load_peptides() -> Table:
     """Return the 4,620 labelled peptides."""
-    return read_rows(peptides_path(), DataConfig())
+    return read_table(peptides_path(), DataConfig())

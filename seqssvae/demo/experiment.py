@@ -8,11 +8,11 @@ import numpy as np
 
 from seqssvae.backend import NO_LABEL, Backend, get_backend
 from seqssvae.config import Config
-from seqssvae.data.corpus import Corpus, encode_rows, label_prior
-from seqssvae.data.prepare import prepare_rows
-from seqssvae.data.schema import Schema
+from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.prepare import prepare_table
+from seqssvae.data.schema import Schema, label_prior
 from seqssvae.data.splits import at_most_per_class, keep_labels_per_class, split
-from seqssvae.data.tsv import Row
+from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
 from seqssvae.training.fit import FitResult, Observer, fit
 from seqssvae.training.step_order import total_steps
@@ -74,7 +74,7 @@ class Pair(NamedTuple):
 
 
 def prepare(
-    rows: Sequence[Row], config: Config, seed: int, development: bool = False, labels_per_class: int = LABELS_PER_CLASS
+    table: Table, config: Config, seed: int, development: bool = False, labels_per_class: int = LABELS_PER_CLASS
 ) -> Experiment:
     """Split labelled rows into training, validation and test, stratified by label, and hide most training labels.
 
@@ -83,34 +83,27 @@ def prepare(
     validation; vocabulary and labels are those of the rest.
 
     Args:
-        rows: Rows with their labels.
+        table: Rows with their labels.
         config: The configuration, of which the sections `data` and `model` count here.
         seed: Seed of all that is drawn.
         development: Whether to test on the development rows instead, as one does while choosing presets.
         labels_per_class: Labels to keep of each class; validation has at most as many rows of each.
     """
     config = with_seed(config, seed)
-    names = {name: index for index, name in enumerate(sorted({row.label for row in rows if row.label is not None}))}
-    y = np.array([NO_LABEL if row.label is None else names[row.label] for row in rows], np.int32)
-    groups = np.array([row.group for row in rows], object)
-    others, held_out = split(y, tuple(groups), TEST_FRACTION, DEVELOPMENT_SEED)
+    names = sorted(table.labels.observed())
+    y = np.array([NO_LABEL if label is None else names.index(label) for label in table.labels], np.int32)
+    groups = table.groups.codes
+    others, held_out = split(y, groups, TEST_FRACTION, DEVELOPMENT_SEED)
     if not development:
         fraction = TEST_FRACTION / (1 - TEST_FRACTION)
-        held_out = others[split(y[others], tuple(groups[others]), fraction, seed)[1]]
-    kept = np.setdiff1d(np.arange(len(rows)), held_out)
-    rest = prepare_rows([rows[index] for index in kept], config, "the rows not held out for the test")
+        held_out = others[split(y[others], groups[others], fraction, seed)[1]]
+    kept = np.setdiff1d(np.arange(len(table)), held_out)
+    rest = prepare_table(table.take(kept, "the rows not held out for the test"), config)
     few = keep_labels_per_class(rest.training.y, labels_per_class, rest.schema.labels.names, seed)
     training = rest.training.with_labels(few)
     validation = rest.validation.take(at_most_per_class(rest.validation.y, labels_per_class, seed))
     schema = replace(rest.schema, label_prior=label_prior(config.model, rest.schema.labels, few))
-    test = encode_rows(
-        [rows[index] for index in held_out],
-        schema.vocabulary,
-        schema.labels,
-        config.data,
-        "the test rows",
-        source_vocabulary=schema.source_vocabulary,
-    )
+    test = encode_table(table.take(held_out, "the test rows"), schema, config.data)
     return Experiment(training, validation, test, schema, seed)
 
 

@@ -2,16 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
-
-import numpy as np
-from jaxtyping import Int
 
 from seqssvae.backend import Backend
 from seqssvae.config import Config
-from seqssvae.data.corpus import Corpus, encode_rows
+from seqssvae.data.corpus import Corpus, encode_column, encode_table
 from seqssvae.data.counts import describe_counts
-from seqssvae.data.in_memory import check_sequences, make_rows
+from seqssvae.data.in_memory import check_sequences, make_table
+from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Schema
 from seqssvae.errors import DataError
 from seqssvae.runs.files import Checkpoint
@@ -47,17 +46,16 @@ class FittedModel(NamedTuple):
         Raises:
             DataError: If there is a source and should be none, or the other way round, or a sequence is wrong.
         """
-        data, sources = self.config.data, self.schema.source_vocabulary
+        data = self.config.data
         self.check_source(source)
         check_sequences(X)
         if source is not None:
             check_sequences(source, "source")
-        rows = make_rows(X, None, None, data.separator, source, data.source_separator)
-        corpus = encode_rows(rows, self.schema.vocabulary, self.schema.labels, data, "X", "truncate", sources)
+        corpus = encode_table(make_table(X, data, source=source), self.schema, data, "truncate")
         warn_of_counts(corpus, self.config)
         return corpus
 
-    def encode_sources(self, source: Sequences) -> tuple[Int[np.ndarray, " _"], ...]:
+    def encode_sources(self, source: Sequences) -> RaggedArray:
         """Return the ids of sources; those that are too long are cut.
 
         Raises:
@@ -67,8 +65,8 @@ class FittedModel(NamedTuple):
         if vocabulary is None:
             raise DataError("This SequenceSSVAE was fitted without sources.")
         check_sequences(source, "source")
-        rows = make_rows(source, None, None, data.source_separator)
-        return tuple(vocabulary.encode(row.symbols[: data.max_length]) for row in rows)
+        table = make_table(source, replace(data, separator=data.source_separator))
+        return encode_column(table.sequences.cut(data.max_length), vocabulary)
 
     def check_source(self, source: object | None) -> None:
         """Check that there is a source if and only if the model was fitted with sources.

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from seqssvae.backend import NO_LABEL, DecodingMethod, get_backend
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, to_dict
-from seqssvae.data.in_memory import as_array, check_sequences, label_names, make_rows, read_labels, sort_classes
-from seqssvae.data.prepare import prepare_rows
+from seqssvae.data.in_memory import as_array, check_sequences, label_names, make_table, read_labels, sort_classes
+from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import DataError, RunError
 from seqssvae.estimator.fields import build_config
 from seqssvae.estimator.fitted import FittedModel, Sequences, warn_of_counts
@@ -168,8 +168,7 @@ class SequenceSSVAE(HyperparametersMixin):
         settings = {"labels": list(names.values()), "source_column": _source_column(config, source)}
         config = from_dict(merge(to_dict(config), {"data": settings}))
         labels = [None if value is None else names.get(value, str(value)) for value in values]
-        separators = config.data.separator, config.data.source_separator
-        prepared = prepare_rows(make_rows(X, labels, groups, separators[0], source, separators[1]), config, "X")
+        prepared = prepare_table(make_table(X, config.data, labels, groups, source), config)
         warn_of_counts(prepared.training, config)
         twin = get_backend(self.backend)(config, prepared.schema.dimensions, self.device)
         result = fit(config, prepared.training, prepared.validation, twin)

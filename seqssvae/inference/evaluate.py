@@ -1,26 +1,20 @@
-"""What a trained model says of rows: metrics, labels, embeddings; and new sequences for a label."""
+"""How well a trained model does on rows, what it predicts for them, and new sequences for a label."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqssvae.backend import Backend, Batch, DecodingMethod
+from seqssvae.backend import Backend, Batch, DecodingMethod, ELBOTerms, Evaluation
 from seqssvae.config import Config
-from seqssvae.data.batches import buckets, evaluation_batches
+from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.vocabulary import END, Vocabulary
-from seqssvae.inference.metrics import (
-    Metrics,
-    classify_rows,
-    elbo_metrics,
-    evaluate_rows,
-    importance_bounds,
-    label_metrics,
-    validation_loss,
-)
-from seqssvae.inference.metrics import encode_rows as embed_rows
+from seqssvae.inference.metrics import Metrics, elbo_metrics, label_metrics, standard_error, validation_loss
+from seqssvae.inference.per_row import classify_rows, embed_rows, evaluate_rows, importance_bounds
+from seqssvae.noise import batch_seed
 
 GENERATION_BATCH = 256
 """Most sequences generated at once."""
@@ -31,11 +25,13 @@ class CorpusEvaluation(NamedTuple):
 
     Args:
         metrics: Means over its rows.
-        confusion: Number of rows by label (first index) and most probable label (second).
+        confusion: The number of rows by label (first index) and most probable label (second).
+        standard_error: The standard error of the metric that decides early stopping, `training.metric`.
     """
 
     metrics: Metrics
     confusion: Int[np.ndarray, "K K"]
+    standard_error: float
 
 
 class Generated(NamedTuple):
@@ -53,45 +49,56 @@ class Generated(NamedTuple):
 
 
 def evaluate(
-    backend: Backend, corpus: Corpus, config: Config, seed: int = 0, importance_samples: int = 0
+    backend: Backend,
+    corpus: Corpus,
+    config: Config,
+    seed: int = 0,
+    importance_samples: int = 0,
+    batches: Sequence[Batch] | None = None,
 ) -> CorpusEvaluation:
-    """Metrics at beta 1 without dropout, y summed out in every row's ELBO; accuracy over the labelled rows.
+    """Compute metrics at beta 1 without dropout: y is summed out in every row's ELBO, and labels are for accuracy.
 
     Args:
         backend: The model.
         corpus: At least one row.
-        config: The model's configuration (objective, batch size, buckets).
+        config: The model's configuration (objective, metric, batch size, buckets).
         seed: Seed of the noise of z.
-        importance_samples: Draws of z for the importance-weighted bound; 0: it is not computed.
+        importance_samples: The number of draws of z for the importance-weighted bound; 0: it is not computed.
+        batches: Batches that hold every row of the corpus once; None: they are made with buckets of its own.
     """
-    batches = list(_batches(corpus, config))
-    symbols = int(np.sum(corpus.lengths))
-    if config.objective.name == "classifier":
-        log_q_y, fields = classify_rows(backend, batches, len(corpus)), {}
+    count, symbols = len(corpus), int(np.sum(corpus.lengths))
+
+    def all_batches() -> Iterator[Batch]:
+        return _batches(corpus, config) if batches is None else iter(batches)
+
+    if config.objective.name == "classifier":  # which has no ELBO
+        no_terms = ELBOTerms(*np.zeros((len(ELBOTerms._fields), count)))
+        evaluation, fields = Evaluation(no_terms, classify_rows(backend, all_batches(), count)), {}
     else:
-        found = evaluate_rows(backend, batches, len(corpus), seed)
-        log_q_y, fields = found.log_q_y, elbo_metrics(found.terms, symbols)
+        evaluation = evaluate_rows(backend, all_batches(), count, seed)
+        fields = elbo_metrics(evaluation.terms, symbols)
         if importance_samples:
-            bounds = importance_bounds(backend, batches, len(corpus), seed, importance_samples)
+            bounds = importance_bounds(backend, all_batches(), count, seed, importance_samples)
             fields["importance_bound"] = float(bounds.mean())
-    fields |= label_metrics(log_q_y, corpus.y)
+    fields |= label_metrics(evaluation.log_q_y, corpus.y)
     labelled = np.flatnonzero(corpus.y >= 0)
     loss = validation_loss(fields, config.objective)
     return CorpusEvaluation(
-        Metrics(len(corpus), len(labelled), symbols, loss=loss, **fields),
-        _confusion(corpus.y[labelled], log_q_y[labelled].argmax(axis=1), log_q_y.shape[1]),
+        Metrics(count, len(labelled), symbols, loss=loss, **fields),
+        _confusion(corpus.y[labelled], evaluation.log_q_y[labelled]),
+        standard_error(config.training.metric, evaluation, corpus.y, corpus.lengths, config.objective),
     )
 
 
 def predict_proba(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N K"]:
-    """q(y|x) of every row, in the order of the corpus; each row sums to 1."""
+    """Compute q(y|x) of every row, in the order of the corpus; the probabilities of each row sum to 1."""
     log_q_y = classify_rows(backend, _batches(corpus, config), len(corpus)).astype(float)
     probabilities = np.exp(log_q_y)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def encode(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N Z"]:
-    """The embedding sum over y of q(y|x) loc(x, y) of every row, in the order of the corpus."""
+    """Compute the embedding sum over y of q(y|x) loc(x, y) of every row, in the order of the corpus."""
     return embed_rows(backend, _batches(corpus, config), len(corpus))
 
 
@@ -106,26 +113,26 @@ def generate(
     beam_width: int = 5,
     source: Int[np.ndarray, " S"] | None = None,
 ) -> list[Generated]:
-    """New sequences of one label, each from a z of its own drawn from p(z), or p(z|source,y).
+    """Generate sequences of one label, each from a z of its own drawn from p(z), or p(z|source,y).
 
     Args:
         backend: The model.
         vocabulary: Names the symbols.
         label: Index of the label.
-        count: Number of sequences.
+        count: The number of sequences.
         max_length: Most symbols of a sequence, without END.
-        seed: Of z, and of the symbols where they are sampled.
+        seed: Seed of z, and of the symbols where they are drawn.
         method: Draw each symbol, take the most probable one, or search the most probable sequence.
-        beam_width: Number of candidates kept by `beam`.
-        source: What they are made from, with END, of a model that has sources.
+        beam_width: The number of candidates kept by `beam`.
+        source: Symbol ids, with END, of what the sequences are made from, for a model that has sources.
     """
     size = min(count, GENERATION_BATCH)
     y = np.full(size, label, np.int32)
     sources = None if source is None else np.tile(source, (size, 1))
     generated: list[Generated] = []
     for index in range(-(-count // size) if count else 0):
-        batch_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0] >> 1)
-        x, log_p = backend.generate(y, max_length, batch_seed, method=method, beam_width=beam_width, source=sources)
+        batch = y, max_length, batch_seed(seed, index)
+        x, log_p = backend.generate(*batch, method=method, beam_width=beam_width, source=sources)
         for ids, score in zip(np.asarray(x), np.asarray(log_p), strict=True):
             ended = bool(np.any(ids == END))
             generated.append(Generated(vocabulary.decode(ids)[:max_length], float(score), ended))
@@ -133,14 +140,15 @@ def generate(
 
 
 def _batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
+    """Batches that hold every row once, with buckets of this corpus's own."""
     if not len(corpus):
         return iter(())
-    lengths = buckets(corpus.lengths, min(config.training.buckets, len(corpus)))
     training = config.training
-    return iter(evaluation_batches(corpus, None, training.batch_size, lengths, training.batch_symbols))
+    buckets = choose_buckets(corpus.lengths, min(training.buckets, len(corpus)))
+    return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
 
 
-def _confusion(y: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], label_count: int) -> Int[np.ndarray, "K K"]:
-    confusion = np.zeros((label_count, label_count), np.int64)
-    np.add.at(confusion, (y, predicted), 1)
+def _confusion(y: Int[np.ndarray, " N"], log_q_y: Float[np.ndarray, "N K"]) -> Int[np.ndarray, "K K"]:
+    confusion = np.zeros((log_q_y.shape[1], log_q_y.shape[1]), np.int64)
+    np.add.at(confusion, (y, log_q_y.argmax(axis=1)), 1)
     return confusion

@@ -154,8 +154,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def corpus_digest(corpus: Corpus) -> str:
     """Return a digest of the rows and labels of a corpus, by which they can be recognised."""
     digest = hashlib.sha256(corpus.y.astype("<i4").tobytes())
-    for sequence in (*corpus.sequences, *(corpus.sources or ())):
-        digest.update(sequence.astype("<i4").tobytes())
+    for rows in (corpus.sequences, corpus.sources):
+        if rows is not None:
+            digest.update(rows.values.astype("<i4").tobytes())
     return digest.hexdigest()
 
 

@@ -13,30 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import Backend, ELBOTerms, Evaluation, StepTotals, Weights
+from seqssvae.backend import Backend, StepTotals, Weights
 from seqssvae.config import Config
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, UserError
-from seqssvae.inference.metrics import (
-    Metrics,
-    classify_rows,
-    elbo_metrics,
-    evaluate_rows,
-    label_metrics,
-    standard_error,
-    training_metrics,
-    validation_loss,
-)
-from seqssvae.training.prefetch import ahead
-from seqssvae.training.step_order import Chunk, Course, Placed
+from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
+from seqssvae.inference.metrics import Metrics, training_metrics
+from seqssvae.training.prefetch import prefetch
+from seqssvae.training.step_order import Chunk, ScheduledStep, StepOrder
 
 CHUNK = 64
-"""Most training steps handed to the backend at once. Chunks are counted from the last evaluation, so that a resumed run
-has the same ones."""
+"""Most training steps handed to the backend at once. They are counted from the last evaluation, so that a resumed run
+has the same chunks."""
 
 Score = tuple[float, float]
-"""What decides between evaluations, the greater the better: the metric's value (signed), and the tie-break."""
+"""What decides between evaluations, the greater the better: the metric's value (signed), and a second one for ties."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +36,18 @@ class TrainingState:
     """Where training stands at an evaluation.
 
     Args:
-        step: Training steps taken.
-        epoch: Epoch of the last step, from 0.
-        epoch_step: Steps taken of this epoch.
-        evaluations: Evaluations made.
-        best: Score of the best evaluation; None before the first, or without validation rows.
-        best_error: Standard error of its metric.
-        best_step: Step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
-        waited: Evaluations since the metric last improved.
-        seconds: Time spent training and evaluating.
-        weights: Weights now.
-        best_weights: Weights that are kept.
-        optimizer: State of the optimiser now.
+        step: The number of training steps taken.
+        epoch: The epoch of the last step, from 0.
+        epoch_step: The number of steps taken of this epoch.
+        evaluations: The number of evaluations made.
+        best: The score of the best evaluation; None before the first, or without validation rows.
+        best_error: The standard error of its metric.
+        best_step: The step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
+        waited: The number of evaluations since the metric last improved.
+        seconds: The time spent training and evaluating.
+        weights: The weights at this evaluation.
+        best_weights: The weights that are kept.
+        optimizer: The state of the optimiser at this evaluation.
     """
 
     step: int = 0
@@ -73,18 +65,18 @@ class TrainingState:
 
 
 class Record(NamedTuple):
-    """What one evaluation found.
+    """The results of one evaluation.
 
     Args:
-        step: Training steps taken.
-        epoch: Epoch of the last step, counted from 1.
-        seconds: Time spent since the beginning.
-        beta: Weight of the KL of z at the last step.
-        learning_rate: Step size of the last step.
-        gradient_norm: Mean norm of the gradient before clipping, over the steps since the last evaluation.
+        step: The number of training steps taken.
+        epoch: The epoch of the last step, counted from 1.
+        seconds: The time spent since the beginning.
+        beta: The weight of the KL of z at the last step.
+        learning_rate: The step size of the last step.
+        gradient_norm: The mean norm of the gradient before clipping, over the steps since the last evaluation.
         training: Means over the training rows since the last evaluation.
         validation: Means over the validation rows; None where there are none.
-        standard_error: Of `training.metric` over the validation rows; None where there are none.
+        standard_error: The standard error of `training.metric` over the validation rows; None where there are none.
     """
 
     step: int
@@ -98,17 +90,17 @@ class Record(NamedTuple):
     standard_error: float | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, as in `metrics.jsonl`."""
+        """The plain values that `metrics.jsonl` holds."""
         validation = None if self.validation is None else self.validation._asdict()
         return {**self._asdict(), "training": self.training._asdict(), "validation": validation}
 
 
 class FitResult(NamedTuple):
-    """What training leaves behind; the backend holds the weights that were kept.
+    """The results of training; the backend holds the weights that were kept.
 
     Args:
         state: The last state.
-        records: What each evaluation of this call found.
+        records: The results of each evaluation of this call.
         best: The evaluation whose weights were kept; None if that was before this call resumed.
     """
 
@@ -118,22 +110,22 @@ class FitResult(NamedTuple):
 
 
 class Observer:
-    """Is told how training goes; all methods do nothing unless overridden."""
+    """Callbacks of the training loop; all methods do nothing unless overridden."""
 
     def started(self, total_steps: int, state: TrainingState) -> None:
-        """Training is about to begin, or to go on, and takes at most this many steps in all."""
+        """Called before training begins or goes on; it takes at most this many steps in all."""
 
     def waiting(self, text: str) -> None:
-        """The backend does something first that takes a while, such as compiling."""
+        """Called before the backend does something that takes a while, such as compiling."""
 
     def advanced(self, step: int) -> None:
-        """This many steps have been handed to the backend (which may still be computing)."""
+        """Called when this many steps have been handed to the backend (which may still be computing)."""
 
     def evaluated(self, record: Record, state: TrainingState) -> None:
-        """An evaluation was made."""
+        """Called after each evaluation."""
 
     def finished(self, state: TrainingState) -> None:
-        """Training has ended, of itself or by an exception."""
+        """Called when training has ended, normally or by an exception."""
 
 
 def fit(
@@ -146,7 +138,7 @@ def fit(
 ) -> FitResult:
     """Train a model until the epochs or steps are used up, or until the metric has not improved for some evaluations.
 
-    Best is the evaluation with the best `training.metric`; between equal accuracies the one with the lower
+    The best evaluation is the one with the best `training.metric`; between equal accuracies the one with the lower
     classification loss, though such a tie does not count as an improvement for `training.patience`. Its weights are
     kept, or with `training.standard_errors` those of the last evaluation that is no more than that below it. Without
     validation rows the last weights are kept, and patience plays no part.
@@ -156,7 +148,7 @@ def fit(
         training: Rows to learn from.
         validation: Rows that decide what is best and when to stop; it may be empty.
         backend: A freshly built model; it ends with the weights that were kept.
-        observers: Told how training goes.
+        observers: Their methods are called as training goes on.
         resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
             `patience` may be other).
 
@@ -165,8 +157,16 @@ def fit(
         UserError: If the loss is no longer finite; observers have seen the last good state.
     """
     _check_rows(config, training, validation)
-    course = Course(config, training)
-    held_out = _HeldOut(config, validation, course.buckets)
+    order = StepOrder(config, training)
+    size, symbols = config.training.batch_size, config.training.batch_symbols
+    validation_batches = list(evaluation_batches(validation, None, size, order.buckets, symbols))
+
+    def validate() -> CorpusEvaluation | None:
+        """Evaluate the validation rows, every time with the same noise."""
+        if not len(validation):
+            return None
+        return evaluate(backend, validation, config, config.training.seed, batches=validation_batches)
+
     if resume is None:
         weights = backend.get_weights()
         state = TrainingState(weights=weights, best_weights=weights, optimizer=backend.get_optimizer_state())
@@ -177,7 +177,7 @@ def fit(
     began = time.perf_counter() - state.seconds
     records: list[Record] = []
     best: Record | None = None
-    chunks = ahead(course.chunks(CHUNK, state.step, state.epoch, state.epoch_step))
+    chunks = prefetch(order.chunks(CHUNK, state.step, state.epoch, state.epoch_step))
 
     def announce(text: str) -> None:
         for observer in observers:
@@ -186,9 +186,9 @@ def fit(
     backend.announce_to(announce)
     try:
         for observer in observers:
-            observer.started(course.total_steps, state)
+            observer.started(order.total_steps, state)
         while not _exhausted(state, config) and (segment := _train(backend, chunks, observers)) is not None:
-            record = _record(config, segment, held_out.metrics(backend), state.step, began)
+            record = _record(config, segment, validate(), state.step, began)
             state = _next_state(state, record, segment.last, config, backend)
             records.append(record)
             best = record if state.best_step == record.step else best
@@ -200,32 +200,6 @@ def fit(
         for observer in observers:
             observer.finished(state)
     return FitResult(state, records, best)
-
-
-class _HeldOut:
-    """The validation rows, ready to be evaluated again and again with the same noise."""
-
-    def __init__(self, config: Config, corpus: Corpus, lengths: tuple[int, ...]) -> None:
-        self.config, self.corpus = config, corpus
-        size, symbols = config.training.batch_size, config.training.batch_symbols
-        self.batches = list(evaluation_batches(corpus, None, size, lengths, symbols)) if len(corpus) else []
-
-    def metrics(self, backend: Backend) -> tuple[Metrics | None, float | None]:
-        """Means over these rows, and the metric's standard error; a classifier's ELBO means nothing and is left out."""
-        if not len(self.corpus):
-            return None, None
-        lengths, y, objective = np.asarray(self.corpus.lengths), self.corpus.y, self.config.objective
-        symbols = int(np.sum(lengths))
-        if objective.name == "classifier":
-            no_terms = ELBOTerms(*np.zeros((len(ELBOTerms._fields), len(y))))
-            found = Evaluation(no_terms, classify_rows(backend, self.batches, len(y)))
-            fields = label_metrics(found.log_q_y, y)
-        else:
-            found = evaluate_rows(backend, self.batches, len(y), self.config.training.seed)
-            fields = elbo_metrics(found.terms, symbols) | label_metrics(found.log_q_y, y)
-        loss = validation_loss(fields, objective)
-        error = standard_error(self.config.training.metric, found, y, lengths, objective)
-        return Metrics(len(y), int(np.sum(y >= 0)), symbols, loss=loss, **fields), error
 
 
 def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:
@@ -249,22 +223,22 @@ def _exhausted(state: TrainingState, config: Config) -> bool:
 
 
 class _Segment(NamedTuple):
-    """What is known of the steps since the last evaluation.
+    """The training steps since the last evaluation.
 
     Args:
-        totals: Of each step.
-        last: The last of them.
+        totals: The totals of each step.
+        last: The last step.
     """
 
     totals: list[StepTotals]
-    last: Placed
+    last: ScheduledStep
 
 
 def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observer]) -> _Segment | None:
     """Take the steps up to the next evaluation; None if there are none."""
     totals: list[StepTotals] = []
     for chunk in chunks:
-        totals.extend(backend.train([placed.step for placed in chunk.steps]))
+        totals.extend(backend.train([scheduled.step for scheduled in chunk.steps]))
         last = chunk.steps[-1]
         for observer in observers:
             observer.advanced(last.step.step + 1)
@@ -274,10 +248,10 @@ def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observ
 
 
 def _record(
-    config: Config, segment: _Segment, found: tuple[Metrics | None, float | None], good_step: int, began: float
+    config: Config, segment: _Segment, evaluation: CorpusEvaluation | None, good_step: int, began: float
 ) -> Record:
     step, totals = segment.last.step, segment.totals
-    validation, error = found
+    validation = None if evaluation is None else evaluation.metrics
     for number, total in enumerate(totals, start=step.step + 2 - len(totals)):
         if not math.isfinite(float(total.loss)):
             raise _diverged("training loss", float(total.loss), number, good_step)
@@ -292,7 +266,7 @@ def _record(
         gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
         training=training_metrics(totals, config.objective),
         validation=validation,
-        standard_error=error,
+        standard_error=None if evaluation is None else evaluation.standard_error,
     )
 
 
@@ -304,7 +278,7 @@ def _diverged(what: str, value: float, step: int, good_step: int) -> UserError:
 
 
 def _score(validation: Metrics | None, config: Config) -> Score | None:
-    """What the validation rows say, the greater the better."""
+    """The score of an evaluation; None without validation rows."""
     if validation is None:
         return None
     metric = config.training.metric
@@ -314,7 +288,9 @@ def _score(validation: Metrics | None, config: Config) -> Score | None:
     return (value if metric == "elbo" else -value), 0.0
 
 
-def _next_state(state: TrainingState, record: Record, last: Placed, config: Config, backend: Backend) -> TrainingState:
+def _next_state(
+    state: TrainingState, record: Record, last: ScheduledStep, config: Config, backend: Backend
+) -> TrainingState:
     weights, score, error = backend.get_weights(), _score(record.validation, config), record.standard_error or 0.0
     state = replace(
         state,

@@ -1,4 +1,4 @@
-"""Items made in a thread of their own while earlier ones are used."""
+"""Items that are made in a thread of their own while earlier ones are used, as a data loader's worker does."""
 
 import queue
 import threading
@@ -8,17 +8,21 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """The same items, at most `depth` of which lie ready before they are asked for.
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """Iterate over items in their order, at most `depth` of which are made before they are asked for.
 
-    An exception in making one is raised where it would have been returned. The thread ends when the iterator is
-    exhausted, closed or no longer referred to.
+    An exception in making an item is raised where the item would have been returned. The thread starts when the first
+    item is asked for, and ends when the iterator is exhausted, closed or no longer referred to.
+
+    Args:
+        items: What to iterate over.
+        depth: Most items that lie ready.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
-    left = threading.Event()
+    closed = threading.Event()
 
     def put(entry: tuple[Item | None, BaseException | None, bool]) -> bool:
-        while not left.is_set():
+        while not closed.is_set():
             try:
                 ready.put(entry, timeout=0.1)
                 return True
@@ -26,7 +30,7 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
                 continue
         return False
 
-    def make() -> None:
+    def produce() -> None:
         try:
             for item in items:
                 if not put((item, None, False)):
@@ -36,18 +40,18 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
         else:
             put((None, None, True))
 
-    def take() -> Generator[Item, None, None]:
-        thread = threading.Thread(target=make, name="seqssvae-ahead", daemon=True)
+    def consume() -> Generator[Item, None, None]:
+        thread = threading.Thread(target=produce, name="seqssvae-prefetch", daemon=True)
         thread.start()
         try:
             while True:
-                item, error, ends = ready.get()
+                item, error, is_last = ready.get()
                 if error is not None:
                     raise error
-                if ends:
+                if is_last:
                     return
                 yield item
         finally:
-            left.set()
+            closed.set()
 
-    return take()
+    return consume()

@@ -1,4 +1,4 @@
-"""What changes over training steps: weights of terms, a temperature, the step size; functions of the step."""
+"""Schedules: weights of terms, a temperature and the step size as functions of the training step."""
 
 import math
 
@@ -6,13 +6,13 @@ from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig, Temp
 
 
 def beta_at(beta: BetaConfig, step: int) -> float:
-    """The weight of the KL of z, between `beta.floor` and `beta.maximum`.
+    """Compute the weight of the KL of z, between `beta.floor` and `beta.maximum`.
 
     With p = step / steps (linear) or p = 2 (step mod steps) / steps (cyclical), floor + (maximum - floor) min(p, 1).
 
     Args:
         beta: The schedule.
-        step: Number of the training step, from 0.
+        step: The number of the training step, from 0.
 
     References:
         Bowman et al. 2016, Generating Sentences from a Continuous Space, section 3.1, https://arxiv.org/abs/1511.06349;
@@ -29,11 +29,11 @@ def beta_at(beta: BetaConfig, step: int) -> float:
 
 
 def temperature_at(temperature: TemperatureConfig, step: int) -> float:
-    """The temperature of `gumbel_softmax`: `maximum (floor / maximum)^(step / steps)`, and at least `floor`.
+    """Compute the temperature of `gumbel_softmax`: `maximum (floor / maximum)^(step / steps)`, and at least `floor`.
 
     Args:
         temperature: The schedule.
-        step: Number of the training step, from 0.
+        step: The number of the training step, from 0.
 
     References:
         Jang et al. 2017, Categorical Reparameterization with Gumbel-Softmax, section 4, https://arxiv.org/abs/1611.01144.
@@ -42,16 +42,16 @@ def temperature_at(temperature: TemperatureConfig, step: int) -> float:
         >>> temperature_at(TemperatureConfig(maximum=1.0, floor=0.25, steps=2), step=1)
         0.5
     """
-    fallen = min(step / temperature.steps, 1.0)
-    return max(temperature.maximum * (temperature.floor / temperature.maximum) ** fallen, temperature.floor)
+    progress = min(step / temperature.steps, 1.0)
+    return max(temperature.maximum * (temperature.floor / temperature.maximum) ** progress, temperature.floor)
 
 
 def consistency_at(consistency: ConsistencyConfig, step: int) -> float:
-    """The weight of the consistency term: `weight min(step / steps, 1)`.
+    """Compute the weight of the consistency term: `weight min(step / steps, 1)`.
 
     Args:
         consistency: The schedule.
-        step: Number of the training step, from 0.
+        step: The number of the training step, from 0.
 
     References:
         Laine & Aila 2017, Temporal Ensembling, section 2.1 (who ramp up otherwise), https://arxiv.org/abs/1610.02242.
@@ -64,15 +64,15 @@ def consistency_at(consistency: ConsistencyConfig, step: int) -> float:
 
 
 def learning_rate_at(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The step size of a training step.
+    """Compute the step size of a training step.
 
     It rises in a straight line over the warm-up (0 would be the step before the first), is `learning_rate` at the step
     `warmup_steps`, and then is constant or falls to 0, which is reached at `total_steps`, the step after the last.
 
     Args:
         optimizer: The schedule.
-        step: Number of the training step, from 0.
-        total_steps: Number of training steps in all.
+        step: The number of the training step, from 0.
+        total_steps: The number of training steps in all.
     """
     if step < optimizer.warmup_steps:
         return optimizer.learning_rate * (step + 1) / (optimizer.warmup_steps + 1)

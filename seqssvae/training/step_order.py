@@ -1,31 +1,99 @@
-"""The order of all training steps of a run, cut where evaluations are due."""
+"""The order of all training steps of a run, divided into segments that end with an evaluation."""
 
+import itertools
 from collections.abc import Iterator
-from itertools import islice
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 
 from seqssvae.backend import Batch, TrainingStep
-from seqssvae.config import Config
-from seqssvae.data.batches import BatchStream, buckets, count_steps, training_steps
+from seqssvae.config import Config, ObjectiveConfig
+from seqssvae.data.batches import BatchStream
+from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
+from seqssvae.errors import ConfigurationError
 from seqssvae.training.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
+
+ORDER_STREAM = 0xBA7C
+"""The random stream of the seeds of labelled and unlabelled batches, apart from those of other choices."""
+
+
+def training_steps(
+    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epoch: int
+) -> Iterator[tuple[Batch | None, Batch | None]]:
+    """The labelled and the unlabelled batch of each training step of one epoch.
+
+    An epoch is one pass over the unlabelled rows, with `labelled_ratio` labelled batches for each unlabelled one (a
+    fraction carries over to the next epoch, and the labelled stream goes on where it was); it is one pass over the
+    labelled rows if there are no unlabelled ones, or if the objective is the classifier's.
+
+    Args:
+        labelled: Batches of rows whose label is observed, if there are any.
+        unlabelled: Batches of rows whose label is summed out, if there are any.
+        objective: Whether a step has one batch (`alternate`: labelled ones before the unlabelled one that they belong
+            to) or both (`joint`: the labelled one where it is due).
+        epoch: Number of the epoch, from 0.
+
+    Raises:
+        ConfigurationError: If there is nothing to learn from.
+    """
+    if objective.name == "classifier" or unlabelled is None:
+        if labelled is None:
+            raise ConfigurationError(f"objective.name: {objective.name} has no rows to learn from; label some rows.")
+        return ((batch, None) for batch in labelled.epoch(epoch))
+    if labelled is None:
+        return ((None, batch) for batch in unlabelled.epoch(epoch))
+    return _paired_steps(labelled, unlabelled, objective, epoch)
+
+
+def _paired_steps(
+    labelled: BatchStream, unlabelled: BatchStream, objective: ObjectiveConfig, epoch: int
+) -> Iterator[tuple[Batch | None, Batch | None]]:
+    first = epoch * len(unlabelled)
+    due_batches = labelled.starting_at(_labelled_before(first, objective))
+    for number, unlabelled_batch in enumerate(unlabelled.epoch(epoch), start=first):
+        count = _labelled_before(number + 1, objective) - _labelled_before(number, objective)
+        due = list(itertools.islice(due_batches, count))
+        if objective.batching == "joint":
+            yield (due[0] if due else None), unlabelled_batch
+        else:
+            yield from ((batch, None) for batch in due)
+            yield None, unlabelled_batch
+
+
+def _labelled_before(unlabelled_batches: int, objective: ObjectiveConfig) -> int:
+    """Labelled batches that are due by the time so many unlabelled ones are done: the ratio's multiple, rounded up."""
+    ratio = Fraction(str(objective.labelled_ratio))  # exactly the decimal fraction that was asked for
+    return ceil(unlabelled_batches * ratio)
+
+
+def count_steps(
+    labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epochs: int
+) -> int:
+    """Count the steps that `training_steps` yields in so many epochs; arguments are as there."""
+    if objective.name == "classifier" or unlabelled is None:
+        return 0 if labelled is None else epochs * len(labelled)
+    steps = epochs * len(unlabelled)
+    if labelled is None or objective.batching == "joint":
+        return steps
+    return steps + _labelled_before(steps, objective)
 
 
 def total_steps(config: Config, training: Corpus) -> int:
-    """The most training steps that `fit` takes with these rows."""
-    return Course(config, training).total_steps
+    """Count the training steps that `fit` takes at most with these rows."""
+    return StepOrder(config, training).total_steps
 
 
-class Placed(NamedTuple):
-    """A training step, and the place where it stands.
+class ScheduledStep(NamedTuple):
+    """A training step and its place in the epoch.
 
     Args:
         step: The step.
-        epoch: Its epoch, from 0.
-        epoch_step: Steps taken of this epoch, with this one.
-        ends_epoch: Whether it is the last of them.
+        epoch: The number of its epoch, from 0.
+        epoch_step: The number of steps taken of this epoch, with this one.
+        ends_epoch: Whether it is the last one of its epoch.
     """
 
     step: TrainingStep
@@ -35,28 +103,32 @@ class Placed(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Training steps handed to the backend at once.
+    """Training steps that are handed to the backend at once.
 
     Args:
-        steps: In order.
+        steps: The steps, in order.
         ends_segment: Whether an evaluation is due after the last of them.
     """
 
-    steps: list[Placed]
+    steps: list[ScheduledStep]
     ends_segment: bool
 
 
-class Course:
-    """All training steps of a run, in order, cut where evaluations are due.
+class StepOrder:
+    """All training steps of a run, in order, as a function of the configuration (and its seed) and the rows.
 
     Args:
-        config: The run's configuration; the order is a function of its seed.
+        config: The run's configuration.
         corpus: Rows to learn from.
+
+    Attributes:
+        buckets: The lengths that batches are padded to.
+        total_steps: The number of steps.
     """
 
     def __init__(self, config: Config, corpus: Corpus) -> None:
         self.config = config
-        self.buckets = buckets(corpus.lengths, config.training.buckets)
+        self.buckets = choose_buckets(corpus.lengths, config.training.buckets)
         self.labelled, self.unlabelled = self._streams(corpus)
         steps = count_steps(self.labelled, self.unlabelled, config.objective, config.training.epochs)
         self.total_steps = min(steps, config.training.max_steps or steps)
@@ -64,10 +136,8 @@ class Course:
     def _streams(self, corpus: Corpus) -> tuple[BatchStream | None, BatchStream | None]:
         training, objective = self.config.training, self.config.objective
         labelled, unlabelled = np.flatnonzero(corpus.y >= 0), np.flatnonzero(corpus.y < 0)
-        together = objective.name == "ssvae" and objective.batching == "joint" and len(unlabelled) > 0
-        seeds = [int(seed) for seed in np.random.SeedSequence([training.seed, 0xBA7C]).generate_state(2)]
-        # one length for the labelled rows, so that steps have as many shapes as there are buckets
-        time_steps = self.buckets[-1] if together else None
+        joint = objective.name == "ssvae" and objective.batching == "joint" and len(unlabelled) > 0
+        seeds = [int(seed) for seed in np.random.SeedSequence([training.seed, ORDER_STREAM]).generate_state(2)]
         return (
             BatchStream(
                 corpus,
@@ -75,8 +145,9 @@ class Course:
                 training.labelled_batch_size,
                 self.buckets,
                 seeds[0],
-                time_steps,
-                together=training.steps_per_dispatch,
+                # one length for the labelled rows, so that steps have as many shapes as there are buckets
+                time_steps=self.buckets[-1] if joint else None,
+                run_length=training.steps_per_dispatch,
             )
             if len(labelled)
             else None,
@@ -87,32 +158,32 @@ class Course:
                 self.buckets,
                 seeds[1],
                 batch_symbols=training.batch_symbols,
-                together=training.steps_per_dispatch,
+                run_length=training.steps_per_dispatch,
             )
             if len(unlabelled)
             else None,
         )
 
-    def _pairs(self, epoch: int) -> Iterator[tuple[Batch | None, Batch | None]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[Batch | None, Batch | None]]:
         return training_steps(self.labelled, self.unlabelled, self.config.objective, epoch)
 
-    def _placed(self, step: int, first_epoch: int, skip: int) -> Iterator[Placed]:
+    def _steps(self, step: int, first_epoch: int, skip: int) -> Iterator[ScheduledStep]:
         for epoch in range(first_epoch, self.config.training.epochs):
             if step == self.total_steps:
                 return
-            pairs = enumerate(self._pairs(epoch), start=1)
-            remaining = islice(pairs, skip if epoch == first_epoch else 0, None)
+            batches = enumerate(self._batches(epoch), start=1)
+            remaining = itertools.islice(batches, skip if epoch == first_epoch else 0, None)
             current = next(remaining, None)
             while current is not None and step < self.total_steps:
                 epoch_step, pair = current
                 current = next(remaining, None)
-                yield Placed(self._step(pair, step), epoch, epoch_step, ends_epoch=current is None)
+                yield ScheduledStep(self._training_step(pair, step), epoch, epoch_step, ends_epoch=current is None)
                 step += 1
 
-    def _step(self, pair: tuple[Batch | None, Batch | None], step: int) -> TrainingStep:
+    def _training_step(self, batches: tuple[Batch | None, Batch | None], step: int) -> TrainingStep:
         objective = self.config.objective
         return TrainingStep(
-            *pair,
+            *batches,
             beta=beta_at(objective.beta, step),
             learning_rate=learning_rate_at(self.config.optimizer, step, self.total_steps),
             step=step,
@@ -121,22 +192,22 @@ class Course:
         )
 
     def chunks(self, most: int, step: int = 0, epoch: int = 0, epoch_step: int = 0) -> Iterator[Chunk]:
-        """The steps in chunks, counted from each evaluation on.
+        """Iterate over the steps in chunks, which are counted from each evaluation on.
 
         An evaluation is due after every `evaluation_interval` steps, or each epoch; and after the last step.
 
         Args:
             most: Most steps of a chunk.
-            step: Steps taken before.
-            epoch: Epoch of the last of them, from 0.
+            step: The number of steps taken before.
+            epoch: The number of the epoch of the last of them, from 0.
             epoch_step: How many of them were of this epoch.
         """
         interval = self.config.training.evaluation_interval
-        chunk: list[Placed] = []
-        for placed in self._placed(step, epoch, epoch_step):
-            chunk.append(placed)
-            taken = placed.step.step + 1
-            due = taken == self.total_steps or (taken % interval == 0 if interval else placed.ends_epoch)
+        chunk: list[ScheduledStep] = []
+        for scheduled in self._steps(step, epoch, epoch_step):
+            chunk.append(scheduled)
+            taken = scheduled.step.step + 1
+            due = taken == self.total_steps or (taken % interval == 0 if interval else scheduled.ends_epoch)
             if due or len(chunk) == most:
                 yield Chunk(chunk, due)
                 chunk = []

@@ -14,7 +14,7 @@ from yoyodyne.models.base import ConfigurationError
 from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import Config
 from seqssvae.config.settings import to_dict
-from seqssvae.data.corpus import label_prior
+from seqssvae.data.schema import label_prior
 from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK, Labels
 
 LOOKS_MISSING = {"_", "-", "?", "*", "NA", "N/A", "nan", "NaN", "None", "none", "NULL", "null", "UNK"}

@@ -1,15 +1,15 @@
-"""Items made ahead, in a thread."""
+"""Items that are made in a thread before they are asked for."""
 
 import threading
 import time
 
 import pytest
 
-from seqssvae.training.prefetch import ahead
+from seqssvae.training.prefetch import prefetch
 
 
 def alive() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "seqssvae-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "seqssvae-prefetch"]
 
 
 def wait_until_none_is_alive() -> None:
@@ -19,7 +19,7 @@ def wait_until_none_is_alive() -> None:
 
 
 def test_items_come_in_order_and_the_thread_ends():
-    assert list(ahead(iter(range(100)))) == list(range(100))
+    assert list(prefetch(iter(range(100)))) == list(range(100))
     wait_until_none_is_alive()
 
 
@@ -34,7 +34,7 @@ def test_items_are_made_before_they_are_asked_for_but_not_all():
                 made_two.set()
             yield item
 
-    items = ahead(make(), depth=2)
+    items = prefetch(make(), depth=2)
     assert next(items) == 0
     assert made_two.wait(5)
     time.sleep(0.05)
@@ -48,7 +48,7 @@ def test_an_exception_is_raised_where_its_item_would_have_been():
         yield 1
         raise ValueError("no more")
 
-    items = ahead(make())
+    items = prefetch(make())
     assert next(items) == 1
     with pytest.raises(ValueError, match="no more"):
         next(items)
@@ -56,6 +56,6 @@ def test_an_exception_is_raised_where_its_item_would_have_been():
 
 
 def test_nothing_is_made_of_what_is_never_asked_for():
-    items = ahead(iter([1]))
+    items = prefetch(iter([1]))
     items.close()
     assert not alive()

@@ -1,0 +1,66 @@
+"""Buckets: the few lengths that batches are padded to, and how many rows a batch of each has."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+MOST_CANDIDATES = 256
+"""Most lengths that are considered as buckets; where there are more different ones, so many quantiles are."""
+
+
+def choose_buckets(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...]:
+    """Choose the lengths with which all rows together are padded least.
+
+    Args:
+        lengths: The number of symbols of each row, END included; at least one row.
+        count: Most lengths.
+
+    Returns:
+        Ascending lengths, the last of which is the greatest of all.
+    """
+    candidates = np.unique(lengths)
+    if len(candidates) > MOST_CANDIDATES:
+        candidates = np.unique(
+            np.quantile(lengths, np.arange(1, MOST_CANDIDATES + 1) / MOST_CANDIDATES, method="higher")
+        )
+    up_to = np.searchsorted(np.sort(lengths), candidates, side="right")  # rows that each is long enough for
+    size = len(candidates)
+    # symbols that rows longer than candidate i (all, for i = -1) and not than j take when padded to j
+    symbols = np.where(
+        np.arange(-1, size)[:, None] < np.arange(size), (up_to - np.concatenate([[0], up_to])[:, None]) * candidates, 0
+    ).astype(float)
+    symbols[np.arange(-1, size)[:, None] >= np.arange(size)] = np.inf
+    least, choices = symbols[0], []
+    for _ in range(min(count, size) - 1):
+        totals = least[:, None] + symbols[1:]
+        choices.append(totals.argmin(0))
+        fewer, least = least, totals.min(0)
+        if fewer[-1] <= least[-1]:  # no further bucket saves anything
+            choices.pop()
+            break
+    place = size - 1
+    chosen = [place]
+    for choice in reversed(choices):
+        place = int(choice[place])
+        chosen.append(place)
+    return tuple(int(length) for length in candidates[chosen[::-1]])
+
+
+def rows_per_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
+    """Compute B of the batches that are padded to one length.
+
+    Args:
+        batch_size: The greatest B.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
+        time_steps: T.
+    """
+    return min(batch_size, max(1, batch_symbols // time_steps)) if batch_symbols else batch_size
+
+
+def bucket_of_rows(lengths: Int[np.ndarray, " R"], buckets: Sequence[int]) -> Int[np.ndarray, " R"]:
+    """Find the least bucket that each row fits into; for a row longer than all, the last is doubled until it fits."""
+    sizes = list(buckets)
+    while sizes[-1] < lengths.max(initial=0):
+        sizes.append(2 * sizes[-1])
+    return np.array(sizes)[np.searchsorted(sizes, lengths)]

@@ -1,0 +1,89 @@
+"""Rows of different lengths in one flat array, as in an Arrow list column or a `tf.RaggedTensor`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Int
+
+ROWS_AT_ONCE = 1 << 14
+"""Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedArray(Sequence[np.ndarray]):
+    """Rows of whole numbers, one after the other: row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    Args:
+        values: The entries of all rows, of which there are S.
+        offsets: Where each row begins, and last S: an entry more than there are rows.
+
+    Example:
+        >>> rows = RaggedArray.from_rows([[4, 5, 3], [3], [6, 3]])
+        >>> rows.lengths.tolist()
+        [3, 1, 2]
+        >>> rows.take(np.array([2, 0])).values.tolist()
+        [6, 3, 4, 5, 3]
+    """
+
+    values: Int[np.ndarray, " S"]
+    offsets: Int[np.ndarray, " N_plus_1"]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[int] | Int[np.ndarray, " _"]]) -> "RaggedArray":
+        """Copy rows into one array."""
+        arrays = [np.asarray(row, np.int32) for row in rows]
+        lengths = np.array([len(array) for array in arrays], np.int64)
+        return cls(np.concatenate([np.zeros(0, np.int32), *arrays]), _offsets(lengths))
+
+    @classmethod
+    def from_lengths(cls, values: Int[np.ndarray, " S"], lengths: Int[np.ndarray, " N"]) -> "RaggedArray":
+        """Divide an array into rows of these lengths."""
+        return cls(values, _offsets(lengths))
+
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]
+        """One row, as a view."""
+        row = range(len(self))[index]
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """The number of entries of each row."""
+        return np.diff(self.offsets)
+
+    def lengths_at(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
+        """The number of entries of the rows at these indices."""
+        return self.offsets[indices + 1] - self.offsets[indices]
+
+    def take(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy the rows at these indices, in this order."""
+        return self._copy(self.offsets[indices], self.lengths_at(indices))
+
+    def cut(self, max_length: int) -> "RaggedArray":
+        """Copy the first entries of each row, at most this many."""
+        return self._copy(self.offsets[:-1], np.minimum(self.lengths, max_length))
+
+    def insert_last(self, value: int) -> "RaggedArray":
+        """Copy all rows with this value behind the last entry of each."""
+        return RaggedArray(np.insert(self.values, self.offsets[1:], value), self.offsets + np.arange(len(self.offsets)))
+
+    def _copy(self, starts: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy so many values from each start on."""
+        offsets = _offsets(lengths)
+        values = np.empty(offsets[-1], self.values.dtype)
+        for first in range(0, len(lengths), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            begin, end = offsets[first], offsets[min(first + ROWS_AT_ONCE, len(lengths))]
+            shift = np.repeat(starts[rows] - offsets[:-1][rows], lengths[rows])
+            values[begin:end] = self.values[np.arange(begin, end) + shift]
+        return RaggedArray(values, offsets)
+
+
+def _offsets(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N_plus_1"]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

@@ -1,0 +1,79 @@
+"""What a model computes for each row of a corpus, in the order of the corpus whatever the order of the batches."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float
+
+from seqssvae.backend import Backend, Batch, ELBOTerms, Evaluation
+from seqssvae.noise import batch_seed
+
+
+def evaluate_rows(backend: Backend, batches: Iterable[Batch], row_count: int, seed: int) -> Evaluation:
+    """Compute the ELBO's terms and log q(y|x) of every row.
+
+    Args:
+        backend: The model.
+        batches: Batches that hold every row of a corpus once.
+        row_count: N, the number of rows of the corpus.
+        seed: Seed of the noise of z, of which each batch draws its own.
+
+    Returns:
+        Arrays of shape `(N,)`, and `(N, K)` for log q(y|x).
+    """
+    terms = np.zeros((len(ELBOTerms._fields), row_count))
+    log_q_y: np.ndarray | None = None
+    for index, batch in enumerate(batches):
+        evaluation = backend.evaluate(batch, seed=batch_seed(seed, index))
+        rows = batch.rows[batch.row_mask]
+        terms[:, rows] = np.stack([np.asarray(term, float)[batch.row_mask] for term in evaluation.terms])
+        log_q_y = _scatter(log_q_y, evaluation.log_q_y, batch, row_count)
+    return Evaluation(ELBOTerms(*terms), _or_empty(log_q_y, row_count))
+
+
+def classify_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Float[np.ndarray, "N K"]:
+    """Compute log q(y|x) of every row; arguments are as for `evaluate_rows`."""
+    log_q_y: np.ndarray | None = None
+    for batch in batches:
+        log_q_y = _scatter(log_q_y, backend.classify(batch.x, batch.source), batch, row_count)
+    return _or_empty(log_q_y, row_count)
+
+
+def embed_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Float[np.ndarray, "N Z"]:
+    """Compute the embedding of every row; arguments are as for `evaluate_rows`."""
+    embedding: np.ndarray | None = None
+    for batch in batches:
+        embedding = _scatter(embedding, backend.encode(batch.x, batch.source), batch, row_count)
+    return _or_empty(embedding, row_count)
+
+
+def importance_bounds(
+    backend: Backend, batches: Iterable[Batch], row_count: int, seed: int, particles: int
+) -> Float[np.ndarray, " N"]:
+    """Compute the importance-weighted bound of every row.
+
+    Args:
+        backend: The model.
+        batches: Batches that hold every row once.
+        row_count: N.
+        seed: Seed of the noise of z, of which each batch draws its own.
+        particles: The number of draws of z.
+    """
+    bounds: np.ndarray | None = None
+    for index, batch in enumerate(batches):
+        bound = backend.importance_bound(batch, batch_seed(seed, index), particles)
+        bounds = _scatter(bounds, np.asarray(bound, float)[:, None], batch, row_count)
+    return _or_empty(bounds, row_count).ravel()
+
+
+def _scatter(target: np.ndarray | None, values: np.ndarray, batch: Batch, row_count: int) -> np.ndarray:
+    """Write the values of a batch's rows to their places; the first batch decides width and type."""
+    values = np.asarray(values)
+    if target is None:
+        target = np.zeros((row_count, values.shape[1]), values.dtype)
+    target[batch.rows[batch.row_mask]] = values[batch.row_mask]
+    return target
+
+
+def _or_empty(values: np.ndarray | None, row_count: int) -> np.ndarray:
+    return np.zeros((row_count, 0)) if values is None else values

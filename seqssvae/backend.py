@@ -217,10 +217,11 @@ class Backend(Protocol):
         """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
         ...
 
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
-        """A lower bound of log p(x), tighter the more draws of z it has: y summed out, z by importance sampling.
+    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
+        """A lower bound of log p(x, y) for each label, tighter the more draws of z it has, by importance sampling.
 
-        `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y) (Burda et al. 2016).
+        `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y) (Burda et al. 2016). Their
+        log-sum-exp is a lower bound of log p(x); normalised over y, they are the posterior p(y|x) of the generator.
 
         Args:
             batch: The rows.

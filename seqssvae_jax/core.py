@@ -206,8 +206,8 @@ class JaxModel:
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
     @in_precision
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
-        """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
+    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
+        """A lower bound of log p(x, y) for each label, from so many draws of z, without dropout."""
         self.announce("a bound", batch)
         return np.asarray(self._bound(self.state.weights, arrays_of(batch), self.stream(seed), particles=particles))
 
@@ -290,10 +290,10 @@ class JaxModel:
 
     def _drawn_bound(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"], particles: int
-    ) -> Float[Array, " B"]:
+    ) -> Float[Array, "B K"]:
         key, objective = _key(stream, _BOUND), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, key, observed=False, training=False, objective=objective)
-        return inference.importance_bound(self.bound(weights), rows, particles)
+        return inference.label_bounds(self.bound(weights), rows, particles)
 
     def _drawn_evaluation(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"]

@@ -21,23 +21,23 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     return terms, label_posterior(ssvae, rows).logits
 
 
-def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, " B"]:
-    """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
+def label_bounds(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B K"]:
+    """A lower bound of log p(x, y) for each label, from `count` draws of z (noise has them in front).
 
-    `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
+    `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z drawn from q(z|x,y). Their log-sum-exp over y is a lower
+    bound of log p(x), and they themselves, normalised, are the posterior of the generative model, p(y|x).
 
     References:
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
     rows = encoded(ssvae, rows)
 
-    def log_weights(drawn: Rows) -> Float[Array, " B"]:
+    def log_weights(drawn: Rows) -> Float[Array, "K B"]:
         arguments = rows.x, None, rows.source, 1.0, drawn.noise
-        found = UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
-        return jax.nn.logsumexp(found, 0)
+        return UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
 
-    total = jax.nn.logsumexp(each_particle(log_weights, rows, count), 0)
-    return jnp.where(rows.row_mask, total - math.log(count), 0.0)
+    mean = jax.nn.logsumexp(each_particle(log_weights, rows, count), 0) - math.log(count)
+    return jnp.where(rows.row_mask[:, None], mean.T, 0.0)
 
 
 def embed(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None) -> Float[Array, "B Z"]:

@@ -182,11 +182,11 @@ class TorchModel:
         return Evaluation(ELBOTerms(*(to_numpy(term) for term in terms)), to_numpy(log_q_y))
 
     @_in_precision
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, " B"]:
-        """A lower bound of log p(x) from so many draws of z, y summed out, without dropout."""
+    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
+        """A lower bound of log p(x, y) for each label, from so many draws of z, without dropout."""
         generator, objective = self._generator(_BOUND, seed), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, generator, observed=False, training=False, objective=objective)
-        return to_numpy(inference.importance_bound(self.ssvae, rows, particles))
+        return to_numpy(inference.label_bounds(self.ssvae, rows, particles))
 
     @torch.no_grad()
     @_in_precision

@@ -22,20 +22,22 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]
 
 
 @torch.no_grad()
-def importance_bound(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, " B"]:
-    """A lower bound of log p(x) of each row, from so many draws of z, whose noise has a dimension in front if above 1.
+def label_bounds(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B K"]:
+    """A lower bound of log p(x, y) for each label, from `count` draws of z (noise has them in front).
 
-    `log( sum_y p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`: y is summed out, z is drawn from q(z|x,y).
+    `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z drawn from q(z|x,y). Their log-sum-exp over y is a lower
+    bound of log p(x), and they themselves, normalised, are the posterior of the generative model, p(y|x).
 
     References:
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
-    rows, found = encoded(ssvae, rows), []
+    rows, bounds = encoded(ssvae, rows), []
     for drawn in particles(rows, count):
         elbo = UnlabelledELBO()
         elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.source, 1.0, drawn.noise)
-        found.append(elbo.log_weights().logsumexp(0))
-    return torch.where(rows.row_mask, torch.stack(found).logsumexp(0) - math.log(count), 0.0)
+        bounds.append(elbo.log_weights())
+    mean = torch.stack(bounds).logsumexp(0) - math.log(count)
+    return torch.where(rows.row_mask[:, None], mean.T, 0.0)
 
 
 @torch.no_grad()

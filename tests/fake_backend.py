@@ -137,9 +137,9 @@ class FakeBackend:
         terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, np.zeros(len(z)), np.zeros(len(z)))
         return Evaluation(ELBOTerms(*(np.where(batch.row_mask, term, 0.0) for term in terms)), log_q_y)
 
-    def importance_bound(self, batch: Batch, seed: int, particles: int) -> np.ndarray:
-        found = self.evaluate(batch, seed).terms
-        return found.reconstruction - found.kl_z / particles - found.kl_y
+    def label_bounds(self, batch: Batch, seed: int, particles: int) -> np.ndarray:
+        terms, log_q_y = self.evaluate(batch, seed)
+        return (terms.reconstruction - terms.kl_z / particles - terms.kl_y)[:, None] + log_q_y
 
     def classify(self, x: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
         return self._log_q_y(self._counts(x))

@@ -13,7 +13,7 @@ from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.vocabulary import END, Vocabulary
 from seqssvae.inference.metrics import Metrics, elbo_metrics, label_metrics, standard_error, validation_loss
-from seqssvae.inference.per_row import classify_rows, embed_rows, evaluate_rows, importance_bounds
+from seqssvae.inference.per_row import classify_rows, embed_rows, evaluate_rows, label_bounds
 from seqssvae.noise import batch_seed
 
 GENERATION_BATCH = 256
@@ -78,8 +78,8 @@ def evaluate(
         evaluation = evaluate_rows(backend, all_batches(), count, seed)
         fields = elbo_metrics(evaluation.terms, symbols)
         if importance_samples:
-            bounds = importance_bounds(backend, all_batches(), count, seed, importance_samples)
-            fields["importance_bound"] = float(bounds.mean())
+            bounds = label_bounds(backend, all_batches(), count, seed, importance_samples)
+            fields["importance_bound"] = float(np.logaddexp.reduce(bounds, axis=1).mean())
     fields |= label_metrics(evaluation.log_q_y, corpus.y)
     labelled = np.flatnonzero(corpus.y >= 0)
     loss = validation_loss(fields, config.objective)

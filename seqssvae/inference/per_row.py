@@ -47,10 +47,10 @@ def embed_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Fl
     return _or_empty(embedding, row_count)
 
 
-def importance_bounds(
+def label_bounds(
     backend: Backend, batches: Iterable[Batch], row_count: int, seed: int, particles: int
-) -> Float[np.ndarray, " N"]:
-    """Compute the importance-weighted bound of every row.
+) -> Float[np.ndarray, "N K"]:
+    """Compute the importance-weighted bound of log p(x, y) of every row and label.
 
     Args:
         backend: The model.
@@ -61,9 +61,9 @@ def importance_bounds(
     """
     bounds: np.ndarray | None = None
     for index, batch in enumerate(batches):
-        bound = backend.importance_bound(batch, batch_seed(seed, index), particles)
-        bounds = _scatter(bounds, np.asarray(bound, float)[:, None], batch, row_count)
-    return _or_empty(bounds, row_count).ravel()
+        bound = backend.label_bounds(batch, batch_seed(seed, index), particles)
+        bounds = _scatter(bounds, np.asarray(bound, float), batch, row_count)
+    return _or_empty(bounds, row_count)
 
 
 def _scatter(target: np.ndarray | None, values: np.ndarray, batch: Batch, row_count: int) -> np.ndarray:

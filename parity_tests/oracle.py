@@ -19,69 +19,16 @@ gradients by the complex step (`parity_tests.derivatives`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Inexact, Int
 
 from parity_tests.arithmetic import log_normal
 from parity_tests.networks import Networks, Noise, Source, Weights, length_of
+from parity_tests.oracle_rows import LabelledTerms, Rows, UnlabelledTerms, of_row, real_rows
 from seqssvae.config import ModelConfig
 from seqssvae.data.vocabulary import NEVER_GENERATED, START
-
-
-class Rows(NamedTuple):
-    """Rows and their noise.
-
-    Args:
-        x: Symbol ids, END and then PAD behind them; a row of PAD alone is a filler row.
-        y: Label ids, or None where they are missing.
-        noise: What was drawn, named as in `seqssvae.noise`. Without masks there is no dropout.
-        source: Symbol ids of the sources; None where there are none.
-    """
-
-    x: Int[np.ndarray, "B T"]
-    y: Int[np.ndarray, " B"] | None
-    noise: Noise
-    source: Int[np.ndarray, "B S"] | None = None
-
-
-class LabelledTerms(NamedTuple):
-    """Terms of rows whose label is observed: nats a row, 0 for filler rows.
-
-    Args:
-        reconstruction: log p(x|y,z).
-        kl_z: log q(z|x,y) - log p(z).
-        kl_y: -log p(y).
-        elbo: L = reconstruction - beta * kl_z - kl_y.
-        classification: -log q(y|x).
-    """
-
-    reconstruction: Inexact[np.ndarray, " B"]
-    kl_z: Inexact[np.ndarray, " B"]
-    kl_y: Inexact[np.ndarray, " B"]
-    elbo: Inexact[np.ndarray, " B"]
-    classification: Inexact[np.ndarray, " B"]
-
-
-class UnlabelledTerms(NamedTuple):
-    """Terms of rows whose label is missing: nats a row, 0 for filler rows.
-
-    Args:
-        reconstruction: sum_y q(y|x) log p(x|y,z_y).
-        kl_z: sum_y q(y|x) (log q(z_y|x,y) - log p(z_y)).
-        kl_y: sum_y q(y|x) (log q(y|x) - log p(y)).
-        elbo: U = reconstruction - beta * kl_z - kl_y.
-        label_reconstruction: log p(x|y,z_y) of every label.
-        label_kl_z: log q(z_y|x,y) - log p(z_y) of every label.
-    """
-
-    reconstruction: Inexact[np.ndarray, " B"]
-    kl_z: Inexact[np.ndarray, " B"]
-    kl_y: Inexact[np.ndarray, " B"]
-    elbo: Inexact[np.ndarray, " B"]
-    label_reconstruction: Inexact[np.ndarray, "K B"]
-    label_kl_z: Inexact[np.ndarray, "K B"]
 
 
 @dataclass(frozen=True)
@@ -339,13 +286,3 @@ class Oracle:
         """log p(x_t|x_<t,y,z) of every symbol behind the prefix x_<t, without dropout."""
         encoded = None if source is None else self.networks.source_encoder(source, {})
         return self.networks.decoder(y, z, [START, *prefix], source=encoded)[-1]
-
-
-def real_rows(x: Int[np.ndarray, "B T"]) -> int:
-    """Number of rows that are no filler."""
-    return sum(length_of(row) > 0 for row in x)
-
-
-def of_row(noise: Noise | None, b: int) -> Noise:
-    """The masks of one row."""
-    return {name: mask[b] for name, mask in (noise or {}).items() if name != "z"}

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from parity_tests.oracle import Oracle, Rows
+from parity_tests.oracle import Oracle
+from parity_tests.oracle_rows import Rows
 from seqssvae.backend import NO_LABEL, Batch, Dimensions
 from seqssvae.config import (
     CellName,

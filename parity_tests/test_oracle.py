@@ -11,7 +11,8 @@ from scipy.stats import entropy
 
 from parity_tests.fixtures import load_problems
 from parity_tests.networks import Source
-from parity_tests.oracle import Oracle, Rows
+from parity_tests.oracle import Oracle
+from parity_tests.oracle_rows import Rows
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
 from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 
@@ -245,51 +246,6 @@ def test_symbols_hidden_from_the_encoder_are_unknown_to_it_alone() -> None:
     np.testing.assert_array_equal(*of_decoder)
 
 
-def _with_padding(rows: Rows, columns: int) -> Rows:
-    """The same rows, padded further; what is drawn for the new steps is opposite to what does nothing."""
-    noise = {}
-    for name, value in rows.noise.items():
-        of_symbols = "encoder.embedding", "encoder.word", "decoder.embedding", "word_dropout", "source.embedding"
-        of_steps = name.startswith(of_symbols)
-        more = np.zeros((value.shape[0], columns, *value.shape[2:]), dtype=bool) if of_steps else value[:, :0]
-        noise[name] = np.concatenate([value, more], axis=1)
-    further = ((0, 0), (0, columns))
-    source = None if rows.source is None else np.pad(rows.source, further, constant_values=PAD)
-    return rows._replace(x=np.pad(rows.x, further, constant_values=PAD), noise=noise, source=source)
-
-
-@pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
-def test_padding_behind_end_changes_nothing(problem: Problem) -> None:
-    longer = [
-        None if step is None else _with_padding(step.rows(), 2) for step in (problem.labelled, problem.unlabelled)
-    ]
-    found = problem.objective(rows=longer)
-    np.testing.assert_allclose(found, problem.objective(), rtol=1e-14)
-
-
-@pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
-def test_rows_and_labels_are_independent(problem: Problem) -> None:
-    """Other noise of row 1, and another row 1, change row 1 alone; other noise of label 0, label 0 alone."""
-    rows, oracle = problem.unlabelled.rows(), problem.oracle()
-    before = oracle.unlabelled_terms(rows, 1.0)
-    other_noise = {name: value.copy() for name, value in rows.noise.items()}
-    other_noise["z"][:, 1] += 1.0
-    other_x = rows.x.copy()
-    other_x[1, 0] = 4 if other_x[1, 0] != 4 else 5
-    after = oracle.unlabelled_terms(rows._replace(x=other_x, noise=other_noise), 1.0)
-    for old, new in zip(before, after, strict=True):
-        changed = old != new
-        assert np.all(changed[..., 1])
-        assert not np.delete(changed, 1, axis=-1).any()
-    other_noise = {**rows.noise, "z": rows.noise["z"].copy()}
-    other_noise["z"][0] += 1.0
-    after = oracle.unlabelled_terms(rows._replace(noise=other_noise), 1.0)
-    real = problem.unlabelled.batch.row_mask
-    for old, new in ((before.label_reconstruction, after.label_reconstruction), (before.label_kl_z, after.label_kl_z)):
-        np.testing.assert_array_equal(old[0] != new[0], real)
-        np.testing.assert_array_equal(old[1:], new[1:])
-
-
 def test_attention_by_hand() -> None:
     """Two states fit as 1 to 3, so that their mean is (s_0 + 3 s_1) / 4; what is read is added before the tanh."""
     problem = make_problem(Options(source=True, conditioning="init"), seed=8)
@@ -310,42 +266,6 @@ def test_p_of_y_given_a_source_by_hand() -> None:
     weights = _zeros(problem, **{"label_predictor.bias": np.log([4.0, 1.0])})
     oracle = Oracle(problem.config.model, weights, label_prior=(1 / 3, 2 / 3))
     np.testing.assert_allclose(np.exp(oracle.log_p_y(problem.labelled.batch.source[:1])), [[2 / 3, 1 / 3]], rtol=1e-13)
-
-
-def test_a_source_that_nothing_listens_to_changes_nothing() -> None:
-    """The model without a source is the special case."""
-    problem = make_problem(Options(source=True, conditioning="output", attention=True), seed=10)
-    weights = dict(problem.weights)
-    for name in weights:
-        if name.startswith(("label_predictor", "latent_predictor", "decoder.source", "decoder.attention")):
-            weights[name] = np.zeros_like(weights[name])
-    weights["latent_predictor.scale.bias"] = np.full(2, math.log(math.expm1(1.0 - 1e-4)))
-    for name in ("classifier.weight", "latent_encoder.hidden.weight"):
-        weights[name] = np.concatenate([weights[name][:, :8], np.zeros_like(weights[name][:, 8:])], 1)
-    cut = {name: value[:, :8] for name, value in weights.items() if name.endswith(("classifier.weight",))}
-    cut["latent_encoder.hidden.weight"] = weights["latent_encoder.hidden.weight"][:, :8]
-    without = dataclasses.replace(problem.oracle(), weights={**weights, **cut})
-    rows = problem.unlabelled.rows()
-    expected = without.unlabelled_terms(rows._replace(source=None), 0.7)
-    for found, term in zip(problem.oracle(weights).unlabelled_terms(rows, 0.7), expected, strict=True):
-        np.testing.assert_allclose(found, term, rtol=1e-12)
-
-
-@pytest.mark.parametrize("problem", LABELLED, ids=_name)
-def test_filler_rows_weigh_nothing(problem: Problem) -> None:
-    rows = problem.labelled.rows()
-    more = {name: np.concatenate([value, value[:1]]) for name, value in rows.noise.items()}
-    x = np.concatenate([rows.x, np.full_like(rows.x[:1], PAD)])
-    source = rows.source
-    if source is not None:
-        source = np.concatenate([source, np.full_like(source[:1], PAD)])
-    longer = Rows(x, np.append(rows.y, -1), more, source)
-    for old, new in zip(
-        problem.oracle().labelled_terms(rows, 0.5), problem.oracle().labelled_terms(longer, 0.5), strict=True
-    ):
-        np.testing.assert_array_equal(np.append(old, 0.0), new)
-    unlabelled = None if problem.unlabelled is None else problem.unlabelled.rows()
-    assert problem.objective(rows=(longer, unlabelled)) == problem.objective()
 
 
 def test_labelled_terms_without_labels_are_refused() -> None:

@@ -6,53 +6,24 @@ import math
 import numpy as np
 import pytest
 from fake_backend import CONSISTENCY, FakeBackend
-
-from seqssvae.backend import NO_LABEL, Dimensions, StepTotals
-from seqssvae.config import (
-    BetaConfig,
-    Config,
-    ConsistencyConfig,
-    DecoderConfig,
-    EncoderConfig,
-    ModelConfig,
-    OptimizerConfig,
+from fit_problems import (
+    DIMENSIONS,
+    TRAINING,
+    VALIDATION,
+    assert_same_weights,
+    build,
+    make_config,
+    make_corpus,
+    with_objective,
 )
+
+from seqssvae.backend import NO_LABEL, StepTotals
+from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig
 from seqssvae.data.batches import evaluation_batches
-from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.inference.evaluate import evaluate
 from seqssvae.training.fit import CHUNK, Observer, fit
 from seqssvae.training.step_order import StepOrder, total_steps
-
-MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(embedding_size=3, hidden_size=2), decoder=DecoderConfig(3, 2))
-DIMENSIONS = Dimensions(vocabulary_size=8, label_prior=(0.5, 0.5))
-
-
-def make_corpus(rows: int, labelled: int, seed: int = 0) -> Corpus:
-    """Rows of two classes: class 0 is mostly of the symbols 4 and 5, class 1 of 6 and 7."""
-    generator = np.random.default_rng(seed)
-    y = np.arange(rows, dtype=np.int32) % 2
-    sequences = []
-    for label in y:
-        own, other = ((4, 5), (6, 7)) if label == 0 else ((6, 7), (4, 5))
-        symbols = np.where(generator.random((generator.integers(3, 9), 1)) < 0.75, own, other)
-        sequences.append(np.array([*symbols[np.arange(len(symbols)), generator.integers(0, 2, len(symbols))], 3]))
-    y[labelled:] = NO_LABEL
-    return Corpus.from_sequences(sequences, y)
-
-
-def make_config(**training: object) -> Config:
-    settings = {"epochs": 4, "batch_size": 8, "labelled_batch_size": 4, "buckets": 2, "patience": 0, **training}
-    config = Config(model=MODEL, optimizer=OptimizerConfig(learning_rate=0.05))
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, **settings))
-
-
-def with_objective(config: Config, **fields: object) -> Config:
-    return dataclasses.replace(config, objective=dataclasses.replace(config.objective, **fields))
-
-
-def build(config: Config) -> FakeBackend:
-    return FakeBackend(config, DIMENSIONS)
 
 
 class Recorder(Observer):
@@ -72,15 +43,6 @@ class Recorder(Observer):
 
     def finished(self, state):
         self.events.append(("finished", state.step))
-
-
-TRAINING, VALIDATION = make_corpus(60, 12), make_corpus(20, 20, seed=1)
-
-
-def assert_same_weights(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
 def test_training_learns_the_labels_and_the_symbols():
@@ -243,97 +205,6 @@ def test_the_backend_gets_chunks_and_observers_hear_of_them():
     first = [("advanced", CHUNK), ("advanced", CHUNK + 10), ("evaluated", CHUNK + 10)]
     assert recorder.events[:4] == [("started", total), *first]
     assert recorder.events[-2:] == [("evaluated", total), ("finished", total)]
-
-
-class Scripted(FakeBackend):
-    """Gets the first so many of the validation labels right, evaluation by evaluation, with a given confidence."""
-
-    script: list[tuple[int, float]]
-
-    def evaluate(self, batch, seed):
-        evaluation = super().evaluate(batch, seed)
-        right, confidence = self.script[self.evaluations]
-        if set(batch.rows[batch.row_mask]) & {len(VALIDATION) - 1}:
-            self.evaluations += 1
-        wrong = batch.rows >= right
-        log_q_y = np.full((len(batch.y), 2), math.log(1 - confidence))
-        log_q_y[np.arange(len(batch.y)), np.where(wrong, 1 - batch.y, batch.y)] = math.log(confidence)
-        return evaluation._replace(log_q_y=log_q_y)
-
-
-def run_script(script, **training):
-    config = make_config(epochs=len(script), batch_size=64, buckets=1, **training)
-    backend = Scripted(config, DIMENSIONS)
-    backend.script, backend.evaluations = script, 0
-    result = fit(config, TRAINING, VALIDATION, backend)
-    return result, backend
-
-
-def test_training_stops_after_patience_evaluations_without_a_better_metric_and_keeps_the_best_weights():
-    script = [(5, 0.9), (12, 0.9), (11, 0.9), (12, 0.95), (10, 0.9), (20, 0.9)]
-    result, backend = run_script([(right, 0.6) for right, _ in script], patience=3)
-    assert [record.validation.accuracy for record in result.records] == [0.25, 0.6, 0.55, 0.6, 0.5]
-    assert result.best is result.records[1]
-    assert result.state.waited == 3
-    assert result.state.best_step == result.records[1].step
-    assert_same_weights(backend.get_weights(), result.state.best_weights)
-    assert not np.array_equal(
-        result.state.best_weights["decoder.label_bias"], result.state.weights["decoder.label_bias"]
-    )
-
-
-def test_between_equal_accuracies_the_lower_classification_loss_is_best_but_patience_runs_on():
-    result, _ = run_script([(12, 0.7), (12, 0.8), (12, 0.6), (12, 0.65)], patience=3)
-    losses = [record.validation.classification for record in result.records]
-    assert min(losses) == losses[2]  # 12 of 20 are right: .6 is the best confidence
-    assert result.best is result.records[2]
-    assert (result.state.waited, len(result.records)) == (3, 4)
-
-
-def test_of_evaluations_within_a_standard_error_of_the_best_the_last_ones_weights_are_kept():
-    script = [(14, 0.9), (12, 0.9), (9, 0.9), (13, 0.9), (12, 0.9), (10, 0.9)]  # of 20; a standard error is 2.05 rows
-    result, backend = run_script(script, standard_errors=1.0, patience=6)
-    assert [record.standard_error for record in result.records][:2] == pytest.approx(
-        [math.sqrt(0.7 * 0.3 / 20), math.sqrt(0.6 * 0.4 / 20)]
-    )
-    assert result.best is result.records[4]
-    assert result.state.best_step == result.records[4].step
-    assert result.state.best[0] == 0.7
-    assert result.state.best_error == result.records[0].standard_error
-    assert result.state.waited == 5
-    assert_same_weights(backend.get_weights(), result.state.best_weights)
-    two, _ = run_script(script, standard_errors=2.0, patience=6)
-    assert two.best is two.records[5]
-    none, _ = run_script(script, patience=6)
-    assert none.best is none.records[0]
-    equal, _ = run_script([(20, 0.9), (20, 0.8)], standard_errors=1.0)  # no error at all, and the lower loss first
-    assert equal.best is equal.records[1]
-
-
-def test_what_is_hardly_worse_is_measured_from_the_best_and_not_from_what_was_kept():
-    result, _ = run_script([(15, 0.9), (14, 0.9), (13, 0.9), (12, 0.9), (11, 0.9)], standard_errors=1.0)
-    assert result.best is result.records[1]  # of 20; a standard error of .75 is 1.94 rows
-    later, _ = run_script([(11, 0.9), (16, 0.9), (14, 0.9)], standard_errors=1.0)  # 1.79 rows; of the first's .55, 2.22
-    assert later.best is later.records[1]
-
-
-@pytest.mark.parametrize(("metric", "best"), [("classification", min), ("loss", min), ("elbo", max)])
-def test_the_best_evaluation_is_the_one_the_metric_says(metric, best):
-    config = dataclasses.replace(make_config(metric=metric, epochs=11), optimizer=OptimizerConfig(learning_rate=2.0))
-    result = fit(config, TRAINING, VALIDATION, build(config))
-    values = [getattr(record.validation, metric) for record in result.records]
-    assert values[-1] != best(values)
-    assert result.best is result.records[values.index(best(values))]
-
-
-def test_without_validation_rows_the_last_weights_are_best_and_patience_plays_no_part():
-    config = make_config(patience=1)
-    backend = build(config)
-    result = fit(config, TRAINING, TRAINING.take(np.arange(0)), backend)
-    assert len(result.records) == 4
-    assert result.records[-1].validation is None
-    assert_same_weights(result.state.best_weights, result.state.weights)
-    assert result.best is result.records[-1]
 
 
 def test_validation_without_labels_has_no_accuracy():

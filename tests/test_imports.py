@@ -1,4 +1,4 @@
-"""What may import what, and what `import seqssvae` does not load."""
+"""What may import what, what `import seqssvae` does not load, and how large files and the root may be."""
 
 import subprocess
 import sys
@@ -176,3 +176,24 @@ def test_exported_names_are_all_there():
 
 def test_the_root_of_the_package_holds_few_files():
     assert len([path for path in (ROOT / "seqssvae").iterdir() if path.is_file()]) <= 8
+
+
+def too_long(folder: Path, most: int = 350) -> list[str]:
+    """The Python files below a directory that have more lines than `most`; those of hidden directories do not count."""
+    return [
+        f"{path.relative_to(folder)}: {lines} lines"
+        for path in sorted(folder.rglob("*.py"))
+        if not any(part.startswith(".") or part == "build" for part in path.relative_to(folder).parts)
+        and (lines := len(path.read_text(encoding="utf-8").splitlines())) > most
+    ]
+
+
+def test_no_file_is_too_long_to_be_read():
+    assert too_long(ROOT) == []
+
+
+def test_a_file_that_is_too_long_is_named(tmp_path):
+    for name, lines in {"a.py": 350, "b/c.py": 351, ".venv/d.py": 400}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("pass\n" * lines)
+    assert too_long(tmp_path) == ["b/c.py: 351 lines"]

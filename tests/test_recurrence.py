@@ -12,7 +12,7 @@ from torch import nn
 
 import seqssvae_jax.ops.recurrence_custom_vjp
 import seqssvae_torch.ops.recurrence_custom_vjp
-from parity_tests.defects import gate_gradients_in_the_wrong_order
+from parity_tests.recurrence_defects import gate_gradients_in_the_wrong_order
 from seqssvae.parameters import GATES, STATES
 from seqssvae_jax import ops as jax_ops
 from seqssvae_torch import ops as torch_ops

@@ -19,6 +19,11 @@ def sigmoid(a: Vector) -> Vector:
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
 
+def relu(a: Vector) -> Vector:
+    """`max(a, 0)`."""
+    return np.where(a.real > 0, a, 0.0)
+
+
 def softplus(a: Vector) -> Vector:
     """`log(1 + exp(a))`, in the form `a + log(1 + exp(-a))` where the real part is positive."""
     positive = a.real > 0

@@ -238,11 +238,10 @@ def _scaled_site(twin: Any, name: str, factor: Any) -> Any:
 def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The gradient also passes through what q(y|x) is to be like."""
 
-    def inconsistency(ssvae: Any, rows: Any, noisy: Any, temperature: float, aligned: bool) -> Any:
-        certain = ssvae.classifier(ssvae.encode(rows.x, rows.source)).logits
-        shares = twin.objectives._alignment(certain, ssvae.label_prior().logits, rows.row_mask)
-        wanted = f.softmax((certain + shares) / temperature, -1)
-        found = -(wanted * ssvae.classifier(noisy.x).logits).sum(-1)
+    def inconsistency(ssvae: Any, rows: Any, noisy: Any, term: Any) -> Any:
+        certain = term.shifted(ssvae.classifier(ssvae.encode(rows.x, rows.source)).logits)
+        wanted = twin.objectives._target(certain, term.shifted(ssvae.label_prior().logits), rows.row_mask, term)
+        found = -(wanted * term.shifted(ssvae.classifier(noisy.x).logits)).sum(-1)
         return f.where(rows.row_mask, found, 0.0)
 
     patch.setattr(twin.objectives, "inconsistency", inconsistency)
@@ -251,7 +250,27 @@ def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) ->
 def _blunted(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The temperature makes less certain what it is to make more certain."""
     original = twin.objectives.inconsistency
-    patch.setattr(twin.objectives, "inconsistency", lambda *given: original(*given[:3], 1.0 / given[3], *given[4:]))
+
+    def inconsistency(ssvae: Any, rows: Any, noisy: Any, term: Any) -> Any:
+        return original(ssvae, rows, noisy, term._replace(temperature=1.0 / term.temperature))
+
+    patch.setattr(twin.objectives, "inconsistency", inconsistency)
+
+
+def _shifted_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """A label said to be more frequent is taken to be less so."""
+    original = twin.objectives.Consistency.shifted
+
+    def shifted(self: Any, logits: Any) -> Any:
+        return original(self._replace(label_shift=[-number for number in self.label_shift]), logits)
+
+    patch.setattr(twin.objectives.Consistency, "shifted", shifted)
+
+
+def _aligned_once(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """What is asked for twice is done once."""
+    original = twin.objectives._target
+    patch.setattr(twin.objectives, "_target", lambda *given: original(*given[:3], given[3]._replace(realigned=False)))
 
 
 def _aligned_with_filler_rows(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -264,6 +283,27 @@ def _aligned_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None
     """A label that q(y|x) gives too often is asked for more often still."""
     original = twin.objectives._alignment
     patch.setattr(twin.objectives, "_alignment", lambda *given: -original(*given))
+
+
+def _window_of_padding(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """The maximum over windows goes one symbol too far."""
+    original = twin.modules.max_over_windows
+
+    def max_over_windows(inputs: Any, lengths: Any, *weights: Any) -> Any:
+        return original(inputs, f.minimum(lengths + (lengths > 0), inputs.shape[1]), *weights)
+
+    patch.setattr(twin.modules, "max_over_windows", max_over_windows)
+
+
+def _windows_read_backwards(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    original = twin.modules.max_over_windows
+
+    def max_over_windows(inputs: Any, lengths: Any, weight: Any, bias: Any) -> Any:
+        size = inputs.shape[2]
+        blocks = [weight[:, start : start + size] for start in range(0, weight.shape[1], size)]
+        return original(inputs, lengths, f.concatenate(blocks[::-1], 1), bias)
+
+    patch.setattr(twin.modules, "max_over_windows", max_over_windows)
 
 
 def _dropout_not_rescaled(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -308,5 +348,9 @@ DEFECTS = (
     Defect("consistency with a blunted q(y|x)", _blunted),
     Defect("alignment with filler rows", _aligned_with_filler_rows),
     Defect("alignment the other way round", _aligned_the_other_way),
+    Defect("labels shifted the other way round", _shifted_the_other_way, problem="convolution"),
+    Defect("alignment done once", _aligned_once, problem="convolution"),
+    Defect("maximum over windows of padding", _window_of_padding, problem="convolution"),
+    Defect("windows read backwards", _windows_read_backwards, problem="convolution"),
     Defect("clipping with an epsilon", _clipping_with_an_epsilon, ("torch",)),
 )

@@ -86,6 +86,20 @@ CONSISTENCY_FACTORS: dict[str, tuple[Any, ...]] = {
 }
 """The same for an objective with the consistency term."""
 
+FURTHER_FACTORS: dict[str, tuple[Any, ...]] = {
+    "encoder": ("convolution", "both", "recurrent"),
+    "name": ("classifier", "ssvae"),
+    "kind": ("mixed", "unlabelled"),
+    "separate": (False, True),
+    "dropout": (0.3, 0.0),
+    "source": (False, True),
+    "realigned": (True, False),
+    "shifted": (True, False),
+    "aligned": (True,),
+    "consistency": (0.7,),
+}
+"""The same for further networks and objectives."""
+
 
 def generate_problems() -> list[Problem]:
     """The problems of the pairwise cover, as the files hold them."""
@@ -96,6 +110,9 @@ def generate_problems() -> list[Problem]:
     for number, combination in enumerate(cover(CONSISTENCY_FACTORS, seed=2)):
         options, seed = Options(**combination), 200 + number
         problems.append(make_problem(options, seed, f"consistency-{number}-{options.cell}-{options.kind}"))
+    for number, combination in enumerate(cover(FURTHER_FACTORS, seed=3)):
+        options, seed = Options(**combination), 300 + number
+        problems.append(make_problem(options, seed, f"further-{number}-{options.encoder}-{options.name}"))
     for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER, seed=15)):
         options, seed = Options(**combination), 100 + number
         name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"

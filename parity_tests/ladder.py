@@ -151,9 +151,10 @@ def oracle_terms(problem: Problem) -> Arrays:
         nothing = np.zeros(len(problem.unlabelled.batch.y))
         terms |= {"unlabelled.classification": nothing, "unlabelled.consistency": nothing}
         if problem.options.consistency:
-            term = problem.config.objective.consistency
             rows = problem.unlabelled.rows()
-            terms["unlabelled.consistency"] = oracle.inconsistency(rows, term.temperature, term.aligned)
+            terms["unlabelled.consistency"] = oracle.inconsistency(rows, problem.config.objective.consistency)
+    if problem.options.name == "classifier":
+        terms |= {name: np.zeros_like(terms[name]) for name in terms if name.endswith(("reconstruction", "z", "kl_y"))}
     return terms
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Inexact, Int
 
-from parity_tests.arithmetic import log_softmax, maximum, sigmoid, softplus
-from seqssvae.config import ModelConfig
+from parity_tests.arithmetic import log_softmax, maximum, relu, sigmoid, softplus
+from seqssvae.config import EncoderKind, ModelConfig
 from seqssvae.data.vocabulary import NEVER_GENERATED, PAD, SPECIALS, START, UNK
+from seqssvae.parameters import feature_size, source_feature_size
 
 Row = Int[np.ndarray, " T"]
 Vector = Inexact[np.ndarray, "..."]
@@ -59,7 +60,7 @@ class Networks:
         names = [(f"encoder.towers.{tower}", f"encoder.embedding.{tower}", f"features.{tower}") for tower in towers]
         kept = noise.get("encoder.word_dropout", np.ones(len(row), dtype=bool))
         row = np.array([s if keep or s < len(SPECIALS) else UNK for s, keep in zip(row, kept, strict=True)])
-        features = [self._tower(row, noise, *of_tower)[0] for of_tower in names]
+        features = [self._tower(row, noise, *of_tower, kind=self.model.encoder.kind)[0] for of_tower in names]
         return tuple(features if source is None else [np.concatenate([part, source.features]) for part in features])
 
     def source_encoder(self, row: Row, noise: Noise) -> Source:
@@ -117,15 +118,32 @@ class Networks:
         return [log_softmax(of_step, excluded=self.never_generated) for of_step in logits]
 
     def _tower(
-        self, row: Row, noise: Noise, prefix: str, of_embedding: str, of_features: str
+        self, row: Row, noise: Noise, prefix: str, of_embedding: str, of_features: str, kind: EncoderKind = "recurrent"
     ) -> tuple[Vector, list[Vector]]:
-        """Embeddings, recurrent layers, pooling over the real symbols; and what was pooled. Masks are named."""
-        encoder = self.model.encoder
-        length = length_of(row)
+        """Features of a row, and the states of its symbols. Masks are named."""
+        length, parts, states = length_of(row), [], []
         if length == 0:
-            return np.zeros(encoder.hidden_size * (2 if encoder.bidirectional else 1)), []
+            size = feature_size if prefix.startswith("encoder") else source_feature_size
+            return np.zeros(size(self.model)), []
         embedding, mask = self.weights[f"{prefix}.embedding"], noise.get(of_embedding)
         xs = [self._drop(embedding[row[t]], None if mask is None else mask[t]) for t in range(length)]
+        if kind != "convolution":
+            pooled, states = self._recurrent_features(xs, prefix)
+            parts.append(pooled)
+        if kind != "recurrent":
+            parts.extend(self._convolution(xs, f"{prefix}.convolutions.{w}", w) for w in self.model.encoder.widths)
+        return self._drop(np.concatenate(parts), noise.get(of_features)), states
+
+    def _convolution(self, xs: Sequence[Vector], prefix: str, width: int) -> Vector:
+        """For each filter the greatest activation over all windows, one a symbol: that and those before it."""
+        before = [np.zeros_like(xs[0])] * (width - 1)
+        padded = [*before, *xs]
+        windows = [np.concatenate(padded[t : t + width]) for t in range(len(xs))]
+        return maximum(np.array([relu(self._affine(prefix, window)) for window in windows]))
+
+    def _recurrent_features(self, xs: list[Vector], prefix: str) -> tuple[Vector, list[Vector]]:
+        """Recurrent layers, pooling over the symbols; and what was pooled."""
+        encoder, length = self.model.encoder, len(xs)
         for layer in range(encoder.layers):
             before = xs
             forward = self._recurrence(f"{prefix}.layers.{layer}.left_to_right", before)
@@ -135,7 +153,7 @@ class Networks:
                 xs = [np.concatenate([forward[t], backward[t]]) for t in range(length)]
                 last = np.concatenate([forward[-1], backward[0]])
         pooled = {"last": last, "mean": np.array(xs).mean(0), "max": maximum(np.array(xs))}[encoder.pooling]
-        return self._drop(pooled, noise.get(of_features)), xs
+        return pooled, xs
 
     def _normal(self, prefix: str, features: Vector, label: int) -> tuple[Vector, Vector]:
         hidden = np.tanh(self._joint(f"{prefix}.hidden", features, label))

@@ -8,7 +8,9 @@
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
                       +  consistency * mean over unlabelled rows of -sum_y r(y) log q(y|x), where there is this term:
                          r is proportional to q(y|x)^(1/temperature) without dropout, and held fixed; aligned, to
-                         (q(y|x) p / (sum of q(y|x) over these rows + p))^(1/temperature), p the mean of p(y) over them
+                         (q(y|x) p / (sum of q(y|x) over these rows + p))^(1/temperature), p the mean of p(y) over them;
+                         realigned, r p / (sum of r over these rows + p) after that; shifted, with q(y|x) exp(shift) and
+                         p(y) exp(shift), normalised, for q(y|x) and p(y)
 
 Where rows have a source s, all of these are given it: p(y|s), p(z|s,y), p(x|s,y,z), q(y|s,x), q(z|s,x,y).
 
@@ -24,11 +26,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Inexact, Int
 
-from parity_tests.arithmetic import log_normal
+from parity_tests.arithmetic import log_normal, log_softmax
 from parity_tests.networks import Networks, Noise, Source, Weights, length_of
 from parity_tests.oracle_rows import LabelledTerms, Rows, UnlabelledTerms, of_row, real_rows
-from seqssvae.config import ModelConfig
+from seqssvae.config import ConsistencyConfig, ModelConfig
 from seqssvae.data.vocabulary import NEVER_GENERATED, START
+
+NO_CONSISTENCY = ConsistencyConfig()
 
 
 @dataclass(frozen=True)
@@ -65,67 +69,51 @@ class Oracle:
         beta: float,
         generative: bool = True,
         label_gradient: float = 1.0,
-        consistency: float = 0.0,
-        temperature: float = 1.0,
-        aligned: bool = False,
+        consistency: ConsistencyConfig = NO_CONSISTENCY,
         fixed: "Oracle | None" = None,
     ) -> Inexact[np.ndarray, ""]:
-        """What a training step minimises; with `generative=False` the classification term alone, with weight 1.
+        """What a training step minimises; with `generative=False` without the ELBO, and classification with weight 1.
 
         Under the complex step, q(y|x) of unlabelled rows passes on the share `label_gradient` of its derivative. What
         consistency asks for is what `fixed` says, whose weights do not move; None: this oracle itself.
         """
-        elbo, rows, surprise, labelled_rows = 0.0, 0, 0.0, 0
+        total = np.asarray(0.0)
+        batches = [batch for batch in (labelled, unlabelled) if batch is not None]
+        rows = sum(real_rows(batch.x) for batch in batches)
         if labelled is not None:
-            terms = self.labelled_terms(labelled, beta)
-            labelled_rows = real_rows(labelled.x)
-            rows += labelled_rows
-            elbo = elbo + terms.elbo.sum()
-            surprise = surprise + terms.classification.sum()
-        if unlabelled is not None:
-            rows += real_rows(unlabelled.x)
-            elbo = elbo + self.unlabelled_terms(unlabelled, beta, label_gradient).elbo.sum()
-        classification = surprise / labelled_rows if labelled_rows else 0.0
-        if not generative:
-            return np.asarray(classification)
-        total = -elbo / rows + alpha * classification
-        if unlabelled is not None and consistency:
-            of_rows = self.inconsistency(unlabelled, temperature, aligned, fixed)
-            total = total + consistency * of_rows.sum() / real_rows(unlabelled.x)
-        return np.asarray(total)
+            terms, weight = self.labelled_terms(labelled, beta), alpha if generative else 1.0
+            total = total + weight * terms.classification.sum() / real_rows(labelled.x)
+            total = total - (terms.elbo.sum() / rows if generative else 0.0)
+        if unlabelled is not None and generative:
+            total = total - self.unlabelled_terms(unlabelled, beta, label_gradient).elbo.sum() / rows
+        if unlabelled is not None and consistency.weight:
+            of_rows = self.inconsistency(unlabelled, consistency, fixed)
+            total = total + consistency.weight * of_rows.sum() / real_rows(unlabelled.x)
+        return total
 
     def inconsistency(
-        self, rows: Rows, temperature: float, aligned: bool = False, fixed: "Oracle | None" = None
+        self, rows: Rows, term: ConsistencyConfig, fixed: "Oracle | None" = None
     ) -> Inexact[np.ndarray, " B"]:
         """The cross entropy of q(y|x) with the rows' noise from what it is without, sharpened; 0 for filler rows.
 
         Aligned, each label's share is first divided by its sum over the rows and one more that is as p(y) says they are
         in the mean, and multiplied by the latter.
         """
-        result: list[Any] = []
-        wise = fixed or self
-        factors = wise.shares(rows) if aligned else np.ones(self.label_count)
-        for b in range(len(rows.x)):
-            if length_of(rows.x[b]) == 0:
-                result.append(0.0)
-                continue
-            row, noise = rows.x[b], of_row(rows.noise, b)
-            noisy = self.networks.encoder(row, noise, self.source(rows.source, rows.noise, b))
-            clear = wise.networks.encoder(row, {}, wise.source(rows.source, None, b))
-            powers = (np.exp(wise.networks.classifier(clear).real) * factors) ** (1 / temperature)
-            result.append(-(powers / powers.sum() * self.networks.classifier(noisy)).sum())
+        real, wise = [b for b in range(len(rows.x)) if length_of(rows.x[b]) > 0], fixed or self
+        shift = np.zeros(self.label_count) if term.label_shift is None else np.array(term.label_shift)
+        sources = [wise.source(rows.source, None, b) for b in real]
+        encoded = [wise.networks.encoder(rows.x[b], {}, source) for b, source in zip(real, sources, strict=True)]
+        q = np.array([np.exp(log_softmax(wise.networks.classifier(features).real + shift)) for features in encoded])
+        p = np.mean([np.exp(log_softmax(wise._log_prior(source).real + shift)) for source in sources], 0)
+        r = (_aligned(q, p) if term.aligned else q) ** (1 / term.temperature)
+        r = r / r.sum(1, keepdims=True)
+        r = _aligned(r, p) if term.realigned else r
+        result: list[Any] = [0.0] * len(rows.x)
+        for wanted, b in zip(r, real, strict=True):
+            source = self.source(rows.source, rows.noise, b)
+            log_q = self.networks.classifier(self.networks.encoder(rows.x[b], of_row(rows.noise, b), source))
+            result[b] = -(wanted * log_softmax(log_q + shift)).sum()
         return np.array(result)
-
-    def shares(self, rows: Rows) -> Float[np.ndarray, " K"]:
-        """The share of each label that p(y) expects, over the sum of q(y|x) over the rows and that share."""
-        expected, found = [], []
-        for b in range(len(rows.x)):
-            if length_of(rows.x[b]) > 0:
-                source = self.source(rows.source, None, b)
-                expected.append(np.exp(self._log_prior(source).real))
-                found.append(np.exp(self.networks.classifier(self.networks.encoder(rows.x[b], {}, source)).real))
-        share = np.mean(expected, 0)
-        return share / (np.sum(found, 0) + share)
 
     def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
         """L of every row, and its parts."""
@@ -286,3 +274,9 @@ class Oracle:
         """log p(x_t|x_<t,y,z) of every symbol behind the prefix x_<t, without dropout."""
         encoded = None if source is None else self.networks.source_encoder(source, {})
         return self.networks.decoder(y, z, [START, *prefix], source=encoded)[-1]
+
+
+def _aligned(q: Float[np.ndarray, "N K"], p: Float[np.ndarray, " K"]) -> Float[np.ndarray, "N K"]:
+    """Rows of probabilities, each label's multiplied by p over their sum and p."""
+    moved = q * p / (q.sum(0) + p)
+    return moved / moved.sum(1, keepdims=True)

@@ -6,7 +6,7 @@ is made: all that is random is in its arrays.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from seqssvae.config import (
     ConsistencyConfig,
     DecoderConfig,
     EncoderConfig,
+    EncoderKind,
     LabelPrior,
     ModelConfig,
+    Objective,
     ObjectiveConfig,
     OptimizerConfig,
     Pooling,
@@ -36,6 +38,7 @@ SOURCE_VOCABULARY_SIZE = 8
 SOURCE_STEPS = 7
 LATENT_SIZE = 2
 ENCODER_SIZES = {"embedding_size": 3, "hidden_size": 4}
+CONVOLUTION_SIZES: dict[str, Any] = {"widths": (1, 3), "channels": 7}
 DECODER_SIZES = {"embedding_size": 6, "hidden_size": 5}
 LABELLED_SHAPE = (3, 5)
 UNLABELLED_SHAPE = (4, 6)
@@ -69,6 +72,10 @@ class Options:
         encoder_word_dropout: Rate at which symbols are hidden from the encoder.
         consistency: Weight of the consistency term.
         aligned: Whether it has the labels' shares of p(y).
+        realigned: Whether it has them once more behind the temperature.
+        shifted: Whether labels are more or less frequent among rows without label.
+        encoder: What makes the features of a row.
+        name: Of the objective.
     """
 
     cell: CellName = "gru"
@@ -92,6 +99,10 @@ class Options:
     encoder_word_dropout: float = 0.0
     consistency: float = 0.0
     aligned: bool = False
+    realigned: bool = False
+    shifted: bool = False
+    encoder: EncoderKind = "recurrent"
+    name: Objective = "ssvae"
 
 
 class Step(NamedTuple):
@@ -155,10 +166,9 @@ class Problem:
             *rows,
             self.alpha,
             self.beta,
+            generative=objective.name == "ssvae",
             label_gradient=objective.label_gradient,
-            consistency=objective.consistency.weight,
-            temperature=objective.consistency.temperature,
-            aligned=objective.consistency.aligned,
+            consistency=objective.consistency,
             fixed=self.oracle(),
         )
 
@@ -192,8 +202,11 @@ def _label_prior(options: Options, generator: np.random.Generator) -> tuple[floa
 
 
 def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> Config:
+    filters = {} if options.encoder == "recurrent" else CONVOLUTION_SIZES
     encoder = EncoderConfig(
         **ENCODER_SIZES,
+        **filters,
+        kind=options.encoder,
         layers=options.encoder_layers,
         bidirectional=options.bidirectional,
         pooling=options.pooling,
@@ -216,10 +229,12 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         label_prior=options.prior,
         label_prior_probabilities=label_prior if options.prior == "given" else None,
     )
-    consistency = ConsistencyConfig(options.consistency, temperature=0.4, aligned=options.aligned)
+    shift = tuple(0.9 - 0.7 * label for label in range(options.label_count)) if options.shifted else None
+    consistency = ConsistencyConfig(options.consistency, 0.4, 200, options.aligned, options.realigned, shift)
     return Config(
         model=model,
         objective=ObjectiveConfig(
+            name=options.name,
             alpha=alpha,
             label_gradient=options.label_gradient,
             consistency=consistency if options.consistency else ConsistencyConfig(),

@@ -30,6 +30,9 @@ OPTIONS = {
     "gru": EVERYTHING,
     "lstm": Options(cell="lstm", conditioning="every_step", kind="unlabelled"),
     "output": Options(conditioning="output", kind="unlabelled"),
+    "convolution": Options(
+        name="classifier", encoder="both", dropout=0.3, consistency=0.7, aligned=True, realigned=True, shifted=True
+    ),
     "source": Options(conditioning="init", kind="unlabelled", source=True),
 }
 

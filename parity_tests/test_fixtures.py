@@ -11,6 +11,7 @@ from safetensors import safe_open
 from parity_tests.cover import cover, groups_to_cover, uncovered
 from parity_tests.fixtures import (
     FACTORS,
+    FURTHER_FACTORS,
     SOURCE_FACTORS,
     SOURCE_TOGETHER,
     TOGETHER,
@@ -75,9 +76,11 @@ def test_a_problem_survives_its_file_and_a_changed_one_is_noticed(tmp_path: Path
 def test_every_pair_of_options_occurs() -> None:
     combinations = [vars(problem.options) for problem in PROBLEMS if not problem.options.source]
     with_source = [vars(problem.options) for problem in PROBLEMS if problem.options.source]
+    further = [vars(problem.options) for problem in PROBLEMS if problem.name.startswith("further")]
     assert uncovered(FACTORS, combinations, TOGETHER) == []
     assert uncovered(SOURCE_FACTORS, with_source, SOURCE_TOGETHER) == []
-    assert 15 <= len(combinations) <= 30
+    assert uncovered(FURTHER_FACTORS, further) == []
+    assert 15 <= len(combinations) <= 40
     assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], TOGETHER) for i in range(len(combinations)))
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from parity_tests.fixtures import load_problems
@@ -14,10 +15,12 @@ from parity_tests.networks import Source
 from parity_tests.oracle import Oracle
 from parity_tests.oracle_rows import Rows
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
+from seqssvae.config import ConsistencyConfig
 from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 
 PROBLEMS = load_problems()
 UNLABELLED = [problem for problem in PROBLEMS if problem.unlabelled]
+ALIGNED = ConsistencyConfig(temperature=1.0, aligned=True)
 LABELLED = [problem for problem in PROBLEMS if problem.labelled]
 CELLS_AND_CONDITIONINGS = list(product(("gru", "lstm"), ("init", "every_step", "output")))
 
@@ -84,6 +87,8 @@ def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
     real_rows = sum(int(step.batch.row_mask.sum()) for step in problem.steps())
     classification = np.mean(surprises) if surprises else 0.0
     expected = -sum(elbos) / real_rows + problem.alpha * classification + _consistency(problem)
+    if problem.options.name == "classifier":
+        expected = classification + _consistency(problem)
     np.testing.assert_allclose(problem.objective(), expected, rtol=1e-12)
 
 
@@ -197,17 +202,22 @@ def _consistency(problem: Problem) -> float:
         return 0.0
     rows, oracle = step.rows(), problem.oracle()
     clear, noisy = oracle.log_q_y(rows.x, None, rows.source), oracle.log_q_y(rows.x, rows.noise, rows.source)
+    shift, real = problem.config.objective.consistency.label_shift or 0.0, step.batch.row_mask
+    clear, noisy = log_softmax(clear + shift, axis=1), log_softmax(noisy + shift, axis=1)
+    one_more = _mean_prior(problem, rows, shift)
     if problem.options.aligned:
-        real, one_more = step.batch.row_mask, _mean_prior(problem, rows)
         clear = clear + np.log(one_more / (np.exp(clear[real]).sum(0) + one_more))
     wanted = softmax(clear / problem.config.objective.consistency.temperature, axis=1)
+    if problem.options.realigned:
+        wanted = wanted * one_more / (wanted[real].sum(0) + one_more)
+        wanted = wanted / wanted.sum(1, keepdims=True)
     return weight * float(-(wanted * noisy).sum(1)[step.batch.row_mask].mean())
 
 
-def _mean_prior(problem: Problem, rows: Rows) -> np.ndarray:
+def _mean_prior(problem: Problem, rows: Rows, shift: Any) -> np.ndarray:
     if rows.source is None:
-        return np.array(problem.dimensions.label_prior)
-    return np.exp(problem.oracle().log_p_y(rows.source))[problem.unlabelled.batch.row_mask].mean(0)
+        return softmax(np.log(problem.dimensions.label_prior) + shift)
+    return softmax(problem.oracle().log_p_y(rows.source) + shift, axis=1)[problem.unlabelled.batch.row_mask].mean(0)
 
 
 def test_what_many_equal_rows_are_to_be_like_if_aligned_is_the_prior() -> None:
@@ -216,18 +226,29 @@ def test_what_many_equal_rows_are_to_be_like_if_aligned_is_the_prior() -> None:
     equal = rows._replace(x=np.repeat(rows.x[:1], count, 0), noise={"z": np.repeat(rows.noise["z"][:, :1], count, 1)})
     log_q, prior = oracle.log_q_y(rows.x[:1])[0], np.array(problem.dimensions.label_prior)
     assert np.abs(np.exp(log_q) - prior).max() > 0.1
-    np.testing.assert_allclose(oracle.inconsistency(equal, 1.0, aligned=True), -(prior * log_q).sum(), rtol=2e-3)
+    np.testing.assert_allclose(oracle.inconsistency(equal, ALIGNED), -(prior * log_q).sum(), rtol=2e-3)
     one_more = np.exp(log_q) * prior / (np.exp(log_q) + prior)
-    (found,) = oracle.inconsistency(equal._replace(x=equal.x[:1], noise={}), 1.0, aligned=True)
+    (found,) = oracle.inconsistency(equal._replace(x=equal.x[:1], noise={}), ALIGNED)
     assert found == pytest.approx(-(one_more * log_q).sum() / one_more.sum(), rel=1e-12)
+
+
+def test_with_a_shift_the_aligned_shares_are_those_of_the_shifted_prior() -> None:
+    problem = make_problem(Options(kind="unlabelled", prior="uniform", filler=False), seed=3)
+    rows, oracle, count = problem.unlabelled.rows(training=False), problem.oracle(), 2000
+    equal = rows._replace(x=np.repeat(rows.x[:1], count, 0), noise={"z": np.repeat(rows.noise["z"][:, :1], count, 1)})
+    shift = (0.5, -1.0, 0.0)
+    term = ConsistencyConfig(temperature=0.3, aligned=True, realigned=True, label_shift=shift)
+    log_q = log_softmax(oracle.log_q_y(rows.x[:1])[0] + shift)
+    np.testing.assert_allclose(oracle.inconsistency(equal, term), -(softmax(shift) * log_q).sum(), rtol=2e-3)
 
 
 def test_without_noise_consistency_is_an_entropy_and_sharpened_the_surprise_at_the_likeliest_label() -> None:
     problem = make_problem(Options(kind="unlabelled", consistency=1.0, filler=False), seed=3)
     rows, oracle = problem.unlabelled.rows(), problem.oracle()
     log_q = oracle.log_q_y(rows.x)
-    np.testing.assert_allclose(oracle.inconsistency(rows, 1.0), entropy(np.exp(log_q), axis=1), rtol=1e-10)
-    np.testing.assert_allclose(oracle.inconsistency(rows, 1e-3), -log_q.max(1), rtol=1e-6)
+    for temperature, expected in ((1.0, entropy(np.exp(log_q), axis=1)), (1e-3, -log_q.max(1))):
+        found = oracle.inconsistency(rows, ConsistencyConfig(temperature=temperature))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_symbols_hidden_from_the_encoder_are_unknown_to_it_alone() -> None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from seqssvae.config import ModelConfig, ObjectiveConfig
-from seqssvae.parameters import feature_size
+from seqssvae.parameters import feature_size, source_feature_size
 
 SAMPLED = ("top_k", "gumbel_softmax", "score_function")
 """Estimators that draw labels."""
@@ -56,9 +56,9 @@ def noise_specs(
         added to log q(y|x), the greatest is the label drawn (Gumbel 1954); `P` draws (`num_particles`) of these two
         have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
         shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
-        sources `source.embedding` of shape `(B, S, E)` and `source.features` of shape `(B, F)`; with word dropout
-        `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose rate is 0
-        is left out.
+        sources `source.embedding` of shape `(B, S, E)` and `source.features` of the size of its features; with word
+        dropout `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose
+        rate is 0 is left out.
     """
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
@@ -75,7 +75,7 @@ def noise_specs(
         if source_steps:
             shape = (rows, source_steps, model.encoder.embedding_size)
             specs["source.embedding"] = NoiseSpec("keep", shape, keep)
-            specs["source.features"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
+            specs["source.features"] = NoiseSpec("keep", (rows, source_feature_size(model)), keep)
     if training and model.word_dropout > 0:
         specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
     if training and model.encoder.word_dropout > 0:

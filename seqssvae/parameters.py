@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from seqssvae.config import ModelConfig, ObjectiveConfig, OptimizerConfig
+from seqssvae.config import EncoderKind, ModelConfig, ObjectiveConfig, OptimizerConfig
 
 GATES = {"gru": 3, "lstm": 4}
 """Gates per cell, stacked in PyTorch's order: r, z, n for GRU and i, f, g, o for LSTM."""
@@ -20,6 +20,13 @@ Shape = tuple[int, ...]
 
 def feature_size(model: ModelConfig) -> int:
     """F, the size of the features of a row that the encoder returns."""
+    encoder = model.encoder
+    recurrent = 0 if encoder.kind == "convolution" else source_feature_size(model)
+    return recurrent + (0 if encoder.kind == "recurrent" else encoder.channels * len(encoder.widths))
+
+
+def source_feature_size(model: ModelConfig) -> int:
+    """The size of what a layer of the recurrent encoder returns, and of the features of a source."""
     return model.encoder.hidden_size * (2 if model.encoder.bidirectional else 1)
 
 
@@ -32,19 +39,21 @@ def _recurrent(prefix: str, model: ModelConfig, inputs: int, hidden: int) -> Ite
         yield f"{prefix}.bias_n", (hidden,)
 
 
-def _tower(prefix: str, model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
+def _tower(prefix: str, model: ModelConfig, vocabulary_size: int, kind: EncoderKind) -> Iterator[tuple[str, Shape]]:
     encoder = model.encoder
     directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
     yield f"{prefix}.embedding", (vocabulary_size, encoder.embedding_size)
-    for layer in range(encoder.layers):
-        inputs = encoder.embedding_size if layer == 0 else feature_size(model)
+    for layer in range(0 if kind == "convolution" else encoder.layers):
+        inputs = encoder.embedding_size if layer == 0 else source_feature_size(model)
         for direction in directions:
             yield from _recurrent(f"{prefix}.layers.{layer}.{direction}", model, inputs, encoder.hidden_size)
+    for width in () if kind == "recurrent" else encoder.widths:
+        yield from _linear(f"{prefix}.convolutions.{width}", width * encoder.embedding_size, encoder.channels)
 
 
 def _encoder(model: ModelConfig, vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
     for tower in range(2 if model.encoder.separate else 1):
-        yield from _tower(f"encoder.towers.{tower}", model, vocabulary_size)
+        yield from _tower(f"encoder.towers.{tower}", model, vocabulary_size, model.encoder.kind)
 
 
 def _joint(prefix: str, inputs: int, label_count: int, outputs: int) -> Iterator[tuple[str, Shape]]:
@@ -89,8 +98,8 @@ def _decoder(model: ModelConfig, vocabulary_size: int, label_count: int) -> Iter
 
 def _from_source(model: ModelConfig, label_count: int, source_vocabulary_size: int) -> Iterator[tuple[str, Shape]]:
     """What a model has in addition where there is a source."""
-    features, decoder, hidden = feature_size(model), model.decoder, model.decoder.hidden_size
-    yield from _tower("source_encoder.tower", model, source_vocabulary_size)
+    features, decoder, hidden = source_feature_size(model), model.decoder, model.decoder.hidden_size
+    yield from _tower("source_encoder.tower", model, source_vocabulary_size, "recurrent")
     yield from _linear("label_predictor", features, label_count)
     yield from _latent_encoder("latent_predictor", model, features, label_count)
     states = hidden if decoder.conditioning != "output" else STATES[model.cell] * decoder.layers * hidden
@@ -120,7 +129,7 @@ def parameter_shapes(
         >>> shapes["classifier.weight"]
         (2, 256)
     """
-    features = feature_size(model) * (2 if source_vocabulary_size else 1)
+    features = feature_size(model) + (source_feature_size(model) if source_vocabulary_size else 0)
     shapes = dict(_encoder(model, vocabulary_size))
     shapes.update(_linear("classifier", features, label_count))
     shapes.update(_latent_encoder("latent_encoder", model, features, label_count))

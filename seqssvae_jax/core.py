@@ -133,12 +133,12 @@ class JaxModel:
         name, k = config.gradient_estimator, k or config.k
         if has_consistency(config):
             weight, given = self.consistency_weight(consistency), config.consistency
-            term = Consistency(weight, given.temperature, given.aligned)
+            term = Consistency(weight, given.temperature, given.aligned, given.realigned, given.label_shift)
         return objectives.objective(
             self.bound(weights),
             labelled,
             unlabelled,
-            config.alpha,
+            config.alpha if config.name == "ssvae" else 1.0,
             beta,
             config.name == "ssvae",
             config.label_gradient,

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from seqssvae.config import ModelConfig
 from seqssvae.data.vocabulary import PAD, START, UNK
-from seqssvae.parameters import GATES, STATES, feature_size
+from seqssvae.parameters import GATES, STATES, source_feature_size
 from seqssvae_jax.distributions import AutoregressiveCategorical
 from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
 from seqssvae_jax.ops import State, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum
@@ -70,8 +70,8 @@ class Attention(nnx.Module):
 
     def __init__(self, model: ModelConfig, combines: bool) -> None:
         hidden = model.decoder.hidden_size
-        self.key = Linear(feature_size(model), hidden, bias=False)
-        self.context = Linear(feature_size(model), hidden, bias=False)
+        self.key = Linear(source_feature_size(model), hidden, bias=False)
+        self.context = Linear(source_feature_size(model), hidden, bias=False)
         self.output = Linear(hidden, hidden) if combines else None
 
     def __call__(self, states: Float[Array, "*K B T H"], memory: Memory) -> Float[Array, "*K B T H"]:
@@ -109,7 +109,7 @@ class Decoder(nnx.Module):
             self.condition = JointLinear(model.latent_size, label_count, GATES[model.cell] * hidden, bias=False)
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
-            features = feature_size(model)
+            features = source_feature_size(model)
             self.source_state = Linear(features, states if decoder.conditioning == "output" else hidden, bias=False)
             if decoder.conditioning == "every_step":
                 self.source_condition = Linear(features, GATES[model.cell] * hidden, bias=False)

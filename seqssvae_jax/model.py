@@ -16,7 +16,13 @@ from numpyro import distributions as dist
 from numpyro import handlers
 
 from seqssvae.config import ModelConfig, Precision, weight_type
-from seqssvae.parameters import check_weights, feature_size, initial_weights, parameter_shapes
+from seqssvae.parameters import (
+    check_weights,
+    feature_size,
+    initial_weights,
+    parameter_shapes,
+    source_feature_size,
+)
 from seqssvae_jax.decoder import Decoder
 from seqssvae_jax.distributions import DiagonalNormal, one_hot
 from seqssvae_jax.modules import (
@@ -68,10 +74,10 @@ class SSVAE(nnx.Module):
         source_vocabulary_size: int = 0,
         name: str = "ssvae",
     ) -> None:
-        label_count, features = len(label_prior), feature_size(config)
+        label_count, features = len(label_prior), source_feature_size(config)
         self.config, self.name, self.label_count = config, name, label_count
         self.has_source = source_vocabulary_size > 0
-        encoded = features * (2 if self.has_source else 1)
+        encoded = feature_size(config) + (features if self.has_source else 0)
         self.encoder = Encoder(config, vocabulary_size)
         self.classifier = Classifier(encoded, label_count)
         self.latent_encoder = LatentEncoder(config, encoded, label_count)
@@ -232,7 +238,9 @@ class SSVAE(nnx.Module):
 
 
 def _path(name: str) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in name.split(".")]
+    """Keys on the way to a weight: lists have numbers, dictionaries names."""
+    parts = name.split(".")
+    return [int(key) if before in ("towers", "layers") else key for before, key in zip(["", *parts], parts)]  # noqa: B905
 
 
 def _entry(nested: Any, name: str) -> Array:

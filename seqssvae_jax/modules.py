@@ -14,11 +14,21 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 from numpyro import distributions as dist
 
-from seqssvae.config import ModelConfig
+from seqssvae.config import EncoderKind, ModelConfig
 from seqssvae.data.vocabulary import PAD, SPECIALS, UNK
-from seqssvae.parameters import GATES, feature_size
+from seqssvae.parameters import GATES, source_feature_size
 from seqssvae_jax.distributions import DiagonalNormal
-from seqssvae_jax.ops import CellWeights, State, cell_step, linear, linear_of_labels, pool, recurrence, tanh
+from seqssvae_jax.ops import (
+    CellWeights,
+    State,
+    cell_step,
+    linear,
+    linear_of_labels,
+    max_over_windows,
+    pool,
+    recurrence,
+    tanh,
+)
 
 Noise = Mapping[str, Array]
 
@@ -136,17 +146,22 @@ def real_rows(x: Int[Array, "B T"]) -> Bool[Array, " B"]:
 
 
 class EncoderTower(nnx.Module):
-    """Embedding and recurrent layers that turn a row into its features."""
+    """Embedding, and recurrent layers or a convolution or both, that turn a row into its features."""
 
-    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+    def __init__(self, model: ModelConfig, vocabulary_size: int, kind: EncoderKind = "recurrent") -> None:
         encoder = model.encoder
         self.pooling = encoder.pooling
         self.directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nnx.Param(jnp.zeros((vocabulary_size, encoder.embedding_size)))
-        sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
+        sizes = [encoder.embedding_size] + [source_feature_size(model)] * (encoder.layers - 1)
         self.layers = nnx.List(
             nnx.Dict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in self.directions})
-            for size in sizes
+            for size in (sizes if kind != "convolution" else ())
+        )
+        self.convolutions = nnx.Dict(
+            {str(width): Linear(width * encoder.embedding_size, encoder.channels) for width in encoder.widths}
+            if kind != "recurrent"
+            else {}
         )
 
     def __call__(
@@ -166,14 +181,17 @@ class EncoderTower(nnx.Module):
         if name in noise:
             kept = self._as_read(noise[name], lengths)
             inputs = tuple(values * keep / (1.0 - rate) for values, keep in zip(inputs, kept, strict=True))
+        read = inputs[0]  # from left to right
         states: tuple[Array, ...] = ()
         for number, layer in enumerate(self.layers):
             if number:
                 inputs = self._as_read(self._joined(states, lengths), lengths)
             cells = [cell.weights for cell in layer.values()]
             states = tuple(of_cell[0] for of_cell in recurrence(cells, [values[None] for values in inputs]))
-        features = jnp.concatenate([pool(of_direction, lengths, self.pooling) for of_direction in states], -1)
-        return features, self._joined(states, lengths) if with_states else None
+        parts = [pool(of_direction, lengths, self.pooling) for of_direction in states]
+        for filters in self.convolutions.values():
+            parts.append(max_over_windows(read, lengths, filters.weight[...], filters.bias[...]))
+        return jnp.concatenate(parts, -1), self._joined(states, lengths) if with_states else None
 
     def _as_read(self, values: Shaped[Array, "B T *F"], lengths: Int[Array, " B"]) -> tuple[Array, ...]:
         """Rows as each direction reads them."""
@@ -192,7 +210,7 @@ class Encoder(nnx.Module):
     def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
         self.dropout = model.dropout
         towers = 2 if model.encoder.separate else 1
-        self.towers = nnx.List(EncoderTower(model, vocabulary_size) for _ in range(towers))
+        self.towers = nnx.List(EncoderTower(model, vocabulary_size, model.encoder.kind) for _ in range(towers))
 
     def __call__(self, x: Int[Array, "B T"], noise: Noise | None = None) -> Encoding:
         """Features of each row, from each tower."""

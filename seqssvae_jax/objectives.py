@@ -11,6 +11,7 @@
 Instead of the sum over y, an estimate of it may be minimised (`gradient_estimators.py`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,11 +59,21 @@ class Consistency(NamedTuple):
         weight: Of its mean over rows.
         temperature: Below 1, the target of q(y|x) is more certain than q(y|x).
         aligned: Whether the target has the labels' shares of p(y) over the rows.
+        realigned: Whether it is given them once more behind the temperature.
+        label_shift: What is added to the logits of every label; None: nothing.
     """
 
     weight: Float[Array, ""] | float = 1.0
     temperature: float = 0.5
     aligned: bool = False
+    realigned: bool = False
+    label_shift: Sequence[float] | None = None
+
+    def shifted(self, logits: Float[Array, "*#B K"]) -> Float[Array, "*#B K"]:
+        """Log-probabilities of labels as frequent as in rows without label."""
+        if self.label_shift is None:
+            return logits
+        return jax.nn.log_softmax(logits + jnp.array(self.label_shift, logits.dtype))
 
 
 def objective(
@@ -84,7 +95,7 @@ def objective(
         unlabelled: Rows whose label is missing, or None.
         alpha: Weight of the classification term.
         beta: Weight of the KL of z.
-        generative: False for the classification term alone (with weight 1).
+        generative: False for a loss without the ELBO.
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
         estimator: What is done with a missing label.
         consistency: A further term on rows whose label is missing; None: there is none.
@@ -107,10 +118,10 @@ def objective(
             row_terms = ELBOTerms(*jnp.zeros((5, len(rows.row_mask)), loss.dtype))
         if rows.y is not None:
             cross_entropy = jnp.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
-            loss = loss + (alpha if generative else 1.0) * cross_entropy.sum() / rows.row_mask.sum()
+            loss = loss + alpha * cross_entropy.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=cross_entropy)
         elif consistency is not None:
-            inconsistent = inconsistency(ssvae, batch, rows, consistency.temperature, consistency.aligned)
+            inconsistent = inconsistency(ssvae, batch, rows, consistency)
             loss = loss + consistency.weight * inconsistent.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(consistency=inconsistent)
         terms.append(row_terms)
@@ -172,33 +183,43 @@ def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[
     return jnp.where(rows.row_mask, of_rows, 0.0).sum(-1) / jnp.maximum(rows.row_mask.sum(), 1)
 
 
-def inconsistency(
-    ssvae: SSVAE, rows: Rows, noisy: Rows, temperature: float, aligned: bool = False
-) -> Float[Array, " B"]:
+def inconsistency(ssvae: SSVAE, rows: Rows, noisy: Rows, term: Consistency) -> Float[Array, " B"]:
     """C of each row, 0 for filler rows: the cross entropy of q(y|x) with the step's noise from its target without.
+
+    If it is aligned, the target is first multiplied by p / (sum of q(y|x) over the real rows + p), so that labels have
+    about the shares of p, the mean of p(y) over these rows. It is as if one row more were known to be like p, so that
+    a label that none of the rows has is not divided by 0.
 
     Args:
         ssvae: The model.
         rows: The rows as they were given.
         noisy: The same rows, encoded with the noise of the step.
-        temperature: Below 1, the target is more certain than q(y|x).
-        aligned: Whether the target is first multiplied by p / (sum of q(y|x) over the real rows + p), so that labels
-            have about the shares of p, the mean of p(y) over these rows. It is as if one row more were known to be like
-            p, so that a label that none of the rows has is not divided by 0.
+        term: Says what the target is like.
 
     References:
         Xie et al. 2020, Unsupervised Data Augmentation for Consistency Training, equation 1 and section 2.3,
         https://arxiv.org/abs/1904.12848. The noise is dropout, as in the Pi-model of Laine & Aila 2017
         (https://arxiv.org/abs/1610.02242), and the symbols that the encoder is not shown. Alignment: Berthelot et al.
         2020, ReMixMatch, section 3.1, https://arxiv.org/abs/1911.09785 (there with the mean over the last 128 batches).
+        The shift of labels: Menon et al. 2021, Long-tail learning via logit adjustment, section 4,
+        https://arxiv.org/abs/2007.07314.
     """
     source = ssvae.encode_source(rows.source)
-    log_target = ssvae.classifier(ssvae.encode(rows.x, source)).logits
-    if aligned:
-        log_target = log_target + _alignment(log_target, ssvae.label_prior(source).logits, rows.row_mask)
-    target = jax.lax.stop_gradient(jax.nn.softmax(log_target / temperature))
-    found = -(target * label_posterior(ssvae, noisy).logits).sum(-1)
+    log_q = term.shifted(ssvae.classifier(ssvae.encode(rows.x, source)).logits)
+    log_p = term.shifted(ssvae.label_prior(source).logits)
+    target = jax.lax.stop_gradient(_target(log_q, log_p, rows.row_mask, term))
+    found = -(target * term.shifted(label_posterior(ssvae, noisy).logits)).sum(-1)
     return jnp.where(rows.row_mask, found, 0.0)
+
+
+def _target(
+    log_q: Float[Array, "B K"], log_p: Float[Array, "*#B K"], row_mask: Bool[Array, " B"], term: Consistency
+) -> Float[Array, "B K"]:
+    """What q(y|x) is to be."""
+    if term.aligned:
+        log_q = log_q + _alignment(log_q, log_p, row_mask)
+    log_r = jax.nn.log_softmax(log_q / term.temperature)
+    return jax.nn.softmax((log_r + _alignment(log_r, log_p, row_mask)) if term.realigned else log_r)
 
 
 def _alignment(

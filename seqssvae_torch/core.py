@@ -89,13 +89,16 @@ class TorchModel:
         """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own."""
         config, term = self.config.objective, None
         if has_consistency(config):
-            weight = config.consistency.weight if consistency is None else consistency
-            term = Consistency(weight, config.consistency.temperature, config.consistency.aligned)
+            given = config.consistency
+            weight = given.weight if consistency is None else consistency
+            term = Consistency(weight, given.temperature, given.aligned, given.realigned, given.label_shift)
+        if alpha is None:
+            alpha = config.alpha if config.name == "ssvae" else 1.0
         return objectives.objective(
             self.ssvae,
             labelled,
             unlabelled,
-            config.alpha if alpha is None else alpha,
+            alpha,
             beta,
             config.name == "ssvae",
             config.label_gradient,

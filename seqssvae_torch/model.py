@@ -11,7 +11,13 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from seqssvae.config import ModelConfig, Precision, weight_type
-from seqssvae.parameters import check_weights, feature_size, initial_weights, parameter_shapes
+from seqssvae.parameters import (
+    check_weights,
+    feature_size,
+    initial_weights,
+    parameter_shapes,
+    source_feature_size,
+)
 from seqssvae_torch.decoder import Decoder
 from seqssvae_torch.distributions import DiagonalNormal, one_hot
 from seqssvae_torch.modules import (
@@ -66,10 +72,10 @@ class SSVAE(nn.Module):
         name: str | None = "ssvae",
     ) -> None:
         super().__init__()
-        label_count, features = len(label_prior), feature_size(config)
+        label_count, features = len(label_prior), source_feature_size(config)
         self.config, self.name, self.label_count = config, name, label_count
         self.has_source = source_vocabulary_size > 0
-        encoded = features * (2 if self.has_source else 1)
+        encoded = feature_size(config) + (features if self.has_source else 0)
         self.encoder = Encoder(config, vocabulary_size)
         self.classifier = Classifier(encoded, label_count)
         self.latent_encoder = LatentEncoder(config, encoded, label_count)

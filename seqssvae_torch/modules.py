@@ -13,11 +13,21 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqssvae.config import ModelConfig
+from seqssvae.config import EncoderKind, ModelConfig
 from seqssvae.data.vocabulary import PAD, SPECIALS, UNK
-from seqssvae.parameters import GATES, feature_size
+from seqssvae.parameters import GATES, source_feature_size
 from seqssvae_torch.distributions import DiagonalNormal
-from seqssvae_torch.ops import CellWeights, State, cell_step, linear, linear_of_labels, pool, recurrence, tanh
+from seqssvae_torch.ops import (
+    CellWeights,
+    State,
+    cell_step,
+    linear,
+    linear_of_labels,
+    max_over_windows,
+    pool,
+    recurrence,
+    tanh,
+)
 
 Noise = Mapping[str, Tensor]
 
@@ -143,18 +153,23 @@ def real_rows(x: Int[Tensor, "B T"]) -> Bool[Tensor, " B"]:
 
 
 class EncoderTower(nn.Module):
-    """Embedding and recurrent layers that turn a row into its features."""
+    """Embedding, and recurrent layers or a convolution or both, that turn a row into its features."""
 
-    def __init__(self, model: ModelConfig, vocabulary_size: int) -> None:
+    def __init__(self, model: ModelConfig, vocabulary_size: int, kind: EncoderKind = "recurrent") -> None:
         super().__init__()
         encoder = model.encoder
         self.pooling = encoder.pooling
         self.directions = ("left_to_right", "right_to_left") if encoder.bidirectional else ("left_to_right",)
         self.embedding = nn.Parameter(torch.zeros(vocabulary_size, encoder.embedding_size))
-        sizes = [encoder.embedding_size] + [feature_size(model)] * (encoder.layers - 1)
+        sizes = [encoder.embedding_size] + [source_feature_size(model)] * (encoder.layers - 1)
         self.layers = nn.ModuleList(
             nn.ModuleDict({name: RecurrentLayer(model.cell, size, encoder.hidden_size) for name in self.directions})
-            for size in sizes
+            for size in (sizes if kind != "convolution" else ())
+        )
+        self.convolutions = nn.ModuleDict(
+            {str(width): Linear(width * encoder.embedding_size, encoder.channels) for width in encoder.widths}
+            if kind != "recurrent"
+            else {}
         )
 
     def forward(
@@ -174,6 +189,7 @@ class EncoderTower(nn.Module):
         if name in noise:
             embedded = embedded * torch.stack(self._as_read(noise[name], lengths)) / (1.0 - rate)
         inputs = embedded.unbind()
+        read = inputs[0]  # from left to right
         states: tuple[Tensor, ...] = ()
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleDict)
@@ -181,8 +197,10 @@ class EncoderTower(nn.Module):
                 inputs = self._as_read(self._joined(states, lengths), lengths)
             cells = [cell.weights for cell in layer.values() if isinstance(cell, RecurrentLayer)]
             states = tuple(of_cell[0] for of_cell in recurrence(cells, [values[None] for values in inputs]))
-        features = torch.cat([pool(of_direction, lengths, self.pooling) for of_direction in states], -1)
-        return features, self._joined(states, lengths) if with_states else None
+        parts = [pool(of_direction, lengths, self.pooling) for of_direction in states]
+        filters = (filters for filters in self.convolutions.values() if isinstance(filters, Linear))
+        parts += [max_over_windows(read, lengths, of.weight, of.bias) for of in filters if of.bias is not None]
+        return torch.cat(parts, -1), self._joined(states, lengths) if with_states else None
 
     def _as_read(self, values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, " B"]) -> tuple[Tensor, ...]:
         """Rows as each direction reads them."""
@@ -201,7 +219,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.dropout = model.dropout
         towers = 2 if model.encoder.separate else 1
-        self.towers = nn.ModuleList(EncoderTower(model, vocabulary_size) for _ in range(towers))
+        self.towers = nn.ModuleList(EncoderTower(model, vocabulary_size, model.encoder.kind) for _ in range(towers))
 
     def forward(self, x: Int[Tensor, "B T"], noise: Noise | None = None) -> Encoding:
         """Features of each row, from each tower."""

@@ -53,6 +53,13 @@ WRONG = [
     (EncoderConfig, "embedding_size", 0, "at least 1"),
     (EncoderConfig, "hidden_size", -3, "at least 1"),
     (EncoderConfig, "layers", 0, "at least 1"),
+    (EncoderConfig, "kind", "lstm", "one of recurrent, convolution, both, not 'lstm'"),
+    (EncoderConfig, "widths", (2, 0), "different whole numbers of at least 1, not (2, 0)"),
+    (EncoderConfig, "widths", (2, 2), "different whole numbers of at least 1, not (2, 2)"),
+    (EncoderConfig, "widths", (1.5,), "different whole numbers"),
+    (EncoderConfig, "widths", (), "different whole numbers"),
+    (EncoderConfig, "widths", "12", "a list of numbers, not '12'"),
+    (EncoderConfig, "channels", 0, "at least 1"),
     (EncoderConfig, "pooling", "sum", "one of last, mean, max, not 'sum'"),
     (EncoderConfig, "word_dropout", -0.1, "of at least 0 and at most 1"),
     (DecoderConfig, "embedding_size", 0, "at least 1"),
@@ -90,6 +97,8 @@ WRONG = [
     (ConsistencyConfig, "temperature", 0.0, "above 0"),
     (ConsistencyConfig, "steps", -1, "at least 0"),
     (ConsistencyConfig, "aligned", "yes", "true or false, not 'yes'"),
+    (ConsistencyConfig, "realigned", 1, "true or false, not 1"),
+    (ConsistencyConfig, "label_shift", (float("inf"), 0.0), "a list of numbers, not (inf, 0.0)"),
     (
         ObjectiveConfig,
         "gradient_estimator",
@@ -148,6 +157,8 @@ def test_every_constrained_field_is_tested():
         (DataConfig, {"validation_fraction": 0.0, "label_column": 0, "group_column": 3, "labels": ["B", "A"]}),
         (DataConfig, {"sequence_column": 2, "label_column": 1}),
         (ModelConfig, {"dropout": 0.95, "word_dropout": 1}),
+        (EncoderConfig, {"kind": "both", "widths": [3, 1], "channels": 1}),
+        (ConsistencyConfig, {"aligned": True, "realigned": True, "label_shift": [0.0, -1.5]}),
         (BetaConfig, {"floor": 1.0, "maximum": 1.0}),
         (ObjectiveConfig, {"alpha": 0}),
         (ObjectiveConfig, {"batching": "alternate", "labelled_ratio": 7}),
@@ -160,6 +171,11 @@ def test_values_at_the_bounds_are_accepted(section, keywords):
     assert {name: getattr(made, name) for name in keywords} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()
     }
+
+
+def test_what_is_aligned_once_more_is_aligned_once():
+    with pytest.raises(ConfigurationError, match=r"^objective\.consistency\.realigned goes with .*aligned: true\.$"):
+        ConsistencyConfig(realigned=True)
 
 
 def test_labelled_ratio_above_one_needs_alternate_batching():

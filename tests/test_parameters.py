@@ -116,6 +116,34 @@ def test_feature_size_is_the_width_of_both_directions():
     assert feature_size(LSTM) == 8
 
 
+def with_filters(kind):
+    return dataclasses.replace(GRU, encoder=dataclasses.replace(GRU.encoder, kind=kind, widths=(1, 3), channels=2))
+
+
+def test_a_convolution_has_the_filters_of_each_width_and_may_stand_beside_the_recurrence():
+    filters = {f"encoder.towers.0.convolutions.{w}.weight": (2, 5 * w) for w in (1, 3)}
+    filters |= {f"encoder.towers.0.convolutions.{w}.bias": (2,) for w in (1, 3)}
+    for kind, size in (("convolution", 4), ("both", 8)):
+        heads = {"classifier.weight": (2, size), "latent_encoder.hidden.weight": (4, size)}
+        expected = {
+            name: shape for name, shape in GRU_SHAPES.items() if kind == "both" or "towers.0.layers" not in name
+        }
+        assert parameter_shapes(with_filters(kind), 11, 2) == {**expected, **filters, **heads}
+        assert feature_size(with_filters(kind)) == size
+
+
+def test_the_source_of_a_convolution_is_read_by_a_recurrence():
+    model = with_filters("convolution")
+    shapes, recurrent = (parameter_shapes(of, 11, 2, source_vocabulary_size=9) for of in (model, GRU))
+    apart = ("encoder.towers", "classifier", "latent_encoder.hidden.weight")
+    assert {name: shape for name, shape in shapes.items() if not name.startswith(apart)} == {
+        name: shape for name, shape in recurrent.items() if not name.startswith(apart)
+    }
+    assert shapes["classifier.weight"] == (2, 4 + 4)
+    dropped = noise_specs(dataclasses.replace(model, dropout=0.5), 2, 3, 6, source_steps=5)
+    assert (dropped["features.0"].shape, dropped["source.features"].shape) == ((3, 4), (3, 4))
+
+
 @pytest.mark.parametrize(("model", "labels"), [(GRU, 2), (LSTM, 3)])
 def test_first_weights_depend_on_the_seed_alone(model, labels):
     first = initial_weights(model, 11, labels, seed=5)

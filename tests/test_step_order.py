@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.config import Config, ObjectiveConfig, TrainingConfig
+from seqssvae.config import Config, ConsistencyConfig, ObjectiveConfig, TrainingConfig
 from seqssvae.data.batches import BatchStream
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError
@@ -115,6 +115,16 @@ def test_classifier_sees_each_labelled_row_once_and_no_other():
     assert pattern(steps) == ["L", "L"]
     assert as_lists(batch for batch, _ in steps) == as_lists(labelled.epoch(1))
     assert count_steps(labelled, unlabelled, objective, 5) == 10
+
+
+def test_classifier_with_a_consistency_term_sees_the_rows_without_a_label_too():
+    labelled, unlabelled = streams(4, 6)
+    term = ConsistencyConfig(weight=0.5)
+    for batching in ("joint", "alternate"):
+        ours, theirs = (ObjectiveConfig(name, batching=batching, consistency=term) for name in ("classifier", "ssvae"))
+        expected = pattern(training_steps(labelled, unlabelled, theirs, 1))
+        assert pattern(training_steps(labelled, unlabelled, ours, 1)) == expected
+        assert count_steps(labelled, unlabelled, ours, 5) == count_steps(labelled, unlabelled, theirs, 5)
 
 
 @pytest.mark.parametrize("name", ["classifier", "ssvae"])

@@ -8,7 +8,16 @@ and lengths count symbols without END.
 from dataclasses import dataclass, field
 
 from seqssvae.config.data import DataConfig, TooLong
-from seqssvae.config.model import CellName, Conditioning, DecoderConfig, EncoderConfig, LabelPrior, ModelConfig, Pooling
+from seqssvae.config.model import (
+    CellName,
+    Conditioning,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderKind,
+    LabelPrior,
+    ModelConfig,
+    Pooling,
+)
 from seqssvae.config.objective import (
     BaselineName,
     Batching,
@@ -20,6 +29,7 @@ from seqssvae.config.objective import (
     ObjectiveConfig,
     TemperatureConfig,
     has_consistency,
+    uses_unlabelled,
 )
 from seqssvae.config.optimizer import LearningRateSchedule, OptimizerConfig, OptimizerName
 from seqssvae.config.training import Precision, StoppingMetric, TrainingConfig, weight_type
@@ -36,6 +46,7 @@ __all__ = [
     "DataConfig",
     "DecoderConfig",
     "EncoderConfig",
+    "EncoderKind",
     "GradientEstimatorName",
     "LabelPrior",
     "LearningRateSchedule",
@@ -51,6 +62,7 @@ __all__ = [
     "TooLong",
     "TrainingConfig",
     "has_consistency",
+    "uses_unlabelled",
     "weight_type",
 ]
 

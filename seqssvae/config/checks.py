@@ -51,6 +51,14 @@ def check_names(path: str, value: Sequence[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
+def check_numbers(path: str, value: Sequence[float]) -> tuple[float, ...]:
+    """Check that a value is a list of finite numbers, and return it as a tuple."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    numbers = listed and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    check(numbers and all(math.isfinite(item) for item in value), path, "a list of numbers", value)
+    return tuple(value)
+
+
 def check_literal(path: str, value: str, literal: object) -> None:
     """Check that a value is one of the names that a `Literal` lists."""
     names = get_args(literal)

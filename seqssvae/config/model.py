@@ -4,22 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_number
+from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_number, check_numbers
 from seqssvae.errors import ConfigurationError
 
 CellName = Literal["gru", "lstm"]
 Conditioning = Literal["init", "every_step", "output"]
+EncoderKind = Literal["recurrent", "convolution", "both"]
 Pooling = Literal["last", "mean", "max"]
 LabelPrior = Literal["uniform", "empirical", "given"]
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The recurrent network that reads x for q(y|x) and q(z|x,y); another of these sizes reads the source, if any.
+    """The network that reads x for q(y|x) and q(z|x,y); a recurrent one of these sizes reads the source, if any.
 
     Args:
+        kind: What makes the features of a row: a network that is `recurrent`, a `convolution` with max pooling (Kim
+            2014), which learns of fewer labels where short pieces of a sequence tell its class, or `both` side by side.
+        widths: Numbers of symbols that filters of a convolution see at once.
+        channels: C, number of filters of each width.
         embedding_size: E, size of a symbol's embedding.
-        hidden_size: H, size of the state, for each direction.
+        hidden_size: H, size of the state, for each direction; and of the hidden layer of q(z|x,y).
         layers: Number of recurrent layers.
         bidirectional: Whether each layer reads in both directions.
         pooling: How states become the features of a row: the last of each direction, or the mean or maximum over time.
@@ -28,6 +33,9 @@ class EncoderConfig:
         separate: Whether q(y|x) and q(z|x,y) have an encoder each, instead of sharing one.
     """
 
+    kind: EncoderKind = "recurrent"
+    widths: Sequence[int] = (1, 2, 3, 4)
+    channels: int = 64
     embedding_size: int = 32
     hidden_size: int = 128
     layers: int = 1
@@ -37,7 +45,12 @@ class EncoderConfig:
     separate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("embedding_size", "hidden_size", "layers"):
+        check_literal("model.encoder.kind", self.kind, EncoderKind)
+        widths = check_numbers("model.encoder.widths", self.widths)
+        valid = all(isinstance(width, int) and width > 0 for width in widths) and 0 < len(set(widths)) == len(widths)
+        check(valid, "model.encoder.widths", "different whole numbers of at least 1", self.widths)
+        object.__setattr__(self, "widths", widths)
+        for name in ("channels", "embedding_size", "hidden_size", "layers"):
             check_integer(f"model.encoder.{name}", getattr(self, name), 1)
         check_literal("model.encoder.pooling", self.pooling, Pooling)
         check_number("model.encoder.word_dropout", self.word_dropout, 0.0, 1.0)
@@ -109,7 +122,7 @@ class ModelConfig:
         if (self.label_prior == "given") != (given is not None):
             raise ConfigurationError(f"{path} goes with model.label_prior: given, and only with it.")
         if given is not None:
-            listed = isinstance(given, Sequence) and not isinstance(given, str)
-            check(listed and all(isinstance(p, (int, float)) and p > 0 for p in given), path, "numbers above 0", given)
-            object.__setattr__(self, "label_prior_probabilities", tuple(float(p) for p in given))
+            numbers = check_numbers(path, given)
+            check(all(p > 0 for p in numbers), path, "numbers above 0", given)
+            object.__setattr__(self, "label_prior_probabilities", tuple(float(p) for p in numbers))
             check(abs(sum(given) - 1) < 1e-6, path, "a list that sums to 1", list(given))

@@ -1,10 +1,12 @@
 """The section `objective`: the loss, and the schedules of its weights."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seqssvae.config.checks import check_flag, check_integer, check_literal, check_number
+from seqssvae.config.checks import check_flag, check_integer, check_literal, check_number, check_numbers
+from seqssvae.errors import ConfigurationError
 
 Objective = Literal["ssvae", "classifier"]
 Batching = Literal["alternate", "joint"]
@@ -73,18 +75,31 @@ class ConsistencyConfig:
         aligned: Whether each label is weighted such that, over the rows of a batch, r has about the shares of p(y)
             (distribution alignment; Berthelot et al. 2020, section 3.1). Then q(y|x) does not drift towards one label,
             but p(y) must be the distribution of labels in these rows, and a batch must have several rows of each label.
+        realigned: Whether r is aligned once more after the temperature has made it more certain, by which it loses some
+            of these shares; goes with `aligned`.
+        label_shift: One number for each label, which this term adds to the logits of q(y|x): the logarithm of how much
+            more frequent the label is among rows without label than among those with one, up to a constant. `aligned`
+            then aligns to the shares of `p(y) exp(shift)`. None: labels are as frequent in both.
     """
 
     weight: float = 0.0
     temperature: float = 0.5
     steps: int = 200
     aligned: bool = False
+    realigned: bool = False
+    label_shift: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_number("objective.consistency.weight", self.weight, 0.0)
         check_number("objective.consistency.temperature", self.temperature, 0.0, open_low=True)
         check_integer("objective.consistency.steps", self.steps, 0)
-        check_flag("objective.consistency.aligned", self.aligned)
+        for name in ("aligned", "realigned"):
+            check_flag(f"objective.consistency.{name}", getattr(self, name))
+        if self.realigned and not self.aligned:
+            raise ConfigurationError("objective.consistency.realigned goes with objective.consistency.aligned: true.")
+        if self.label_shift is not None:
+            numbers = check_numbers("objective.consistency.label_shift", self.label_shift)
+            object.__setattr__(self, "label_shift", tuple(float(number) for number in numbers))
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,8 @@ class ObjectiveConfig:
 
     Args:
         name: `ssvae` is minus the ELBO per row plus the classification term; `classifier` is the classification term
-            alone, with weight 1, on the labelled rows alone (the supervised baseline).
+            alone, with weight 1, on the labelled rows alone (the supervised baseline), and the consistency term on the
+            others if it has a weight.
         alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows, beside the ELBO.
         beta: Weight of the KL of z.
         batching: Whether labelled and unlabelled batches are steps in turn (`alternate`) or share a step (`joint`).
@@ -152,4 +168,9 @@ class ObjectiveConfig:
 
 def has_consistency(objective: ObjectiveConfig) -> bool:
     """Return whether the loss of rows whose label is missing has the consistency term."""
-    return objective.name == "ssvae" and objective.consistency.weight > 0
+    return objective.consistency.weight > 0
+
+
+def uses_unlabelled(objective: ObjectiveConfig) -> bool:
+    """Return whether rows whose label is missing take part in training."""
+    return objective.name == "ssvae" or has_consistency(objective)

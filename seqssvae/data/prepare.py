@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus, encode_limited, encode_table, limit_lengths
-from seqssvae.data.schema import Schema, build_schema, label_prior
+from seqssvae.data.schema import Schema, build_schema, check_label_shift, label_prior
 from seqssvae.data.splits import split
 from seqssvae.data.table import Table
 from seqssvae.data.tsv import read_table
@@ -52,12 +52,13 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
         validation: Rows for validation; None: `data.validation_fraction` of `table` is held out.
 
     Raises:
-        ConfigurationError: If the given prior probabilities are not as many as the labels.
+        ConfigurationError: If the given prior probabilities, or shifts of labels, are not as many as the labels.
         DataError: If the rows cannot be used.
     """
     data, seed = config.data, config.training.seed
     limited = limit_lengths(table, data)
     schema = build_schema(limited.table, data)
+    check_label_shift(config.objective, schema.labels)
     training = encode_limited(limited, schema)
     if validation is None:
         kept, held_out = split(training.y, training.groups, data.validation_fraction, seed)

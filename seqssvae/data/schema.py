@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Dimensions
-from seqssvae.config import DataConfig, ModelConfig
+from seqssvae.config import DataConfig, ModelConfig, ObjectiveConfig
 from seqssvae.data.table import Table
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
@@ -144,6 +144,19 @@ def label_prior(model: ModelConfig, labels: Labels, y: Int[np.ndarray, " N"]) ->
         return _uniform(labels)
     counts = np.bincount(y[y != NO_LABEL], minlength=len(labels)) + 1
     return tuple(float(count) / float(counts.sum()) for count in counts)
+
+
+def check_label_shift(objective: ObjectiveConfig, labels: Labels) -> None:
+    """Check that `objective.consistency.label_shift`, if there is one, has a number for each label.
+
+    Raises:
+        ConfigurationError: If it has not.
+    """
+    shift = objective.consistency.label_shift
+    if shift is not None and len(shift) != len(labels):
+        raise ConfigurationError(
+            f"objective.consistency.label_shift must be one number for each label ({labels}), not {list(shift)}."
+        )
 
 
 def _uniform(labels: Labels) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqssvae.backend import NO_LABEL, Backend, get_backend
-from seqssvae.config import Config
+from seqssvae.config import Config, ConsistencyConfig
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.prepare import prepare_table
 from seqssvae.data.schema import Schema, label_prior
@@ -173,7 +173,7 @@ def classifier_config(config: Config, training: Corpus, own: Config | None = Non
         config,
         model=replace(config.model, encoder=encoder, dropout=own.model.dropout),
         optimizer=own.optimizer,
-        objective=replace(config.objective, name="classifier"),
+        objective=replace(config.objective, name="classifier", consistency=ConsistencyConfig()),
         training=replace(config.training, epochs=steps, max_steps=steps, evaluation_interval=interval),
     )
 

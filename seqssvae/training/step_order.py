@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqssvae.backend import Batch, TrainingStep
-from seqssvae.config import Config, ObjectiveConfig
+from seqssvae.config import Config, ObjectiveConfig, uses_unlabelled
 from seqssvae.data.batches import BatchStream
 from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
@@ -27,7 +27,7 @@ def training_steps(
 
     An epoch is one pass over the unlabelled rows, with `labelled_ratio` labelled batches for each unlabelled one (a
     fraction carries over to the next epoch, and the labelled stream goes on where it was); it is one pass over the
-    labelled rows if there are no unlabelled ones, or if the objective is the classifier's.
+    labelled rows if there are no unlabelled ones, or if the objective learns nothing from them.
 
     Args:
         labelled: Batches of rows whose label is observed, if there are any.
@@ -39,7 +39,7 @@ def training_steps(
     Raises:
         ConfigurationError: If there is nothing to learn from.
     """
-    if objective.name == "classifier" or unlabelled is None:
+    if unlabelled is None or not uses_unlabelled(objective):
         if labelled is None:
             raise ConfigurationError(f"objective.name: {objective.name} has no rows to learn from; label some rows.")
         return ((batch, None) for batch in labelled.epoch(epoch))
@@ -73,7 +73,7 @@ def count_steps(
     labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epochs: int
 ) -> int:
     """Count the steps that `training_steps` yields in so many epochs; arguments are as there."""
-    if objective.name == "classifier" or unlabelled is None:
+    if unlabelled is None or not uses_unlabelled(objective):
         return 0 if labelled is None else epochs * len(labelled)
     steps = epochs * len(unlabelled)
     if labelled is None or objective.batching == "joint":
@@ -136,7 +136,7 @@ class StepOrder:
     def _streams(self, corpus: Corpus) -> tuple[BatchStream | None, BatchStream | None]:
         training, objective = self.config.training, self.config.objective
         labelled, unlabelled = np.flatnonzero(corpus.y >= 0), np.flatnonzero(corpus.y < 0)
-        joint = objective.name == "ssvae" and objective.batching == "joint" and len(unlabelled) > 0
+        joint = uses_unlabelled(objective) and objective.batching == "joint" and len(unlabelled) > 0
         seeds = [int(seed) for seed in np.random.SeedSequence([training.seed, ORDER_STREAM]).generate_state(2)]
         return (
             BatchStream(

@@ -4,6 +4,7 @@ Each has a reference that reads like its equations, and an implementation that i
 """
 
 from seqssvae_jax.ops.cells import CellWeights, State, cell_step
+from seqssvae_jax.ops.convolution import max_over_windows
 from seqssvae_jax.ops.implementations import use_implementation
 from seqssvae_jax.ops.pooling import pool
 from seqssvae_jax.ops.products import linear, linear_of_labels, rounded_products
@@ -17,6 +18,7 @@ __all__ = [
     "cell_step",
     "linear",
     "linear_of_labels",
+    "max_over_windows",
     "pool",
     "recurrence",
     "rounded_products",

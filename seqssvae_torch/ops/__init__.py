@@ -4,6 +4,7 @@ Each has a reference that reads like its equations, and an implementation that i
 """
 
 from seqssvae_torch.ops.cells import CellWeights, State, cell_step, fold, unfold
+from seqssvae_torch.ops.convolution import max_over_windows
 from seqssvae_torch.ops.implementations import use_implementation
 from seqssvae_torch.ops.pooling import pool
 from seqssvae_torch.ops.products import linear, linear_of_labels, rounded_products
@@ -18,6 +19,7 @@ __all__ = [
     "fold",
     "linear",
     "linear_of_labels",
+    "max_over_windows",
     "pool",
     "recurrence",
     "rounded_products",

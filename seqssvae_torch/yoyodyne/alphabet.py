@@ -14,7 +14,7 @@ from yoyodyne.models.base import ConfigurationError
 from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import Config
 from seqssvae.config.settings import to_dict
-from seqssvae.data.schema import label_prior
+from seqssvae.data.schema import check_label_shift, label_prior
 from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK, Labels
 
 LOOKS_MISSING = {"_", "-", "?", "*", "NA", "N/A", "nan", "NaN", "None", "none", "NULL", "null", "UNK"}
@@ -188,6 +188,7 @@ def first_state(module: Any, index: Any, config: Config, labels: Sequence[str] |
             rank_zero_warn(f"{name!r} is taken as a class; if it marks a missing label, say missing: {name!r}.")
     rank_zero_info(f"{len(names)} classes: {', '.join(names)}; {read.missing} rows without a label.")
     y = np.repeat(np.arange(len(names)), [found.get(name, 0) for name in names]).astype(np.int32)
+    check_label_shift(config.objective, Labels(tuple(names)))
     prior = label_prior(config.model, Labels(tuple(names)), y)
     alphabet, transduces = Alphabet(index, [], missing), parser.source_col != parser.target_col
     networks = to_dict(config)["model"]

@@ -182,15 +182,14 @@ class SequenceSSVAE(models.BaseModel):
         beta, temperature = beta_at(config.beta, step), temperature_at(config.temperature, step)
         counts = [0 if rows is None else int(rows.row_mask.sum()) for rows in (labelled, unlabelled)]
         every, processes = over_processes(counts, self.device)
-        own, alpha, consistency = sum(counts), config.alpha, consistency_at(config.consistency, step)
+        own, consistency = sum(counts), consistency_at(config.consistency, step)
+        alpha = config.alpha if config.name == "ssvae" else 1.0
         if counts[0]:
             alpha *= counts[0] / every[0] * sum(every) / own
         if counts[1]:
             consistency *= counts[1] / every[1] * sum(every) / own
         loss, terms = self._built.loss(labelled, unlabelled, beta, temperature, consistency, alpha)
         share = own / sum(every)
-        if config.name == "classifier":
-            share = counts[0] / max(every[0], 1)
         self._built.learn_baseline(unlabelled, terms, beta)
         untouched = sum(weight.sum() for weight in self.ssvae.parameters()) * 0.0  # every process has every gradient
         return processes * share * loss + untouched, terms

@@ -110,9 +110,9 @@ class FakeBackend:
             sums += [reconstruction[real].sum(), 0.0, kl_y, classification, consistency]
         norm = float(np.sqrt(sum((gradient**2).sum() for gradient in gradients.values())))
         terms = ELBOTerms(*sums)
-        alpha = self.config.objective.alpha
-        loss = alpha * terms.classification / max(labelled_rows, 1)
+        loss = terms.classification / max(labelled_rows, 1)
         if self.config.objective.name == "ssvae":
+            loss *= self.config.objective.alpha
             loss -= (terms.reconstruction - step.beta * terms.kl_z - terms.kl_y) / rows
         self._adam(gradients, step.learning_rate, noise)
         return StepTotals(loss, norm, terms, rows, labelled_rows, symbols)

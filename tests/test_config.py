@@ -84,6 +84,7 @@ WRONG = [
     (OptimizerConfig, "learning_rate", 0.0, "above 0"),
     (OptimizerConfig, "learning_rate", float("inf"), "above 0, not inf"),
     (OptimizerConfig, "schedule", "step", "one of constant, linear, cosine"),
+    (OptimizerConfig, "schedule_steps", -1, "at least 0"),
     (OptimizerConfig, "warmup_steps", -1, "at least 0"),
     (OptimizerConfig, "clip_norm", -1.0, "of at least 0"),
     (OptimizerConfig, "weight_decay", -1.0, "of at least 0"),

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import check_is_fitted
@@ -99,6 +99,17 @@ def test_a_saved_model_is_the_same_in_either_twin(tmp_path, labels):
     np.testing.assert_array_equal(refitted.predict_proba(OTHER_TEXTS), model.predict_proba(OTHER_TEXTS))
 
 
+def test_nan_as_the_marker_is_kept(tmp_path):
+    y = [float("nan")] * 20 + [-1.0 if name == "left" else 1.0 for name in NAMES[20:]]
+    model = make(missing=float("nan")).fit(TEXTS, y)
+    assert "missing=nan" in repr(model)
+    assert clone(model).missing is model.missing
+    model.save(tmp_path / "model")
+    loaded = SequenceSSVAE.load(tmp_path / "model")
+    assert np.isnan(loaded.missing)
+    assert loaded.score(TEXTS, y) == model.score(TEXTS[20:], y[20:])
+
+
 def test_a_saved_model_is_a_run_that_the_command_line_opens(tmp_path, capsys):
     model = make().fit(TEXTS, NAMES)
     model.save(tmp_path / "model")
@@ -114,8 +125,10 @@ def test_storage_refuses_what_it_cannot_keep(tmp_path):
     with pytest.raises(RunError, match="not fitted yet"):
         make().save(tmp_path / "model")
     tuples = make(epochs=1).fit(TEXTS, [("a", 1) if name == "left" else ("b", 2) for name in NAMES])
-    with pytest.raises(ConfigurationError, match="Only labels that are texts or numbers can be saved"):
+    with pytest.raises(ConfigurationError, match="Only labels that are texts or finite numbers can be saved"):
         tuples.save(tmp_path / "model")
+    with pytest.raises(ConfigurationError, match="not inf"):
+        make(epochs=1).fit(TEXTS, [0.0 if name == "left" else float("inf") for name in NAMES]).save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
     model = make(epochs=1).fit(TEXTS, NAMES)
     model.save(tmp_path / "model")

@@ -89,7 +89,7 @@ def test_rows_of_a_table_stay_together():
 def test_rows_in_memory_become_the_same_table_as_lists_and_as_texts():
     data = DataConfig(separator=" ", source_separator="-")
     texts = make_table(["a bc", "d  "], data, ["A", None], ["g", 7], ["x-y", "z-z"])
-    lists = make_table([["a", "bc"], ("d",)], data, ["A", None], ["g", "7"], np.array([["x", "y"], ["z", "z"]]))
+    lists = make_table([["a", "bc"], ("d",)], data, ["A", None], ["g", "7"], [["x", "y"], ["z", "z"]])
     assert list(texts.sequences) == list(lists.sequences) == [("a", "bc"), ("d",)]
     assert list(texts.groups) == list(lists.groups) == ["g", "7"]
     assert list(texts.sources) == list(lists.sources) == [("x", "y"), ("z", "z")]

@@ -18,7 +18,10 @@ from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.fit import fit
 
-RESUMABLE = {"data.train", "data.validation", "training.epochs", "training.max_steps", "training.patience"}
+RESUMABLE = {
+    *("data.train", "data.validation", "optimizer.schedule_steps"),
+    *("training.epochs", "training.max_steps", "training.patience"),
+}
 """Fields that may differ in a run that resumes another one."""
 
 

@@ -18,6 +18,8 @@ class OptimizerConfig:
         name: `adam`, `adamw` (decoupled weight decay; Loshchilov & Hutter 2019), or `sgd`.
         learning_rate: The greatest step size.
         schedule: `constant`, or falling to 0 over the training steps, `linear` or as a `cosine`.
+        schedule_steps: Training steps over which the step size falls, at least as many as are taken; 0 for all that
+            the run takes. A run that is resumed keeps its length unless it is given here.
         warmup_steps: Steps over which the step size rises from 0.
         clip_norm: The greatest Euclidean norm of the gradient; 0 for no clipping.
         weight_decay: Decoupled weight decay (`adamw` only).
@@ -29,6 +31,7 @@ class OptimizerConfig:
     name: OptimizerName = "adam"
     learning_rate: float = 5e-3
     schedule: LearningRateSchedule = "constant"
+    schedule_steps: int = 0
     warmup_steps: int = 0
     clip_norm: float = 5.0
     weight_decay: float = 0.0
@@ -40,6 +43,7 @@ class OptimizerConfig:
         check_literal("optimizer.name", self.name, OptimizerName)
         check_number("optimizer.learning_rate", self.learning_rate, 0.0, open_low=True)
         check_literal("optimizer.schedule", self.schedule, LearningRateSchedule)
+        check_integer("optimizer.schedule_steps", self.schedule_steps, 0)
         check_integer("optimizer.warmup_steps", self.warmup_steps, 0)
         check_number("optimizer.clip_norm", self.clip_norm, 0.0)
         check_number("optimizer.weight_decay", self.weight_decay, 0.0)

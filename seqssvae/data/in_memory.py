@@ -1,13 +1,13 @@
 """Rows in memory, with labels of any type, made into the same table as the rows of a file."""
 
-import math
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from seqssvae.config import DataConfig
+from seqssvae.data.plain import as_list, is_missing
 from seqssvae.data.table import SymbolColumn, Table, TextColumn
 from seqssvae.errors import DataError
 
@@ -15,66 +15,70 @@ MISSING_INTEGER = -1
 """Marks a missing label unless another marker is given, as in scikit-learn's semi-supervised estimators."""
 
 
-def check_sequences(X: Any, name: str = "X") -> bool:
-    """Check that sequences are all texts, or all lists of symbols.
+def read_sequences(X: Any, name: str = "X") -> list[Any]:
+    """Convert sequences to a list by position, and check that they are all texts, or all lists of symbols.
 
     Args:
-        X: The sequences.
+        X: The sequences, in any collection that `as_list` knows.
         name: What they are called in messages.
 
     Returns:
-        Whether they are texts.
+        The sequences: all texts, or all lists or tuples of texts.
 
     Raises:
-        DataError: If they are neither, or a mixture, or if there are none, or an empty one.
+        DataError: If they are neither, or a mixture, or if there are none, or one is empty or missing.
     """
-    if isinstance(X, (str, bytes)) or not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
+    if isinstance(X, (str, bytes)) or not isinstance(X, Iterable):
         raise DataError(f"{name} must be a list of sequences, each a text or a list of symbols.")
-    if not len(X):
+    sequences = as_list(X, name)
+    if not sequences:
         raise DataError(f"{name} is empty; it must hold at least one sequence.")
-    texts = isinstance(next(iter(X)), str)
-    if not _is_plain(X, texts):
-        for index, sequence in enumerate(X):
-            _check_sequence(sequence, texts, name, index)
-    return texts
+    if _is_plain(sequences):
+        return sequences
+    return [_read_sequence(sequence, isinstance(sequences[0], str), name, i) for i, sequence in enumerate(sequences)]
 
 
-def _is_plain(X: Collection[Any], texts: bool) -> bool:
+def _is_plain(X: Collection[Any]) -> bool:
     """Whether the sequences are of Python's own types and all right, which takes little time to find out."""
     kinds = set(map(type, X))
-    if texts:
-        return kinds == {str} and all(X)
+    if kinds == {str}:
+        return all(X)
     if not kinds <= {list, tuple} or not all(X):
         return False
     return set(map(type, chain.from_iterable(X))) == {str} and all(chain.from_iterable(X))
 
 
-def _check_sequence(sequence: Any, texts: bool, name: str, index: int) -> None:
-    if isinstance(sequence, str) != texts or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
-        kind = "a text" if texts else "a list of symbols"
+def _read_sequence(sequence: Any, text: bool, name: str, index: int) -> Any:
+    if sequence is None:
+        raise DataError(f"{name}[{index}] is missing; leave it out.")
+    if isinstance(sequence, str) != text or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
+        kind = "a text" if text else "a list of symbols"
         raise DataError(f"{name}[{index}] must be {kind}, as {name}[0] is, not {type(sequence).__name__}.")
-    if not len(sequence):
+    symbols = sequence if text else as_list(sequence, f"{name}[{index}]")
+    if not symbols:
         raise DataError(f"{name}[{index}] is an empty sequence; leave it out.")
-    if not texts and not all(isinstance(symbol, str) and symbol for symbol in sequence):
+    if not all(isinstance(symbol, str) and symbol for symbol in symbols):
         raise DataError(f"{name}[{index}] must hold symbols that are texts and not empty.")
+    return symbols
 
 
 def make_table(
     X: Collection[Any],
     data: DataConfig,
     labels: Sequence[str | None] | None = None,
-    groups: Iterable[Any] | None = None,
+    groups: Any = None,
     source: Collection[Any] | None = None,
     origin: str = "X",
 ) -> Table:
     """Make a table of checked sequences; the line of a row is its index.
 
     Args:
-        X: Sequences that `check_sequences` has checked.
+        X: Sequences as `read_sequences` returns them.
         data: The separators of symbols in texts.
         labels: The label of each, None where it is missing; None: all are missing.
-        groups: The group of each, None where it has none; None: no row has one.
-        source: The sequence that each is made from, checked as well.
+        groups: The group of each, in any collection that `as_list` knows; a row whose entry is missing has none; None:
+            no row has one.
+        source: The sequence that each is made from, read as well.
         origin: Where the rows are from, for messages.
 
     Raises:
@@ -82,7 +86,7 @@ def make_table(
     """
     if source is not None and len(source) != len(X):
         raise DataError(f"source must have an entry for each of the {len(X)} sequences, not {len(source)}.")
-    names = None if groups is None else [None if group is None else str(group) for group in groups]
+    names = None if groups is None else [None if group is None else str(group) for group in as_list(groups, "groups")]
     if names is not None and len(names) != len(X):
         raise DataError(f"groups must have an entry for each of the {len(X)} sequences, not {len(names)}.")
     table = Table(
@@ -116,29 +120,25 @@ def _check_not_empty(table: Table) -> None:
         raise DataError(f"{name}[{empty[name]}] has no symbol.")
 
 
-def read_labels(y: Iterable[Any] | None, count: int, missing: Hashable) -> list[Any]:
-    """Convert labels to plain Python values, None where they are missing.
+def read_labels(y: Any, count: int, missing: Any) -> list[Any]:
+    """Convert labels to a list by position, of plain Python values, None where they are missing.
 
     Args:
-        y: Labels and markers; None: all are missing.
+        y: Labels and markers, in any collection that `as_list` knows; None: all are missing.
         count: Number of sequences.
-        missing: Marker of a missing label, beside None; None: the integer -1.
+        missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
+            marker too; None: the integer -1.
 
     Raises:
-        DataError: If there are not as many as sequences, or one is NaN, or -1 and 1 are the only ones and -1 is the
-            marker.
+        DataError: If there are not as many as sequences, or -1 and 1 are the only ones and -1 is the marker.
     """
     if y is None:
         return [None] * count
-    values = [value.item() if isinstance(value, np.generic) else value for value in y]
+    values = as_list(y, "y")
     if len(values) != count:
         raise DataError(f"y must have an entry for each of the {count} sequences, not {len(values)}.")
-    for index, value in enumerate(values):
-        if isinstance(value, float) and math.isnan(value):
-            raise DataError(f"y[{index}] is NaN; a missing label is None (or set missing=... to a marker).")
     marker = MISSING_INTEGER if missing is None else missing
-    marked = [value is None or (value == marker) for value in values]
-    labels = [None if is_missing else value for is_missing, value in zip(marked, values, strict=True)]
+    labels = values if is_missing(marker) else [None if value == marker else value for value in values]
     observed = [value for value in labels if value is not None]
     if missing is None and MISSING_INTEGER in values and observed and all(value == 1 for value in observed):
         raise DataError(

@@ -1,7 +1,7 @@
 """What training leaves in an estimator, and how sequences are encoded for it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from seqssvae.backend import Backend
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus, encode_column, encode_table
 from seqssvae.data.counts import describe_counts
-from seqssvae.data.in_memory import check_sequences, make_table
+from seqssvae.data.in_memory import make_table, read_sequences
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Schema
 from seqssvae.errors import DataError
 from seqssvae.runs.files import Checkpoint
 
-Sequences = Sequence[str] | Sequence[Sequence[str]]
-"""Texts, or lists of symbols."""
+Sequences = Iterable[str] | Iterable[Sequence[str]]
+"""Texts, or lists of symbols, in any collection that `seqssvae.data.plain.as_list` knows."""
 
 
 class FittedModel(NamedTuple):
@@ -48,10 +48,8 @@ class FittedModel(NamedTuple):
         """
         data = self.config.data
         self.check_source(source)
-        check_sequences(X)
-        if source is not None:
-            check_sequences(source, "source")
-        corpus = encode_table(make_table(X, data, source=source), self.schema, data, "truncate")
+        sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
+        corpus = encode_table(make_table(sequences, data, source=sources), self.schema, data, "truncate")
         warn_of_counts(corpus, self.config)
         return corpus
 
@@ -64,8 +62,7 @@ class FittedModel(NamedTuple):
         vocabulary, data = self.schema.source_vocabulary, self.config.data
         if vocabulary is None:
             raise DataError("This SequenceSSVAE was fitted without sources.")
-        check_sequences(source, "source")
-        table = make_table(source, replace(data, separator=data.source_separator))
+        table = make_table(read_sequences(source, "source"), replace(data, separator=data.source_separator))
         return encode_column(table.sequences.cut(data.max_length), vocabulary)
 
     def check_source(self, source: object | None) -> None:

@@ -44,7 +44,8 @@ class HyperparametersMixin:
 
     def __repr__(self) -> str:
         defaults = self._defaults()
-        given = (f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name])
+        values = self.get_params().items()
+        given = (f"{name}={value!r}" for name, value in values if repr(value) != repr(defaults[name]))
         return f"{type(self).__name__}({', '.join(given)})"
 
     def __sklearn_tags__(self) -> Any:

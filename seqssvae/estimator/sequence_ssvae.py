@@ -11,7 +11,7 @@ from jaxtyping import Float
 from seqssvae.backend import NO_LABEL, DecodingMethod, get_backend
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, to_dict
-from seqssvae.data.in_memory import as_array, check_sequences, label_names, make_table, read_labels, sort_classes
+from seqssvae.data.in_memory import as_array, label_names, make_table, read_labels, read_sequences, sort_classes
 from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import DataError, RunError
 from seqssvae.estimator.fields import build_config
@@ -58,8 +58,8 @@ class SequenceSSVAE(HyperparametersMixin):
         max_length: Greatest length of a sequence: longer ones are left out in training and cut afterwards.
         separator: What separates the symbols of a text; if it is empty, each character is a symbol.
         random_state: Seed of everything that is drawn.
-        missing: Marker of a missing label, beside None. By default it is the integer -1, as in scikit-learn's
-            semi-supervised estimators.
+        missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
+            marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.
         config: All other settings.
 
@@ -158,24 +158,22 @@ class SequenceSSVAE(HyperparametersMixin):
             DataError: If there are no sequences, or labels that cannot be learned.
             ConfigurationError: If a hyperparameter is wrong.
         """
-        texts = check_sequences(X)
-        if source is not None:
-            check_sequences(source, "source")
-        values = read_labels(y, len(X), self.missing)
+        sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
+        values = read_labels(y, len(sequences), self.missing)
         config = self._build_config()
         classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
         names = label_names(classes)
         settings = {"labels": list(names.values()), "source_column": _source_column(config, source)}
         config = from_dict(merge(to_dict(config), {"data": settings}))
         labels = [None if value is None else names.get(value, str(value)) for value in values]
-        prepared = prepare_table(make_table(X, config.data, labels, groups, source), config)
+        prepared = prepare_table(make_table(sequences, config.data, labels, groups, sources), config)
         warn_of_counts(prepared.training, config)
         twin = get_backend(self.backend)(config, prepared.schema.dimensions, self.device)
         result = fit(config, prepared.training, prepared.validation, twin)
         history = [record.to_dict() for record in result.records]
         checkpoint = Checkpoint(result.state, history, corpus_digest(prepared.training))
         self.classes_ = as_array(classes)
-        self.fitted_ = FittedModel(twin, config, prepared.schema, texts, checkpoint)
+        self.fitted_ = FittedModel(twin, config, prepared.schema, isinstance(sequences[0], str), checkpoint)
         return self
 
     def fit_transform(
@@ -235,7 +233,8 @@ class SequenceSSVAE(HyperparametersMixin):
             DataError: If a label is unknown, or the estimator was fitted without sources.
         """
         fitted, classes = self._get_fitted(), self.classes_.tolist()
-        sources, values = fitted.encode_sources(source), read_labels(y, len(source), self.missing)
+        sources = fitted.encode_sources(source)
+        values = read_labels(y, len(sources), self.missing)
         for value in values:
             if value is not None:
                 _check_label(value, classes)
@@ -255,7 +254,8 @@ class SequenceSSVAE(HyperparametersMixin):
         Raises:
             DataError: If no sequence has a label.
         """
-        values, predicted = read_labels(y, len(X), self.missing), self.predict(X, source)
+        predicted = self.predict(X, source)
+        values = read_labels(y, len(predicted), self.missing)
         hits = [label == value for label, value in zip(predicted, values, strict=True) if value is not None]
         if not hits:
             raise DataError("y has no label to score the predictions by.")

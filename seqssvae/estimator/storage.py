@@ -1,9 +1,11 @@
 """An estimator as a run directory, with one file in addition."""
 
+import math
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqssvae.data.plain import is_missing
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
 from seqssvae.runs.run import RunDirectory
@@ -37,15 +39,17 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
 
     Raises:
         RunError: If the directory exists.
-        ConfigurationError: If a label or the marker is neither a text nor a number.
+        ConfigurationError: If a label or the marker is neither a text nor a finite number.
     """
     fitted, classes, missing = stored
-    for value in [*classes, missing]:
-        if value is not None and not isinstance(value, (str, int, float)):
-            raise ConfigurationError(f"Only labels that are texts or numbers can be saved, not {value!r}.")
+    missing_is_nan = missing is not None and is_missing(missing)  # which JSON has no number for
+    for value in classes if missing is None or missing_is_nan else [*classes, missing]:
+        if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
+            raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
     writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, fitted.checkpoint)
     writer.started(fitted.checkpoint.state.step, fitted.checkpoint.state)
-    entries = {"texts": fitted.texts, "classes": classes, "missing": missing}
+    entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
+    entries |= {"missing_is_nan": True} if missing_is_nan else {}
     write_files({Path(path) / ESTIMATOR: to_json(entries)})
 
 
@@ -77,4 +81,4 @@ def _read_entries(path: Path, names: Sequence[str]) -> tuple[list[Any], bool, Ha
     for value in [*classes, missing]:
         if not isinstance(value, (str, int, float, type(None))):
             raise RunError(f"{path}: labels and marker must be texts or numbers, not {value!r}.")
-    return classes, bool(entries.get("texts", True)), missing
+    return classes, bool(entries.get("texts", True)), math.nan if entries.get("missing_is_nan") else missing

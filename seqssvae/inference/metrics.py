@@ -18,8 +18,8 @@ class Metrics(NamedTuple):
         rows: The number of rows.
         labelled_rows: How many of them have a label.
         symbols: The number of symbols they have, END included.
-        loss: What is minimised, at beta 1: minus `elbo` plus alpha times `classification`. In training: as minimised,
-            with the term of `consistency`.
+        loss: What is minimised, at beta 1: minus `elbo` plus alpha times `classification`, or `classification` alone of
+            a classifier's objective. In training: as minimised, with the term of `consistency`.
         elbo: The ELBO with beta 1, in nats per row.
         elbo_per_symbol: The ELBO with beta 1, in nats per symbol.
         bits_per_symbol: Minus the ELBO with beta 1, in bits per symbol.
@@ -131,7 +131,7 @@ def validation_loss(fields: dict[str, float], objective: ObjectiveConfig) -> flo
     """
     classification = fields.get("classification")
     if objective.name == "classifier":
-        return None if classification is None else objective.alpha * classification
+        return classification
     return -fields["elbo"] + objective.alpha * (classification or 0.0)
 
 
@@ -172,11 +172,9 @@ def standard_error(
         moved = (elbo - lengths * elbo.sum() / lengths.sum()) / lengths.sum()
     else:
         moved = of_labelled(-observed[np.arange(len(wanted)), wanted].astype(float))
-    if metric == "loss":
-        moved = objective.alpha * moved
-        if objective.name == "ssvae":
-            elbo = _elbo_of_rows(evaluation.terms)
-            moved = moved - (elbo - elbo.mean()) / len(elbo)
+    if metric == "loss" and objective.name == "ssvae":
+        elbo = _elbo_of_rows(evaluation.terms)
+        moved = objective.alpha * moved - (elbo - elbo.mean()) / len(elbo)
     return float(np.sqrt(np.sum(moved**2)))
 
 

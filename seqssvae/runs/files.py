@@ -196,9 +196,10 @@ def state_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     if state.get("best") is not None:
         value, tie_break = (float(item) for item in _pair(path, state["best"]))
         best = (value, tie_break)
-    numbers = {"best_error": 0.0, **state}  # earlier versions had no standard errors, and no use for one
+    numbers = {"best_error": 0.0, "schedule_steps": 0, **state}  # earlier versions had no such entries
     for name in ("seconds", "best_error"):
         fields[name] = float(state_entry(path, numbers, name, (int, float)))
+    fields["schedule_steps"] = state_entry(path, numbers, "schedule_steps", int)
     return {**fields, "best": best}
 
 

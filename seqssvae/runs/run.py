@@ -1,6 +1,6 @@
 """A run directory that is opened: to be used with either twin, or to be resumed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from seqssvae.runs.files import (
 )
 from seqssvae.runs.storage import read_safetensors
 from seqssvae.training.fit import TrainingState
+from seqssvae.training.step_order import total_steps
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,9 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} was trained on other rows than {training.origin}; resume it with the same data."
             )
+        if not checkpoint.state.schedule_steps:  # of an earlier version: its schedule was as long as its training
+            state = replace(checkpoint.state, schedule_steps=total_steps(self.config, training))
+            return checkpoint._replace(state=state)
         return checkpoint
 
 

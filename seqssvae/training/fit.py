@@ -45,6 +45,7 @@ class TrainingState:
         best_step: The step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
         waited: The number of evaluations since the metric last improved.
         seconds: The time spent training and evaluating.
+        schedule_steps: The length of the learning rate's schedule.
         weights: The weights at this evaluation.
         best_weights: The weights that are kept.
         optimizer: The state of the optimiser at this evaluation.
@@ -59,6 +60,7 @@ class TrainingState:
     best_step: int = 0
     waited: int = 0
     seconds: float = 0.0
+    schedule_steps: int = 0
     weights: Weights = field(default_factory=dict, repr=False)
     best_weights: Weights = field(default_factory=dict, repr=False)
     optimizer: Weights = field(default_factory=dict, repr=False)
@@ -150,14 +152,15 @@ def fit(
         backend: A freshly built model; it ends with the weights that were kept.
         observers: Their methods are called as training goes on.
         resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
-            `patience` may be other).
+            `patience` may be other, and so may `optimizer.schedule_steps`; if it is 0, the schedule keeps its length).
 
     Raises:
-        ConfigurationError: If these rows cannot serve the objective or the metric; before anything is trained.
+        ConfigurationError: If these rows cannot serve the objective or the metric, or there are more steps than the
+            learning rate's schedule is long; before anything is trained.
         UserError: If the loss is no longer finite; observers have seen the last good state.
     """
     _check_rows(config, training, validation)
-    order = StepOrder(config, training)
+    order = StepOrder(config, training, 0 if resume is None else resume.schedule_steps)
     size, symbols = config.training.batch_size, config.training.batch_symbols
     validation_batches = list(evaluation_batches(validation, None, size, order.buckets, symbols))
 
@@ -174,6 +177,7 @@ def fit(
         state = resume
         backend.set_weights(state.weights)
         backend.set_optimizer_state(state.optimizer)
+    state = replace(state, schedule_steps=order.schedule_steps)
     began = time.perf_counter() - state.seconds
     records: list[Record] = []
     best: Record | None = None

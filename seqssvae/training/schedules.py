@@ -63,22 +63,22 @@ def consistency_at(consistency: ConsistencyConfig, step: int) -> float:
     return consistency.weight * (min(step / consistency.steps, 1.0) if consistency.steps else 1.0)
 
 
-def learning_rate_at(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
+def learning_rate_at(optimizer: OptimizerConfig, step: int, schedule_steps: int) -> float:
     """Compute the step size of a training step.
 
     It rises in a straight line over the warm-up (0 would be the step before the first), is `learning_rate` at the step
-    `warmup_steps`, and then is constant or falls to 0, which is reached at `total_steps`, the step after the last.
+    `warmup_steps`, and then is constant or falls to 0, which is reached at `schedule_steps`, after the last step.
 
     Args:
         optimizer: The schedule.
         step: The number of the training step, from 0.
-        total_steps: The number of training steps in all.
+        schedule_steps: The length of the schedule.
     """
     if step < optimizer.warmup_steps:
         return optimizer.learning_rate * (step + 1) / (optimizer.warmup_steps + 1)
     if optimizer.schedule == "constant":
         return optimizer.learning_rate
-    remaining = max(total_steps - optimizer.warmup_steps, 1)
+    remaining = max(schedule_steps - optimizer.warmup_steps, 1)
     progress = min((step - optimizer.warmup_steps) / remaining, 1.0)
     if optimizer.schedule == "linear":
         return optimizer.learning_rate * (1.0 - progress)

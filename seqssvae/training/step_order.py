@@ -120,18 +120,30 @@ class StepOrder:
     Args:
         config: The run's configuration.
         corpus: Rows to learn from.
+        schedule_steps: The length of the schedule of a run that is resumed; 0 of a new run.
 
     Attributes:
         buckets: The lengths that batches are padded to.
         total_steps: The number of steps.
+        schedule_steps: The number of steps over which the learning rate falls.
+
+    Raises:
+        ConfigurationError: If there are more steps than the learning rate's schedule is long.
     """
 
-    def __init__(self, config: Config, corpus: Corpus) -> None:
+    def __init__(self, config: Config, corpus: Corpus, schedule_steps: int = 0) -> None:
         self.config = config
         self.buckets = choose_buckets(corpus.lengths, config.training.buckets)
         self.labelled, self.unlabelled = self._streams(corpus)
         steps = count_steps(self.labelled, self.unlabelled, config.objective, config.training.epochs)
         self.total_steps = min(steps, config.training.max_steps or steps)
+        self.schedule_steps = config.optimizer.schedule_steps or schedule_steps or self.total_steps
+        if config.optimizer.schedule != "constant" and self.total_steps > self.schedule_steps:
+            raise ConfigurationError(
+                f"The learning rate has fallen to 0 after {self.schedule_steps} steps, but training takes "
+                f"{self.total_steps}: take fewer (training.max_steps), or stretch the schedule by "
+                f"optimizer.schedule_steps: {self.total_steps}, which changes the learning rate from here on."
+            )
 
     def _streams(self, corpus: Corpus) -> tuple[BatchStream | None, BatchStream | None]:
         training, objective = self.config.training, self.config.objective
@@ -185,7 +197,7 @@ class StepOrder:
         return TrainingStep(
             *batches,
             beta=beta_at(objective.beta, step),
-            learning_rate=learning_rate_at(self.config.optimizer, step, self.total_steps),
+            learning_rate=learning_rate_at(self.config.optimizer, step, self.schedule_steps),
             step=step,
             temperature=temperature_at(objective.temperature, step),
             consistency=consistency_at(objective.consistency, step),

@@ -1,6 +1,7 @@
 """The generative model and the inference model ("guide") as Pyro programs."""
 
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyro
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.params import param_with_module_name
 from torch import Tensor, nn
 
 from seqssvae.config import ModelConfig, Precision, weight_type
@@ -32,6 +34,9 @@ from seqssvae_torch.modules import (
     symbols_of,
 )
 
+_BOUND: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+"""Weights of all models that Pyro's store knows or knew, by id: others that it has were loaded."""
+
 
 class SSVAE(nn.Module):
     """A semi-supervised variational autoencoder for sequences (Kingma et al. 2014, model M2, with a recurrent decoder).
@@ -55,8 +60,9 @@ class SSVAE(nn.Module):
         precision: Floating-point type of weights and results. `bf16` means float32 weights; the products of a run are
             rounded by its backend, or by `seqssvae_torch.ops.rounded_products`.
         source_vocabulary_size: V of the sources; 0 where there are none.
-        name: Prefix under which Pyro's parameter store knows the weights (one model at a time per name); None keeps
-            them out of it, for optimisers that take `parameters()`.
+        name: Prefix under which Pyro's parameter store knows the weights: those of the model of this name that was run
+            last. Values that the store was loaded with are copied into the model. None keeps the weights out of the
+            store, for optimisers that take `parameters()`.
     """
 
     log_prior: Tensor
@@ -134,10 +140,31 @@ class SSVAE(nn.Module):
                 pyro.sample("z", ssvae.latent_encoder(x, ssvae.one_hot(y), noise))
 
     def registered(self) -> "SSVAE":
-        """This model, whose weights Pyro's parameter store now knows."""
+        """This model, whose weights Pyro's parameter store now knows.
+
+        Raises:
+            ValueError: If the store was loaded with values of another shape.
+        """
         if self.name is not None:
+            self._bind(self.name)
             pyro.module(self.name, self)
         return self
+
+    def _bind(self, name: str) -> None:
+        """Remove other models' weights from Pyro's store under this name, and copy in what it was loaded with."""
+        store = pyro.get_param_store()
+        for own_name, parameter in self.named_parameters():
+            full_name = param_with_module_name(name, own_name)
+            if full_name in store and (stored := store[full_name]) is not parameter:
+                if _BOUND.get(id(stored)) is not stored:
+                    if stored.shape != parameter.shape:
+                        raise ValueError(
+                            f"Pyro's parameter store has {own_name} of shape {tuple(stored.shape)} under the name "
+                            f"{name!r}, not {tuple(parameter.shape)}: pyro.clear_param_store(), or give another name."
+                        )
+                    parameter.data.copy_(stored.detach())
+                del store[full_name]
+            _BOUND[id(parameter)] = parameter
 
     def encode(
         self, x: Int[Tensor, "B T"] | Encoding, source: Tensor | Encoding | None = None, noise: Noise | None = None

@@ -34,7 +34,7 @@ DIMENSIONS = Dimensions(7, (0.4, 0.6))
 CONFIG = Config(
     model=ModelConfig(
         latent_size=2,
-        encoder=EncoderConfig(3, 4),
+        encoder=EncoderConfig(embedding_size=3, hidden_size=4),
         decoder=DecoderConfig(3, 4, conditioning="output"),
         dropout=0.2,
         word_dropout=0.2,

@@ -27,7 +27,7 @@ from seqssvae.parameters import initial_weights
 from seqssvae.top_k import candidates, least_k
 
 K, V = 5, 9
-MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))
+MODEL = ModelConfig(latent_size=2, encoder=EncoderConfig(embedding_size=3, hidden_size=4), decoder=DecoderConfig(3, 4))
 
 
 @cache

@@ -57,7 +57,11 @@ def test_a_second_model_of_the_same_name_trains_as_the_first_did(keep):
 
 def test_a_model_of_other_sizes_can_have_the_name():
     train(SSVAE(CONFIG, 7, PRIOR))
-    other = ModelConfig(latent_size=3, encoder=EncoderConfig(2, 5), decoder=DecoderConfig(2, 5, conditioning="init"))
+    other = ModelConfig(
+        latent_size=3,
+        encoder=EncoderConfig(embedding_size=2, hidden_size=5),
+        decoder=DecoderConfig(2, 5, conditioning="init"),
+    )
     losses = train(SSVAE(other, 7, PRIOR))
     pyro.clear_param_store()
     assert train(SSVAE(other, 7, PRIOR)) == losses

@@ -19,7 +19,11 @@ from seqssvae.config import DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_jax.model import SSVAE as JaxSSVAE
 from seqssvae_torch.model import SSVAE as TorchSSVAE
 
-CONFIG = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4, conditioning="every_step"))
+CONFIG = ModelConfig(
+    latent_size=2,
+    encoder=EncoderConfig(embedding_size=3, hidden_size=4),
+    decoder=DecoderConfig(3, 4, conditioning="every_step"),
+)
 X = np.array([[4, 5, 4, 3], [6, 3, 0, 0], [5, 5, 3, 0]])
 Y = np.array([0, 1, 1])
 PRIOR = (0.5, 0.5)

@@ -31,7 +31,9 @@ from seqssvae_torch.yoyodyne import SequenceSSVAE
 from seqssvae_torch.yoyodyne.alphabet import first_state
 from seqssvae_torch.yoyodyne.search import beam_search
 
-NETWORKS = ModelConfig(latent_size=2, encoder=EncoderConfig(3, 4), decoder=DecoderConfig(3, 4))
+NETWORKS = ModelConfig(
+    latent_size=2, encoder=EncoderConfig(embedding_size=3, hidden_size=4), decoder=DecoderConfig(3, 4)
+)
 OBJECTIVE = ObjectiveConfig(
     alpha=3.0,
     beta=BetaConfig(schedule="constant", maximum=0.7),

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import DataConfig, TooLong
+from seqssvae.data.lookalikes import plain_form
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Schema
 from seqssvae.data.table import NO_TEXT, SymbolColumn, Table
@@ -192,8 +193,11 @@ def _label_ids(table: Table, labels: Labels) -> Int[np.ndarray, " N"]:
     y = np.array([*ids, NO_LABEL], np.int32)[table.labels.codes]  # the last one is at the index NO_TEXT
     if (y == unknown).any():
         row = int((y == unknown).argmax())
+        label = str(table.labels[row])
+        meant = next((name for name in labels.names if plain_form(name) == plain_form(label)), None)
+        known = f"known are {labels}" if meant is None else f"{meant!r} is written otherwise"
         raise DataError(
-            f"{table.origin}:{table.lines[row]}: the label {table.labels[row]!r} was never seen in training (known are "
-            f"{labels}); correct it, or leave it empty if it is missing."
+            f"{table.origin}:{table.lines[row]}: the label {label!r} was never seen in training ({known}); "
+            "correct it, or leave it empty if it is missing."
         )
     return y

@@ -1,6 +1,7 @@
 """From rows to what training needs: symbols and labels, and the rows to learn from and to hold out."""
 
 import dataclasses
+import warnings
 from typing import NamedTuple
 
 from seqssvae.config import Config
@@ -54,6 +55,9 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
     Raises:
         ConfigurationError: If the given prior probabilities, or shifts of labels, are not as many as the labels.
         DataError: If the rows cannot be used.
+
+    Warns:
+        UserWarning: If no rows can be held out.
     """
     data, seed = config.data, config.training.seed
     limited = limit_lengths(table, data)
@@ -62,6 +66,12 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
     training = encode_limited(limited, schema)
     if validation is None:
         kept, held_out = split(training.y, training.groups, data.validation_fraction, seed)
+        if data.validation_fraction and not len(held_out):
+            warnings.warn(
+                f"{table.origin}: no row is held out for validation, since too few rows, or groups of rows, have each "
+                "label: training stops after the last step, and the last weights are kept.",
+                stacklevel=2,
+            )
         training, validation_corpus = training.take(kept), training.take(held_out)
     else:
         validation_corpus = encode_table(validation, schema, data)

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Dimensions
 from seqssvae.config import DataConfig, ModelConfig, ObjectiveConfig
+from seqssvae.data.lookalikes import warn_of_lookalikes
 from seqssvae.data.table import Table
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
@@ -74,12 +75,14 @@ def build_schema(table: Table, data: DataConfig) -> Schema:
             labelled.
 
     Warns:
-        UserWarning: If no row has a label, or none has a certain label, of those listed.
+        UserWarning: If no row has a label, or none has a certain label, of those listed; if labels look alike, or like
+            a missing one.
     """
     vocabulary = Vocabulary.from_counts(table.sequences.counts(), data.separator, data.minimum_count)
     if not vocabulary.symbols:
         raise DataError(f"{table.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
     labels = _labels(table, data)
+    warn_of_lookalikes(table, labels.names)
     return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(table, data))
 
 

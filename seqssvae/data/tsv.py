@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from seqssvae.config import DataConfig
+from seqssvae.data.lookalikes import warn_of_header
 from seqssvae.data.ragged import ROWS_AT_ONCE
 from seqssvae.data.table import NO_TEXT, SymbolColumn, Table, TextColumn
 from seqssvae.errors import DataError
@@ -117,6 +118,9 @@ def read_table(path: str | Path, data: DataConfig, labelled: bool = True, target
     Raises:
         DataError: If the file cannot be read, is empty, is not UTF-8, or if a line lacks a column or its sequence
             or source is empty. The message names file, line and remedy.
+
+    Warns:
+        UserWarning: If the first line seems to name the columns, and `data.header` is false.
     """
     names = [*["sequence_column"] * targets, "source_column", *["label_column", "group_column"] * labelled]
     columns = {name: getattr(data, name) for name in names if getattr(data, name)}
@@ -133,6 +137,8 @@ def read_table(path: str | Path, data: DataConfig, labelled: bool = True, target
     if not len(table):
         what = "there is nothing after the header line" if data.header else "the file is empty"
         raise DataError(f"{path}: {what}; it must have a row per line, with columns separated by tabs.")
+    if not data.header:
+        warn_of_header(table)
     return table
 
 

@@ -55,7 +55,7 @@ def noise_specs(
         `z`, of shape `(K, B, Z)` or `(B, Z)`; where missing labels are drawn `y`, of shape `(B, K)`: with this noise
         added to log q(y|x), the greatest is the label drawn (Gumbel 1954); `P` draws (`num_particles`) of these two
         have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
-        shape `(B, T, E)`, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
+        shape `(B, T, E)` unless there is but a convolution, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
         sources `source.embedding` of shape `(B, S, E)` and `source.features` of the size of its features; with word
         dropout `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose
         rate is 0 is left out.
@@ -69,7 +69,8 @@ def noise_specs(
         keep = 1.0 - model.dropout
         for tower in range(2 if model.encoder.separate else 1):
             shape = (rows, time_steps, model.encoder.embedding_size)
-            specs[f"encoder.embedding.{tower}"] = NoiseSpec("keep", shape, keep)
+            if model.encoder.kind != "convolution":
+                specs[f"encoder.embedding.{tower}"] = NoiseSpec("keep", shape, keep)
             specs[f"features.{tower}"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
         specs["decoder.embedding"] = NoiseSpec("keep", (rows, time_steps, model.decoder.embedding_size), keep)
         if source_steps:

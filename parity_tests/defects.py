@@ -19,6 +19,14 @@ import seqssvae_jax.backend
 import seqssvae_torch as torch_twin
 import seqssvae_torch.backend
 from parity_tests.recurrence_defects import dropped_bias, swapped_gates, wrong_gradient
+from parity_tests.unlabelled_defects import (
+    aligned_once,
+    aligned_the_other_way,
+    aligned_with_filler_rows,
+    blunted,
+    consistent_with_what_moves,
+    shifted_the_other_way,
+)
 from seqssvae.data.vocabulary import END
 
 TWINS = {"torch": torch_twin, "jax": jax_twin}
@@ -235,54 +243,19 @@ def _scaled_site(twin: Any, name: str, factor: Any) -> Any:
 # Regularisation
 
 
-def _consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """The gradient also passes through what q(y|x) is to be like."""
+def _context_without_its_last_input(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """Each step of the decoder sees what the one before it should see."""
+    original = twin.decoder.windows
 
-    def inconsistency(ssvae: Any, rows: Any, noisy: Any, term: Any) -> Any:
-        certain = term.shifted(ssvae.classifier(ssvae.encode(rows.x, rows.source)).logits)
-        wanted = twin.objectives._target(certain, term.shifted(ssvae.label_prior().logits), rows.row_mask, term)
-        found = -(wanted * term.shifted(ssvae.classifier(noisy.x).logits)).sum(-1)
-        return f.where(rows.row_mask, found, 0.0)
+    def windows(inputs: Any, width: int) -> Any:
+        seen = original(inputs, width)
+        return f.concatenate([f.zeros_like(seen[:, :1]), seen[:, :-1]], 1)
 
-    patch.setattr(twin.objectives, "inconsistency", inconsistency)
-
-
-def _blunted(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """The temperature makes less certain what it is to make more certain."""
-    original = twin.objectives.inconsistency
-
-    def inconsistency(ssvae: Any, rows: Any, noisy: Any, term: Any) -> Any:
-        return original(ssvae, rows, noisy, term._replace(temperature=1.0 / term.temperature))
-
-    patch.setattr(twin.objectives, "inconsistency", inconsistency)
+    patch.setattr(twin.decoder, "windows", windows)
 
 
-def _shifted_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """A label said to be more frequent is taken to be less so."""
-    original = twin.objectives.Consistency.shifted
-
-    def shifted(self: Any, logits: Any) -> Any:
-        return original(self._replace(label_shift=[-number for number in self.label_shift]), logits)
-
-    patch.setattr(twin.objectives.Consistency, "shifted", shifted)
-
-
-def _aligned_once(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """What is asked for twice is done once."""
-    original = twin.objectives._target
-    patch.setattr(twin.objectives, "_target", lambda *given: original(*given[:3], given[3]._replace(realigned=False)))
-
-
-def _aligned_with_filler_rows(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """What q(y|x) says of rows that are none counts among the shares of labels."""
-    original = twin.objectives._alignment
-    patch.setattr(twin.objectives, "_alignment", lambda *given: original(*given[:2], given[2] | True))
-
-
-def _aligned_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
-    """A label that q(y|x) gives too often is asked for more often still."""
-    original = twin.objectives._alignment
-    patch.setattr(twin.objectives, "_alignment", lambda *given: -original(*given))
+def _context_without_source(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    patch.setattr(twin.decoder.ConditionedDecoder, "_of_source", lambda self: 0.0)
 
 
 def _window_of_padding(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
@@ -344,12 +317,14 @@ DEFECTS = (
     Defect("entropy with the wrong sign", _entropy_sign),
     Defect("beta applied to the wrong term", _beta_on_y),
     Defect("dropout not rescaled", _dropout_not_rescaled),
-    Defect("consistency with what moves", _consistent_with_what_moves),
-    Defect("consistency with a blunted q(y|x)", _blunted),
-    Defect("alignment with filler rows", _aligned_with_filler_rows),
-    Defect("alignment the other way round", _aligned_the_other_way),
-    Defect("labels shifted the other way round", _shifted_the_other_way, problem="convolution"),
-    Defect("alignment done once", _aligned_once, problem="convolution"),
+    Defect("consistency with what moves", consistent_with_what_moves),
+    Defect("consistency with a blunted q(y|x)", blunted),
+    Defect("alignment with filler rows", aligned_with_filler_rows),
+    Defect("alignment the other way round", aligned_the_other_way),
+    Defect("labels shifted the other way round", shifted_the_other_way, problem="convolution"),
+    Defect("alignment done once", aligned_once, problem="convolution"),
+    Defect("context without its last input", _context_without_its_last_input, problem="context"),
+    Defect("context that does not know the source", _context_without_source, problem="context"),
     Defect("maximum over windows of padding", _window_of_padding, problem="convolution"),
     Defect("windows read backwards", _windows_read_backwards, problem="convolution"),
     Defect("clipping with an epsilon", _clipping_with_an_epsilon, ("torch",)),

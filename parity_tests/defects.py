@@ -18,7 +18,8 @@ import seqssvae_jax as jax_twin
 import seqssvae_jax.backend
 import seqssvae_torch as torch_twin
 import seqssvae_torch.backend
-from parity_tests.consistency_defects import (
+from parity_tests.recurrence_defects import dropped_bias, swapped_gates, wrong_gradient
+from parity_tests.unlabelled_defects import (
     aligned_once,
     aligned_the_other_way,
     aligned_with_filler_rows,
@@ -26,7 +27,6 @@ from parity_tests.consistency_defects import (
     consistent_with_what_moves,
     shifted_the_other_way,
 )
-from parity_tests.recurrence_defects import dropped_bias, swapped_gates, wrong_gradient
 from seqssvae.data.vocabulary import END
 
 TWINS = {"torch": torch_twin, "jax": jax_twin}
@@ -243,6 +243,21 @@ def _scaled_site(twin: Any, name: str, factor: Any) -> Any:
 # Regularisation
 
 
+def _context_without_its_last_input(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """Each step of the decoder sees what the one before it should see."""
+    original = twin.decoder.windows
+
+    def windows(inputs: Any, width: int) -> Any:
+        seen = original(inputs, width)
+        return f.concatenate([f.zeros_like(seen[:, :1]), seen[:, :-1]], 1)
+
+    patch.setattr(twin.decoder, "windows", windows)
+
+
+def _context_without_source(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    patch.setattr(twin.decoder.ConditionedDecoder, "_of_source", lambda self: 0.0)
+
+
 def _window_of_padding(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """The maximum over windows goes one symbol too far."""
     original = twin.modules.max_over_windows
@@ -308,6 +323,8 @@ DEFECTS = (
     Defect("alignment the other way round", aligned_the_other_way),
     Defect("labels shifted the other way round", shifted_the_other_way, problem="convolution"),
     Defect("alignment done once", aligned_once, problem="convolution"),
+    Defect("context without its last input", _context_without_its_last_input, problem="context"),
+    Defect("context that does not know the source", _context_without_source, problem="context"),
     Defect("maximum over windows of padding", _window_of_padding, problem="convolution"),
     Defect("windows read backwards", _windows_read_backwards, problem="convolution"),
     Defect("clipping with an epsilon", _clipping_with_an_epsilon, ("torch",)),

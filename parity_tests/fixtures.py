@@ -93,6 +93,9 @@ FURTHER_FACTORS: dict[str, tuple[Any, ...]] = {
     "separate": (False, True),
     "dropout": (0.3, 0.0),
     "source": (False, True),
+    "context": (2, 0, None),
+    "attention": (True, False),
+    "word_dropout": (0.4, 0.0),
     "realigned": (True, False),
     "shifted": (True, False),
     "aligned": (True,),
@@ -112,7 +115,7 @@ def generate_problems() -> list[Problem]:
         problems.append(make_problem(options, seed, f"consistency-{number}-{options.cell}-{options.kind}"))
     for number, combination in enumerate(cover(FURTHER_FACTORS, seed=3)):
         options, seed = Options(**combination), 300 + number
-        problems.append(make_problem(options, seed, f"further-{number}-{options.encoder}-{options.name}"))
+        problems.append(make_problem(options, seed, f"further-{number:02d}-{options.encoder}-{options.name}"))
     for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER, seed=15)):
         options, seed = Options(**combination), 100 + number
         name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"

@@ -41,7 +41,15 @@ ARCHITECTURES = (
     Options(cell="lstm", conditioning="init", pooling="mean", decoder_layers=2, dropout=0.3, word_dropout=0.4),
     Options(cell="lstm", conditioning="every_step", pooling="last", separate=True, label_count=2, dropout=0.3),
     Options(cell="lstm", conditioning="output", pooling="last", encoder_layers=2, label_count=4, word_dropout=0.4),
-    Options(encoder="convolution", bidirectional=False, dropout=0.3, prior="uniform", consistency=0.7, shifted=True),
+    Options(
+        encoder="convolution",
+        bidirectional=False,
+        dropout=0.3,
+        prior="uniform",
+        consistency=0.7,
+        shifted=True,
+        context=3,
+    ),
 )
 """Each is compiled once; all steps hold labelled and unlabelled rows."""
 

@@ -6,7 +6,7 @@ as in `seqssvae.parameters` and `seqssvae.noise`; the masks in the noise are tho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Inexact, Int
@@ -108,14 +108,34 @@ class Networks:
         source: Source | None = None,
     ) -> list[Vector]:
         """Behind each input, START being the first, the log-probabilities of every symbol."""
-        decoder, embedding = self.model.decoder, self.weights["decoder.embedding"]
-        xs = [self._drop(embedding[symbol], None if mask is None else mask[t]) for t, symbol in enumerate(inputs)]
-        initial = self._initial_states(label, z, source)
+        if self.model.decoder.context == 0:
+            xs = [np.tanh(self.weights["decoder.context.bias"] + self._of_source(source))] * len(inputs)
+        else:
+            embedding = self.weights["decoder.embedding"]
+            xs = [self._drop(embedding[symbol], None if mask is None else mask[t]) for t, symbol in enumerate(inputs)]
+            xs = self._context(xs, source) if self.model.decoder.context else self._recurrent(xs, label, z, source)
+        logits = [self._output(hidden, label, z, source) for hidden in xs]
+        return [log_softmax(of_step, excluded=self.never_generated) for of_step in logits]
+
+    def _recurrent(self, xs: list[Vector], label: int, z: Vector, source: Source | None) -> list[Vector]:
+        """Recurrent layers of the decoder."""
+        decoder, initial = self.model.decoder, self._initial_states(label, z, source)
         condition = self._condition(label, z, source) if decoder.conditioning == "every_step" else None
         for layer in range(decoder.layers):
             xs = self._recurrence(f"decoder.layers.{layer}", xs, initial[layer], condition if layer == 0 else None)
-        logits = [self._output(hidden, label, z, source) for hidden in xs]
-        return [log_softmax(of_step, excluded=self.never_generated) for of_step in logits]
+        return xs
+
+    def _context(self, xs: list[Vector], source: Source | None) -> list[Vector]:
+        """A layer over the last inputs, as many as the context has."""
+        count, found = self.model.decoder.context or 0, []
+        for t in range(len(xs)):
+            last = [xs[place] if place >= 0 else np.zeros_like(xs[0]) for place in range(t - count + 1, t + 1)]
+            found.append(np.tanh(self._affine("decoder.context", np.concatenate(last)) + self._of_source(source)))
+        return found
+
+    def _of_source(self, source: Source | None) -> Any:
+        """What a source contributes to the first state, or to every step's where there are no states."""
+        return 0.0 if source is None else self.weights["decoder.source_state.weight"] @ source.features
 
     def _tower(
         self, row: Row, noise: Noise, prefix: str, of_embedding: str, of_features: str, kind: EncoderKind = "recurrent"
@@ -186,7 +206,7 @@ class Networks:
 
     def _initial_states(self, label: int, z: Vector, source: Source | None) -> list[list[Vector]]:
         """Per layer, the state vectors (h, and c for LSTM); stored as h of all layers, then c of all layers."""
-        of_source = 0.0 if source is None else self.weights["decoder.source_state.weight"] @ source.features
+        of_source = self._of_source(source)
         if self.model.decoder.conditioning == "output":
             flat = np.tanh(self.weights["decoder.initial_state"] + of_source)
         else:

@@ -76,6 +76,7 @@ class Options:
         shifted: Whether labels are more or less frequent among rows without label.
         encoder: What makes the features of a row.
         name: Of the objective.
+        context: How many symbols each step of the decoder sees; None: all before it.
     """
 
     cell: CellName = "gru"
@@ -103,6 +104,7 @@ class Options:
     shifted: bool = False
     encoder: EncoderKind = "recurrent"
     name: Objective = "ssvae"
+    context: int | None = None
 
 
 class Step(NamedTuple):
@@ -217,6 +219,7 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
         **DECODER_SIZES,
         layers=options.decoder_layers,
         conditioning=options.conditioning,
+        context=options.context,
         attention=options.attention,
     )
     model = ModelConfig(

@@ -33,6 +33,7 @@ OPTIONS = {
     "convolution": Options(
         name="classifier", encoder="both", dropout=0.3, consistency=0.7, aligned=True, realigned=True, shifted=True
     ),
+    "context": Options(context=2, kind="unlabelled", source=True, attention=False),
     "source": Options(conditioning="init", kind="unlabelled", source=True),
 }
 

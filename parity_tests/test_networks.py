@@ -109,6 +109,33 @@ def test_decoder_by_hand(cell: str) -> None:
     assert scored[3] == 0.0
 
 
+def test_a_decoder_with_a_context_knows_its_last_inputs_alone() -> None:
+    z = np.array([0.3, -0.8])
+    for context in (0, 1, 2):
+        oracle = make_problem(Options(context=context), seed=9).oracle()
+        base = oracle.next_log_probabilities([4, 5, 6], 1, z)
+        for place in range(3):
+            other = [7 if t == place else symbol for t, symbol in enumerate([4, 5, 6])]
+            changed = (oracle.next_log_probabilities(other, 1, z) != base).any()
+            assert changed == (place >= 3 - context)
+        first = oracle.next_log_probabilities([], 1, z)
+        np.testing.assert_allclose(np.exp(first).sum(), 1.0, rtol=1e-12)
+        assert (first != base).any() == (context > 0)
+
+
+def test_a_context_by_hand() -> None:
+    problem = make_problem(Options(context=2), seed=9)
+    w, z = problem.weights, np.array([0.3, -0.8])
+    seen = np.concatenate([np.zeros(6), w["decoder.embedding"][START]])
+    hidden = np.tanh(w["decoder.context.weight"] @ seen + w["decoder.context.bias"])
+    added = w["decoder.condition.weight"] @ z + w["decoder.condition.label_weight"][:, 1] + w["decoder.condition.bias"]
+    conditioned = np.tanh(w["decoder.projection.weight"] @ hidden + added)
+    logits = w["decoder.output.weight"] @ conditioned + w["decoder.output.bias"] + w["decoder.label_bias"][:, 1]
+    possible = [v for v in range(9) if v not in (PAD, START)]
+    expected = logits[possible] - np.log(np.exp(logits[possible]).sum())
+    np.testing.assert_allclose(problem.oracle().next_log_probabilities([], 1, z)[possible], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_decoder_by_hand_with_output_conditioning(cell: str) -> None:
     """With zero recurrent weights, h is read off the initial state, whose order is h of all layers, then c of all."""

@@ -9,6 +9,7 @@ from parity_tests import decoding
 from parity_tests.cases import CASES, case, twin_of_case
 from parity_tests.conftest import Check
 from parity_tests.ladder import check_predictions, check_searches, climb, in_precision
+from parity_tests.problems import Options, make_problem
 from parity_tests.twins import JaxTwin, TorchTwin
 
 
@@ -18,6 +19,13 @@ def test_probabilities_embedding_greedy_and_beam(options: Any, precision: Any, c
     problem = in_precision(case(*options), precision)
     twins = TorchTwin(problem, precision), JaxTwin(problem, precision)
     check(climb(problem, *twins, (check_predictions, check_searches)))
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_greedy_and_beam_of_a_decoder_with_a_context(context: int, check: Check) -> None:
+    options = Options(context=context, encoder="convolution", kind="unlabelled", filler=False, source=context > 0)
+    problem = make_problem(options, seed=8, name=f"context-{context}")
+    check(climb(problem, TorchTwin(problem), JaxTwin(problem), (check_predictions, check_searches)))
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)

@@ -58,7 +58,7 @@ def noise_specs(
         shape `(B, T, E)` unless there is but a convolution, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
         sources `source.embedding` of shape `(B, S, E)` and `source.features` of the size of its features; with word
         dropout `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose
-        rate is 0 is left out.
+        rate is 0 is left out, and so are those of the inputs of a decoder that reads none.
     """
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)
@@ -72,12 +72,13 @@ def noise_specs(
             if model.encoder.kind != "convolution":
                 specs[f"encoder.embedding.{tower}"] = NoiseSpec("keep", shape, keep)
             specs[f"features.{tower}"] = NoiseSpec("keep", (rows, feature_size(model)), keep)
-        specs["decoder.embedding"] = NoiseSpec("keep", (rows, time_steps, model.decoder.embedding_size), keep)
+        if model.decoder.context != 0:
+            specs["decoder.embedding"] = NoiseSpec("keep", (rows, time_steps, model.decoder.embedding_size), keep)
         if source_steps:
             shape = (rows, source_steps, model.encoder.embedding_size)
             specs["source.embedding"] = NoiseSpec("keep", shape, keep)
             specs["source.features"] = NoiseSpec("keep", (rows, source_feature_size(model)), keep)
-    if training and model.word_dropout > 0:
+    if training and model.word_dropout > 0 and model.decoder.context != 0:
         specs["word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.word_dropout)
     if training and model.encoder.word_dropout > 0:
         specs["encoder.word_dropout"] = NoiseSpec("keep", (rows, time_steps), 1.0 - model.encoder.word_dropout)

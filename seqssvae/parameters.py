@@ -77,13 +77,19 @@ def _latent_encoder(prefix: str, model: ModelConfig, features: int, label_count:
 def _decoder(model: ModelConfig, vocabulary_size: int, label_count: int) -> Iterator[tuple[str, Shape]]:
     decoder, hidden = model.decoder, model.decoder.hidden_size
     state = STATES[model.cell] * decoder.layers * hidden
-    yield "decoder.embedding", (vocabulary_size, decoder.embedding_size)
-    for layer in range(decoder.layers):
+    if decoder.context != 0:
+        yield "decoder.embedding", (vocabulary_size, decoder.embedding_size)
+    if decoder.context:
+        yield "decoder.context.weight", (hidden, decoder.context * decoder.embedding_size)
+    if decoder.context is not None:
+        yield "decoder.context.bias", (hidden,)
+    for layer in range(decoder.layers if decoder.context is None else 0):
         yield from _recurrent(
             f"decoder.layers.{layer}", model, decoder.embedding_size if layer == 0 else hidden, hidden
         )
     if decoder.conditioning == "output":
-        yield "decoder.initial_state", (state,)
+        if decoder.context is None:
+            yield "decoder.initial_state", (state,)
         yield from _joint("decoder.condition", model.latent_size, label_count, hidden)
         yield "decoder.projection.weight", (hidden, hidden)
         yield "decoder.label_bias", (vocabulary_size, label_count)
@@ -102,7 +108,8 @@ def _from_source(model: ModelConfig, label_count: int, source_vocabulary_size: i
     yield from _tower("source_encoder.tower", model, source_vocabulary_size, "recurrent")
     yield from _linear("label_predictor", features, label_count)
     yield from _latent_encoder("latent_predictor", model, features, label_count)
-    states = hidden if decoder.conditioning != "output" else STATES[model.cell] * decoder.layers * hidden
+    recurrent = decoder.conditioning == "output" and decoder.context is None
+    states = STATES[model.cell] * decoder.layers * hidden if recurrent else hidden
     yield "decoder.source_state.weight", (states, features)
     if decoder.conditioning == "every_step":
         yield "decoder.source_condition.weight", (GATES[model.cell] * hidden, features)

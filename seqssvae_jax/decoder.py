@@ -19,7 +19,7 @@ from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, source_feature_size
 from seqssvae_jax.distributions import AutoregressiveCategorical
 from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
-from seqssvae_jax.ops import State, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum
+from seqssvae_jax.ops import State, linear, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum, windows
 
 
 class InitialState(nnx.Module):
@@ -34,6 +34,25 @@ class InitialState(nnx.Module):
     ) -> Float[Array, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
         return self.output(tanh(self.hidden(z, y) + source))
+
+
+class Context(nnx.Module):
+    """What a decoder makes of its last inputs instead of a recurrence; of none, where it sees none.
+
+    References:
+        Yang et al. 2017, Improved Variational Autoencoders for Text Modeling using Dilated Convolutions,
+        https://arxiv.org/abs/1702.08139: the less context a decoder has, the more it makes use of its latents.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        self.weight = nnx.Param(jnp.zeros((hidden, inputs))) if inputs else None
+        self.bias = nnx.Param(jnp.zeros(hidden))
+
+    def __call__(self, seen: Float[Array, "*#N I"], source: Float[Array, "*#N H"] | float) -> Float[Array, "*#N H"]:
+        """The outputs of steps that have seen these inputs; `source` is what a source contributes."""
+        if self.weight is None:
+            return tanh(jnp.broadcast_to(self.bias[...], (*seen.shape[:-1], self.bias.size)) + source)
+        return tanh(linear(seen, self.weight[...], self.bias[...]) + source)
 
 
 class Memory(NamedTuple):
@@ -86,7 +105,8 @@ class Decoder(nnx.Module):
     """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`).
 
     Where there is a source, it is p(x|source,y,z): the source's features enter the first state, and with `every_step`
-    every step's input, and each step may attend to it.
+    every step's input, and each step may attend to it. Instead of the recurrence there may be a layer that sees the
+    last inputs alone (`DecoderConfig.context`), which the source's features enter at every step.
     """
 
     def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int, has_source: bool = False) -> None:
@@ -94,12 +114,18 @@ class Decoder(nnx.Module):
         self.conditioning = decoder.conditioning
         self.dropout = model.dropout
         self.state_kinds = STATES[model.cell]
-        self.embedding = nnx.Param(jnp.zeros((vocabulary_size, decoder.embedding_size)))
+        self.seen = decoder.context
+        self.embedding_size = 0 if self.seen == 0 else decoder.embedding_size
+        shape = vocabulary_size, self.embedding_size
+        self.embedding = nnx.Param(jnp.zeros(shape)) if self.embedding_size else None
         sizes = [decoder.embedding_size] + [hidden] * (decoder.layers - 1)
-        self.layers = nnx.List(RecurrentLayer(model.cell, size, hidden) for size in sizes)
+        self.layers = nnx.List(
+            RecurrentLayer(model.cell, size, hidden) for size in (sizes if self.seen is None else ())
+        )
+        self.context = None if self.seen is None else Context(self.seen * decoder.embedding_size, hidden)
         states = self.state_kinds * decoder.layers * hidden
         if decoder.conditioning == "output":
-            self.initial_state = nnx.Param(jnp.zeros(states))
+            self.initial_state = nnx.Param(jnp.zeros(states)) if self.seen is None else None
             self.condition = JointLinear(model.latent_size, label_count, hidden)
             self.projection = Linear(hidden, hidden, bias=False)
             self.label_bias = nnx.Param(jnp.zeros((vocabulary_size, label_count)))
@@ -110,7 +136,8 @@ class Decoder(nnx.Module):
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = source_feature_size(model)
-            self.source_state = Linear(features, states if decoder.conditioning == "output" else hidden, bias=False)
+            recurrent = decoder.conditioning == "output" and self.seen is None
+            self.source_state = Linear(features, states if recurrent else hidden, bias=False)
             if decoder.conditioning == "every_step":
                 self.source_condition = Linear(features, GATES[model.cell] * hidden, bias=False)
         attends = has_source and decoder.attention
@@ -162,11 +189,14 @@ class ConditionedDecoder:
 
     def initial_states(self) -> list[State]:
         """First states, a tuple per layer; of batch shape `(1, B)` or `(B,)` where they do not depend on y and z."""
-        decoder, memory = self.decoder, self.memory
-        source = 0.0 if memory is None else decoder.source_state(memory.features)
+        decoder, rows, before = self.decoder, self.z.shape[-2], [1] * (self.z.ndim - 2)
+        if decoder.seen is not None:
+            return [(jnp.zeros((*before, rows, decoder.seen * decoder.embedding_size), self.z.dtype),)]
+        source = self._of_source()
         if decoder.conditioning == "output":
-            flat = jnp.broadcast_to(decoder.initial_state[...], (self.z.shape[-2], decoder.initial_state.size)) + source
-            flat = flat.reshape(*[1] * (self.z.ndim - 2), *flat.shape)
+            assert decoder.initial_state is not None
+            flat = jnp.broadcast_to(decoder.initial_state[...], (rows, decoder.initial_state.size)) + source
+            flat = flat.reshape(*before, *flat.shape)
         else:
             flat = self._each_label(lambda y, z: decoder.initial(z, y, source))
         parts = jnp.split(tanh(flat), decoder.state_kinds * len(decoder.layers), -1)
@@ -174,8 +204,12 @@ class ConditionedDecoder:
 
     def step(self, symbols: Int[Array, "*B"], states: list[State]) -> tuple[Float[Array, "*B V"], list[State]]:
         """Logits of the symbol that follows `symbols`, and the states after reading them."""
-        inputs, constant = self.decoder.embedding[...][symbols], self._constant()
+        inputs, constant, context = self._embedded(symbols), self._constant(), self.decoder.context
         new_states: list[State] = []
+        if context is not None:
+            seen = jnp.concatenate([states[0][0], inputs], -1)[..., self.decoder.embedding_size :]
+            new_states, inputs = [(seen,)], context(seen, self._of_source())
+            states = []
         for layer, state in zip(self.decoder.layers, states, strict=True):
             new_states.append(layer.step(inputs, constant, state))
             inputs, constant = new_states[-1][0], None
@@ -194,10 +228,7 @@ class ConditionedDecoder:
         inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         if "word_dropout" in self.noise:
             inputs = jnp.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = decoder.embedding[...][inputs]
-        outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
-        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
-            outputs, constant = layer(outputs, constant, state), None
+        outputs = self._outputs(dropped(self._embedded(inputs), self.noise, "decoder.embedding", decoder.dropout))
         assert output.bias is not None
         operands = self._conditioned(outputs), output.weight[...], output.bias[...], self._label_bias()
         return symbol_log_probs(*operands, x, gradient_weights)
@@ -211,6 +242,27 @@ class ConditionedDecoder:
     def _each_label(self, function: Callable[[Array, Array], Array]) -> Array:
         """A function of the one-hot labels and latents of all rows, for every label where they are enumerated."""
         return function(self.y, self.z) if len(self.batch_shape) == 1 else jax.vmap(function)(self.y, self.z)
+
+    def _embedded(self, symbols: Int[Array, "*N"]) -> Float[Array, "*N E"]:
+        """Embeddings of symbols, of size 0 where the decoder reads none."""
+        embedding = self.decoder.embedding
+        return jnp.zeros((*symbols.shape, 0), self.z.dtype) if embedding is None else embedding[...][symbols]
+
+    def _outputs(self, embedded: Float[Array, "B T E"]) -> Float[Array, "*#K B T H"]:
+        """What the recurrence, or the context, makes of all inputs."""
+        decoder = self.decoder
+        if decoder.context is not None:
+            source = self._of_source()
+            by_step = source if isinstance(source, float) else source[:, None]
+            return decoder.context(windows(embedded, max(decoder.seen or 0, 1)), by_step)[None]
+        outputs, constant = embedded[None], self._constant()
+        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
+            outputs, constant = layer(outputs, constant, state), None
+        return outputs
+
+    def _of_source(self) -> Float[Array, "B S"] | float:
+        """What the source contributes to the first states, or to each step where there are none."""
+        return 0.0 if self.memory is None else self.decoder.source_state(self.memory.features)
 
     def _constant(self) -> Float[Array, "*B G"] | None:
         """What y, z and the source add to the gates of every step."""

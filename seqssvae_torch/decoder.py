@@ -17,7 +17,7 @@ from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, source_feature_size
 from seqssvae_torch.distributions import AutoregressiveCategorical
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
-from seqssvae_torch.ops import State, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum
+from seqssvae_torch.ops import State, linear, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum, windows
 
 
 class InitialState(nn.Module):
@@ -33,6 +33,28 @@ class InitialState(nn.Module):
     ) -> Float[Tensor, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
         return self.output(tanh(self.hidden(z, y) + source))
+
+
+class Context(nn.Module):
+    """What a decoder makes of its last inputs instead of a recurrence; of none, where it sees none.
+
+    References:
+        Yang et al. 2017, Improved Variational Autoencoders for Text Modeling using Dilated Convolutions,
+        https://arxiv.org/abs/1702.08139: the less context a decoder has, the more it makes use of its latents.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.register_parameter("weight", nn.Parameter(torch.zeros(hidden, inputs)) if inputs else None)
+        self.bias = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, seen: Float[Tensor, "*#N I"], source: Float[Tensor, "*#N H"] | float) -> Float[Tensor, "*#N H"]:
+        """The outputs of steps that have seen these inputs; `source` is what a source contributes."""
+        if self.weight is None:
+            return tanh(self.bias.expand(*seen.shape[:-1], -1) + source)
+        return tanh(linear(seen, self.weight, self.bias) + source)
 
 
 class Memory(NamedTuple):
@@ -87,8 +109,12 @@ class Decoder(nn.Module):
     """p(x|y,z): a recurrent network, conditioned on y and z in one of three ways (`DecoderConfig.conditioning`).
 
     Where there is a source, it is p(x|source,y,z): the source's features enter the first state, and with `every_step`
-    every step's input, and each step may attend to it.
+    every step's input, and each step may attend to it. Instead of the recurrence there may be a layer that sees the
+    last inputs alone (`DecoderConfig.context`), which the source's features enter at every step.
     """
+
+    embedding: Tensor | None
+    initial_state: Tensor | None
 
     def __init__(self, model: ModelConfig, vocabulary_size: int, label_count: int, has_source: bool = False) -> None:
         super().__init__()
@@ -96,12 +122,18 @@ class Decoder(nn.Module):
         self.conditioning = decoder.conditioning
         self.dropout = model.dropout
         self.state_kinds = STATES[model.cell]
-        self.embedding = nn.Parameter(torch.zeros(vocabulary_size, decoder.embedding_size))
+        self.seen = decoder.context
+        self.embedding_size = 0 if self.seen == 0 else decoder.embedding_size
+        embedding = nn.Parameter(torch.zeros(vocabulary_size, self.embedding_size)) if self.embedding_size else None
+        self.register_parameter("embedding", embedding)
         sizes = [decoder.embedding_size] + [hidden] * (decoder.layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(model.cell, size, hidden) for size in sizes)
+        self.layers = nn.ModuleList(
+            RecurrentLayer(model.cell, size, hidden) for size in (sizes if self.seen is None else ())
+        )
+        self.context = None if self.seen is None else Context(self.seen * decoder.embedding_size, hidden)
         states = self.state_kinds * decoder.layers * hidden
         if decoder.conditioning == "output":
-            self.initial_state = nn.Parameter(torch.zeros(states))
+            self.register_parameter("initial_state", nn.Parameter(torch.zeros(states)) if self.seen is None else None)
             self.condition = JointLinear(model.latent_size, label_count, hidden)
             self.projection = Linear(hidden, hidden, bias=False)
             self.label_bias = nn.Parameter(torch.zeros(vocabulary_size, label_count))
@@ -112,7 +144,8 @@ class Decoder(nn.Module):
         self.output = Linear(hidden, vocabulary_size)
         if has_source:
             features = source_feature_size(model)
-            self.source_state = Linear(features, states if decoder.conditioning == "output" else hidden, bias=False)
+            recurrent = decoder.conditioning == "output" and self.seen is None
+            self.source_state = Linear(features, states if recurrent else hidden, bias=False)
             if decoder.conditioning == "every_step":
                 self.source_condition = Linear(features, GATES[model.cell] * hidden, bias=False)
         attends = has_source and decoder.attention
@@ -162,20 +195,26 @@ class ConditionedDecoder:
 
     def initial_states(self) -> list[State]:
         """First states, a tuple per layer; of batch shape `(1, B)` or `(B,)` where they do not depend on y and z."""
-        decoder, memory = self.decoder, self.memory
+        decoder, before = self.decoder, [1] * (self.z.dim() - 2)
+        if decoder.seen is not None:
+            return [(self.z.new_zeros(*before, self.z.shape[-2], decoder.seen * decoder.embedding_size),)]
         if decoder.conditioning == "output":
-            source = 0.0 if memory is None else decoder.source_state(memory.features)
-            rows = decoder.initial_state.expand(self.z.shape[-2], -1) + source
-            flat = rows.expand(*[1] * (self.z.dim() - 2), *rows.shape)
+            assert decoder.initial_state is not None
+            rows = decoder.initial_state.expand(self.z.shape[-2], -1) + self._of_source()
+            flat = rows.expand(*before, *rows.shape)
         else:
-            flat = decoder.initial(self.z, self.y, 0.0 if memory is None else decoder.source_state(memory.features))
+            flat = decoder.initial(self.z, self.y, self._of_source())
         parts = tanh(flat).chunk(decoder.state_kinds * len(decoder.layers), -1)
         return [parts[layer :: len(decoder.layers)] for layer in range(len(decoder.layers))]
 
     def step(self, symbols: Int[Tensor, "*B"], states: list[State]) -> tuple[Float[Tensor, "*B V"], list[State]]:
         """Logits of the symbol that follows `symbols`, and the states after reading them."""
-        inputs, constant = functional.embedding(symbols, self.decoder.embedding), self._constant()
+        inputs, constant, context = self._embedded(symbols), self._constant(), self.decoder.context
         new_states: list[State] = []
+        if context is not None:
+            seen = torch.cat([states[0][0], inputs], -1)[..., self.decoder.embedding_size :]
+            new_states, inputs = [(seen,)], context(seen, self._of_source())
+            states = []
         for layer, state in zip(self.decoder.layers, states, strict=True):
             assert isinstance(layer, RecurrentLayer)
             new_states.append(layer.step(inputs, constant, state))
@@ -195,10 +234,7 @@ class ConditionedDecoder:
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:
             inputs = torch.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
-        embedded = functional.embedding(inputs, decoder.embedding)
-        outputs, constant = dropped(embedded, self.noise, "decoder.embedding", decoder.dropout)[None], self._constant()
-        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
-            outputs, constant = layer(outputs, constant, state), None
+        outputs = self._outputs(dropped(self._embedded(inputs), self.noise, "decoder.embedding", decoder.dropout))
         assert output.bias is not None
         operands = self._conditioned(outputs), output.weight, output.bias, self._label_bias()
         return symbol_log_probs(*operands, x, gradient_weights)
@@ -208,6 +244,27 @@ class ConditionedDecoder:
         rows = torch.arange(len(self.z), device=self.z.device).repeat_interleave(times)
         y, memory = self.y.expand(len(self.z), -1), self.memory and self.memory.take(rows)
         return ConditionedDecoder(self.decoder, y[rows], self.z[rows], {}, memory)
+
+    def _embedded(self, symbols: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
+        """Embeddings of symbols, of size 0 where the decoder reads none."""
+        embedding = self.decoder.embedding
+        return self.z.new_zeros(*symbols.shape, 0) if embedding is None else functional.embedding(symbols, embedding)
+
+    def _outputs(self, embedded: Float[Tensor, "B T E"]) -> Float[Tensor, "*#K B T H"]:
+        """What the recurrence, or the context, makes of all inputs."""
+        decoder = self.decoder
+        if decoder.context is not None:
+            source = self._of_source()
+            by_step = source if isinstance(source, float) else source[:, None]
+            return decoder.context(windows(embedded, max(decoder.seen or 0, 1)), by_step)[None]
+        outputs, constant = embedded[None], self._constant()
+        for layer, state in zip(decoder.layers, self.initial_states(), strict=True):
+            outputs, constant = layer(outputs, constant, state), None
+        return outputs
+
+    def _of_source(self) -> Float[Tensor, "B S"] | float:
+        """What the source contributes to the first states, or to each step where there are none."""
+        return 0.0 if self.memory is None else self.decoder.source_state(self.memory.features)
 
     def _constant(self) -> Float[Tensor, "*B G"] | None:
         """What y, z and the source add to the gates of every step."""

@@ -66,6 +66,7 @@ WRONG = [
     (DecoderConfig, "hidden_size", "64", "a whole number of at least 1, not '64'"),
     (DecoderConfig, "layers", 0, "at least 1"),
     (DecoderConfig, "conditioning", "", "one of init, every_step, output"),
+    (DecoderConfig, "context", -1, "a whole number of at least 0, not -1"),
     (DecoderConfig, "attention", "yes", "true or false, not 'yes'"),
     (ModelConfig, "cell", "rnn", "one of gru, lstm, not 'rnn'"),
     (ModelConfig, "latent_size", 0, "at least 1"),
@@ -172,6 +173,12 @@ def test_values_at_the_bounds_are_accepted(section, keywords):
     assert {name: getattr(made, name) for name in keywords} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()
     }
+
+
+@pytest.mark.parametrize("other", [{"conditioning": "init"}, {"conditioning": "every_step"}, {"layers": 2}])
+def test_a_decoder_with_a_context_has_no_recurrence_to_configure(other):
+    with pytest.raises(ConfigurationError, match=r"^model\.decoder\.context goes with .*output and .*layers: 1\.$"):
+        DecoderConfig(context=2, **other)
 
 
 def test_what_is_aligned_once_more_is_aligned_once():

@@ -132,6 +132,23 @@ def test_a_convolution_has_the_filters_of_each_width_and_may_stand_beside_the_re
         assert feature_size(with_filters(kind)) == size
 
 
+def with_context(count):
+    return dataclasses.replace(GRU, decoder=dataclasses.replace(GRU.decoder, context=count, layers=1))
+
+
+def test_a_decoder_with_a_context_has_a_layer_for_its_recurrence_and_one_without_any_no_embedding():
+    replaced = ("decoder.layers", "decoder.initial_state")
+    common = {name: shape for name, shape in GRU_SHAPES.items() if not name.startswith(replaced)}
+    layer = {"decoder.context.weight": (7, 12), "decoder.context.bias": (7,)}
+    assert parameter_shapes(with_context(2), 11, 2) == {**common, **layer}
+    assert parameter_shapes(with_context(1), 11, 2)["decoder.context.weight"] == (7, 6)
+    del common["decoder.embedding"], layer["decoder.context.weight"]
+    assert parameter_shapes(with_context(0), 11, 2) == {**common, **layer}
+    assert parameter_shapes(with_context(0), 11, 2, source_vocabulary_size=9)["decoder.source_state.weight"] == (7, 4)
+    dropped = dataclasses.replace(with_context(0), dropout=0.5, word_dropout=0.5)
+    assert not {"decoder.embedding", "word_dropout"} & noise_specs(dropped, 2, 3, 6).keys()
+
+
 def test_the_source_of_a_convolution_is_read_by_a_recurrence():
     model = with_filters("convolution")
     shapes, recurrent = (parameter_shapes(of, 11, 2, source_vocabulary_size=9) for of in (model, GRU))

@@ -68,6 +68,9 @@ class DecoderConfig:
         layers: Number of recurrent layers.
         conditioning: How y and z enter: `init` (the initial state), `every_step` (that, and every step's input), or
             `output` (added to the output of a recurrence that runs on x alone, once per row).
+        context: How many symbols each step sees of those before it: all of them (None), by a recurrence, or the last so
+            many, START being one of them, by a layer of its own, which goes with `output`. The less of a sequence
+            explains itself, the more is left to y and z (Yang et al. 2017); with 0 a sequence is a bag of symbols.
         attention: Whether each step attends to the source, where there is one (Luong et al. 2015, the global attention
             of section 3.1 with the bilinear score, without input feeding).
     """
@@ -76,6 +79,7 @@ class DecoderConfig:
     hidden_size: int = 64
     layers: int = 1
     conditioning: Conditioning = "output"
+    context: int | None = None
     attention: bool = True
 
     def __post_init__(self) -> None:
@@ -83,6 +87,13 @@ class DecoderConfig:
             check_integer(f"model.decoder.{name}", getattr(self, name), 1)
         check_literal("model.decoder.conditioning", self.conditioning, Conditioning)
         check_flag("model.decoder.attention", self.attention)
+        if self.context is None:
+            return
+        check_integer("model.decoder.context", self.context, 0)
+        if self.conditioning != "output" or self.layers > 1:
+            raise ConfigurationError(
+                "model.decoder.context goes with model.decoder.conditioning: output and model.decoder.layers: 1."
+            )
 
 
 @dataclass(frozen=True)

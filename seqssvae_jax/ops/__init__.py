@@ -4,7 +4,7 @@ Each has a reference that reads like its equations, and an implementation that i
 """
 
 from seqssvae_jax.ops.cells import CellWeights, State, cell_step
-from seqssvae_jax.ops.convolution import max_over_windows
+from seqssvae_jax.ops.convolution import max_over_windows, windows
 from seqssvae_jax.ops.implementations import use_implementation
 from seqssvae_jax.ops.pooling import pool
 from seqssvae_jax.ops.products import linear, linear_of_labels, rounded_products
@@ -26,4 +26,5 @@ __all__ = [
     "tanh",
     "tanh_of_sum",
     "use_implementation",
+    "windows",
 ]

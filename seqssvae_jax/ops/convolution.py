@@ -1,4 +1,4 @@
-"""A convolution over a row with its maximum over time."""
+"""Windows of a row, and a convolution with its maximum over time."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,12 @@ from jaxtyping import Float, Int
 
 from seqssvae_jax.ops.pooling import pool
 from seqssvae_jax.ops.products import linear
+
+
+def windows(inputs: Float[Array, "B T E"], width: int) -> Float[Array, "B T W"]:
+    """At each step the last so many inputs, one behind the other; zeros stand before the row."""
+    padded = jnp.pad(inputs, ((0, 0), (width - 1, 0), (0, 0)))
+    return jnp.concatenate([padded[:, before : before + inputs.shape[1]] for before in range(width)], -1)
 
 
 def max_over_windows(
@@ -26,7 +32,5 @@ def max_over_windows(
         Kim 2014, Convolutional Neural Networks for Sentence Classification, equations 2 to 4,
         https://arxiv.org/abs/1408.5882.
     """
-    width, steps = weight.shape[1] // inputs.shape[2], inputs.shape[1]
-    padded = jnp.pad(inputs, ((0, 0), (width - 1, 0), (0, 0)))
-    windows = jnp.concatenate([padded[:, before : before + steps] for before in range(width)], -1)
-    return pool(jax.nn.relu(linear(windows, weight, bias)), lengths, "max")
+    seen = windows(inputs, weight.shape[1] // inputs.shape[2])
+    return pool(jax.nn.relu(linear(seen, weight, bias)), lengths, "max")

@@ -4,7 +4,7 @@ Each has a reference that reads like its equations, and an implementation that i
 """
 
 from seqssvae_torch.ops.cells import CellWeights, State, cell_step, fold, unfold
-from seqssvae_torch.ops.convolution import max_over_windows
+from seqssvae_torch.ops.convolution import max_over_windows, windows
 from seqssvae_torch.ops.implementations import use_implementation
 from seqssvae_torch.ops.pooling import pool
 from seqssvae_torch.ops.products import linear, linear_of_labels, rounded_products
@@ -28,4 +28,5 @@ __all__ = [
     "tanh_of_sum",
     "unfold",
     "use_implementation",
+    "windows",
 ]

@@ -1,4 +1,4 @@
-"""A convolution over a row with its maximum over time."""
+"""Windows of a row, and a convolution with its maximum over time."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,6 +7,12 @@ from torch.nn import functional
 
 from seqssvae_torch.ops.pooling import pool
 from seqssvae_torch.ops.products import linear
+
+
+def windows(inputs: Float[Tensor, "B T E"], width: int) -> Float[Tensor, "B T W"]:
+    """At each step the last so many inputs, one behind the other; zeros stand before the row."""
+    padded = functional.pad(inputs, (0, 0, width - 1, 0))
+    return torch.cat([padded[:, before : before + inputs.shape[1]] for before in range(width)], -1)
 
 
 def max_over_windows(
@@ -26,7 +32,5 @@ def max_over_windows(
         Kim 2014, Convolutional Neural Networks for Sentence Classification, equations 2 to 4,
         https://arxiv.org/abs/1408.5882.
     """
-    width, steps = weight.shape[1] // inputs.shape[2], inputs.shape[1]
-    padded = functional.pad(inputs, (0, 0, width - 1, 0))
-    windows = torch.cat([padded[:, before : before + steps] for before in range(width)], -1)
-    return pool(linear(windows, weight, bias).relu(), lengths, "max")
+    seen = windows(inputs, weight.shape[1] // inputs.shape[2])
+    return pool(linear(seen, weight, bias).relu(), lengths, "max")

@@ -1,4 +1,4 @@
-"""Defects of the consistency term."""
+"""Defects of what rows without a label teach q(y|x), to plant into one twin (see `defects`)."""
 
 from typing import Any
 

@@ -54,11 +54,11 @@ def noise_specs(
     Returns:
         `z`, of shape `(K, B, Z)` or `(B, Z)`; where missing labels are drawn `y`, of shape `(B, K)`: with this noise
         added to log q(y|x), the greatest is the label drawn (Gumbel 1954); `P` draws (`num_particles`) of these two
-        have a dimension of theirs in front; with dropout `encoder.embedding.0` (and `.1` for separate encoders) of
-        shape `(B, T, E)` unless there is but a convolution, `features.0` (and `.1`) of shape `(B, F)`, `decoder.embedding` of shape `(B, T, E)`, and of
-        sources `source.embedding` of shape `(B, S, E)` and `source.features` of the size of its features; with word
-        dropout `word_dropout`, and with that of the encoder `encoder.word_dropout`, of shape `(B, T)`. An entry whose
-        rate is 0 is left out, and so are those of the inputs of a decoder that reads none.
+        have a dimension of theirs in front; with dropout `features.0` (and `.1` for separate encoders) of shape
+        `(B, F)`, `encoder.embedding.0` (and `.1`) of shape `(B, T, E)` unless the encoder is a convolution,
+        `decoder.embedding` of shape `(B, T, E)`, and of sources `source.embedding` of shape `(B, S, E)` and
+        `source.features` of the size of its features; with word dropout `word_dropout`, and with that of the encoder
+        `encoder.word_dropout`, of shape `(B, T)`. An entry whose rate is 0 is left out.
     """
     labels = () if label_count is None else (label_count,)
     particles = () if objective is None or objective.num_particles == 1 else (objective.num_particles,)

@@ -19,6 +19,7 @@ ORDER = (
     "data",
     "inference",
     "training",
+    "recipes",
     "runs",
     "datasets",
     "checks",

@@ -49,10 +49,16 @@ COMMANDS = {
     ),
     "fit": Command(
         "Train a model on a TSV file, and write a run directory.",
-        "--config FILE --backend torch|jax --output RUN [--device D] [--precision P] [--resume RUN] "
+        "--config FILE --backend torch|jax --output RUN [--recipe R] [--device D] [--precision P] [--resume RUN] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,
         ("fit", "fit_command"),
+    ),
+    "compare": Command(
+        "Cross-validate this tool and what it competes with on a TSV file: is it for your data?",
+        "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--section.field VALUE ...]",
+        parsers.add_compare_arguments,
+        ("compare", "compare_command"),
     ),
     "evaluate": Command(
         "Measure how well a run does on a TSV file: ELBO, accuracy, confusion.",
@@ -62,14 +68,15 @@ COMMANDS = {
     ),
     "predict": Command(
         "Write the label, and the probability of each label, of every row of a TSV file.",
-        "RUN --data FILE --output FILE [--overwrite] [--backend B] [--device D]",
+        "RUN --data FILE --output FILE [--method classifier|generative|combined] [--overwrite] [--backend B] "
+        "[--device D]",
         parsers.add_predict_arguments,
         ("evaluate", "predict_command"),
     ),
     "encode": Command(
         "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a TSV file.",
         "RUN --data FILE --output FILE [--overwrite] [--backend B] [--device D]",
-        parsers.add_predict_arguments,
+        parsers.add_encode_arguments,
         ("evaluate", "encode_command"),
     ),
     "generate": Command(

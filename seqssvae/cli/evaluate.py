@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from jsonargparse import Namespace
 
 from seqssvae.cli.inputs import check_options, read_table_and_run
@@ -9,7 +10,8 @@ from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, write_table
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.table import Table
-from seqssvae.inference.evaluate import encode, evaluate, predict_proba
+from seqssvae.inference.evaluate import encode, evaluate
+from seqssvae.recipes.predictors import predict_log_proba
 from seqssvae.runs.run import Run
 
 
@@ -43,7 +45,7 @@ def evaluate_command(arguments: Namespace) -> None:
 def predict_command(arguments: Namespace) -> None:
     """Write the label, and the probability of each label, of a file's rows."""
     table, run, corpus = _read_table_to_write(arguments)
-    probabilities = predict_proba(run.backend, corpus, run.config)
+    probabilities = np.exp(predict_log_proba(run.backend, corpus, run.config, run.ensemble, arguments.method))
     names = run.labels.names
     lines = (
         (text, names[p.argmax()], *(f"{value:.8g}" for value in p))

@@ -4,19 +4,22 @@ from importlib import import_module
 
 from jsonargparse import Namespace
 
-from seqssvae.backend import get_backend, installed_backends
+from seqssvae.backend import Backend, Dimensions, get_backend, installed_backends
 from seqssvae.cli.arguments import config_overrides
-from seqssvae.cli.messages import warn_of_counts
+from seqssvae.cli.messages import warn, warn_of_counts
 from seqssvae.cli.progress import ProgressBar
+from seqssvae.cli.recipe_tables import trials_table
 from seqssvae.cli.tables import console, fit_table
 from seqssvae.config import Config
-from seqssvae.config.fields import field_paths
+from seqssvae.config.fields import check_fields, field_paths
 from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
 from seqssvae.data.prepare import prepare_files
 from seqssvae.errors import ConfigurationError
+from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
+from seqssvae.recipes.named import with_recipe
+from seqssvae.runs.ensemble import EnsembleWriter, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
-from seqssvae.training.fit import fit
 
 RESUMABLE = {
     *("data.train", "data.validation", "optimizer.schedule_steps"),
@@ -39,10 +42,23 @@ def fit_command(arguments: Namespace) -> None:
         warn_of_counts(prepared.validation, config.data.max_length)
     schema = prepared.schema
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
+
+    def build(config: Config, dimensions: Dimensions) -> Backend:
+        return get_backend(backend)(config, dimensions, arguments.get("device"))
+
+    ensemble = read_ensemble(arguments.resume, build) if resumed else None
+    if not resumed and arguments.recipe == "auto":
+        reason = obstacle(config, prepared)
+        if reason is None:
+            config = affordable(config, prepared)
+            ensemble = learn(config, prepared, build, lambda name: [ProgressBar(name)] if name == "network" else [])
+            console().print(trials_table(ensemble.trials))
+        else:
+            warn(reason)
     writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
-    twin = get_backend(backend)(config, schema.dimensions, arguments.get("device"))
+    observers = [writer, EnsembleWriter(arguments.output, ensemble), ProgressBar()]
     state = checkpoint.state if checkpoint else None
-    result = fit(config, prepared.training, prepared.validation, twin, [writer, ProgressBar()], state)
+    result = fit_towards(ensemble, config, prepared, build, observers, state).result
     if result.records:
         console().print(fit_table(result))
     print(f"The run is in {arguments.output}.")
@@ -66,7 +82,9 @@ def _build_config(arguments: Namespace, resumed: RunDirectory | None) -> Config:
     settings = read_yaml(path) if path else {}
     overrides = config_overrides(arguments)
     if resumed is None:
-        return from_dict(merge(settings, overrides), None if overrides else path)
+        own = merge(settings, overrides)
+        check_fields(own, None if overrides else path)
+        return from_dict(with_recipe(arguments.recipe, own), None if overrides else path)
     before = to_dict(resumed.config)
     after = to_dict(from_dict(merge(merge(before, settings), overrides)))
     for name in field_paths():

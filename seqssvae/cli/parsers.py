@@ -8,6 +8,7 @@ from seqssvae.backend import DecodingMethod
 from seqssvae.config import Config, Precision
 from seqssvae.config.fields import field_paths
 from seqssvae.datasets import DatasetName
+from seqssvae.recipes.names import PredictionMethod, RecipeName
 
 
 def add_demo_arguments(parser: ArgumentParser) -> None:
@@ -28,6 +29,13 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `fit`: its own, and every field of the configuration."""
     parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file with any of the fields below.")
     parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax.")
+    parser.add_argument(
+        "--recipe",
+        type=RecipeName,
+        default="auto",
+        help="auto compares candidates by cross-validation, averages those of use, and trains a network towards what "
+        "they say; the others train a network alone, ssvae the recurrent one.",
+    )
     parser.add_argument("--output", type=str, required=True, metavar="RUN", help="The run directory to make.")
     _add_device(parser)
     parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
@@ -53,8 +61,31 @@ def add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
 
 
+def add_compare_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `compare`: its own, and every field of the configuration."""
+    parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file with any of the fields below.")
+    parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax; else one you have.")
+    _add_device(parser)
+    parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
+    parser.add_class_arguments(Config, None)
+    for action in section_loaders(parser):
+        action.help = SUPPRESS
+
+
 def add_predict_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of `predict` and `encode`."""
+    """Add the arguments of `predict`."""
+    add_encode_arguments(parser)
+    parser.add_argument(
+        "--method",
+        type=PredictionMethod | None,
+        help="The network's q(y|x), its generator's posterior p(y|x), or all that was learned (the default of a run "
+        "of the recipe auto).",
+    )
+
+
+def add_encode_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `encode`."""
     _add_run(parser)
     _add_data(parser, labelled=False)
     _add_output(parser)

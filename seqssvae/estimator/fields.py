@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from seqssvae.config import Config
-from seqssvae.config.settings import from_dict, merge, to_dict
+from seqssvae.config.settings import Settings, from_dict, merge, to_dict
 from seqssvae.errors import ConfigurationError
+from seqssvae.recipes.named import with_recipe
 
 FIELDS = {
     "cell": ("model.cell",),
@@ -39,19 +40,20 @@ FIELDS = {
 """By name of a hyperparameter, the fields that it sets."""
 
 
-def build_config(hyperparameters: Mapping[str, Any], config: Config | None) -> Config:
+def build_config(hyperparameters: Mapping[str, Any], config: Config | None, recipe: str = "ssvae") -> Config:
     """Return a configuration in which hyperparameters have set their fields.
 
     Args:
         hyperparameters: Values by name; one that is None, or that sets no field, leaves the configuration as it is.
-        config: All other fields; None for their defaults.
+        config: All other fields; None for those of the recipe.
+        recipe: Name of the recipe.
 
     Raises:
         ConfigurationError: If a value is wrong, or `config` is no configuration.
     """
     if config is not None and not isinstance(config, Config):
         raise ConfigurationError(f"config must be a seqssvae.config.Config, not {type(config).__name__}.")
-    settings = to_dict(config or Config())
+    settings: Settings = {} if config is None else to_dict(config)
     for name, paths in FIELDS.items():
         value = hyperparameters[name]
         for path in paths if value is not None else ():
@@ -59,4 +61,4 @@ def build_config(hyperparameters: Mapping[str, Any], config: Config | None) -> C
             for part in reversed(path.split(".")):
                 overrides = {part: overrides}
             settings = merge(settings, overrides)
-    return from_dict(settings)
+    return from_dict(settings if config is not None and recipe != "auto" else with_recipe(recipe, settings))

@@ -13,6 +13,7 @@ from seqssvae.data.in_memory import make_table, read_sequences
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Schema
 from seqssvae.errors import DataError
+from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.runs.files import Checkpoint
 
 Sequences = Iterable[str] | Iterable[Sequence[str]]
@@ -28,6 +29,7 @@ class FittedModel(NamedTuple):
         schema: Symbols, labels and p(y).
         texts: Whether sequences were given as texts, rather than as lists of symbols.
         checkpoint: How training went, to be saved.
+        ensemble: What predicts labels; None where the network alone does.
     """
 
     backend: Backend
@@ -35,6 +37,7 @@ class FittedModel(NamedTuple):
     schema: Schema
     texts: bool
     checkpoint: Checkpoint
+    ensemble: Ensemble | None = None
 
     def encode(self, X: Sequences, source: Sequences | None) -> Corpus:
         """Encode sequences and their sources; those that are too long are cut.

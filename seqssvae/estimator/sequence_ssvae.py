@@ -1,36 +1,42 @@
 """`SequenceSSVAE`: the model in scikit-learn's conventions, a thin layer over the training loop of the command line."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+import warnings
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from seqssvae.backend import NO_LABEL, DecodingMethod, get_backend
+from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, to_dict
 from seqssvae.data.in_memory import as_array, label_names, make_table, read_labels, read_sequences, sort_classes
-from seqssvae.data.prepare import prepare_table
-from seqssvae.errors import DataError, RunError
+from seqssvae.data.prepare import Prepared, prepare_table
+from seqssvae.errors import DataError
 from seqssvae.estimator.fields import build_config
 from seqssvae.estimator.fitted import FittedModel, Sequences, warn_of_counts
+from seqssvae.estimator.generation import GenerationMixin
 from seqssvae.estimator.hyperparameters import HyperparametersMixin
 from seqssvae.estimator.storage import StoredEstimator, load_estimator, save_estimator
-from seqssvae.inference.evaluate import encode, generate, predict_proba
-from seqssvae.inference.transduce import transduce
+from seqssvae.inference.evaluate import encode
+from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
+from seqssvae.recipes.compare import MethodAccuracy, compare
+from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
 from seqssvae.runs.files import Checkpoint, corpus_digest
-from seqssvae.training.fit import fit
 
 
-class SequenceSSVAE(HyperparametersMixin):
+class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
     """Semi-supervised variational autoencoder for sequences: classifier, embedding and generator in one.
 
     A hyperparameter that is None leaves its field as `config` has it, whose defaults are those of the command line.
 
     Args:
         backend: Name of the twin, `torch` or `jax`.
+        recipe: What is trained. `auto` compares candidates by cross-validation over the labelled sequences, averages
+            those that are of use, and trains a network towards what they say. The others train a network alone: `ssvae`
+            the recurrent one of these hyperparameters, `topics`, `classifier`, or `labels` (`seqssvae.recipes.named`).
         hidden_size: Size of the encoder's state, for each direction.
         latent_size: Size of z.
         decoder_hidden_size: Size of the decoder's state.
@@ -65,6 +71,7 @@ class SequenceSSVAE(HyperparametersMixin):
 
     Attributes:
         classes_: The labels, sorted, as they were given.
+        trials_: With `recipe="auto"`, how each candidate did in cross-validation, and last all of them together.
         fitted_: The trained twin, its configuration, symbols and labels.
 
     Example:
@@ -77,6 +84,7 @@ class SequenceSSVAE(HyperparametersMixin):
         self,
         *,
         backend: str = "jax",
+        recipe: str = "auto",
         hidden_size: int | None = None,
         latent_size: int | None = None,
         decoder_hidden_size: int | None = None,
@@ -107,6 +115,7 @@ class SequenceSSVAE(HyperparametersMixin):
         config: Config | None = None,
     ) -> None:
         self.backend = backend
+        self.recipe = recipe
         self.hidden_size = hidden_size
         self.latent_size = latent_size
         self.decoder_hidden_size = decoder_hidden_size
@@ -158,22 +167,20 @@ class SequenceSSVAE(HyperparametersMixin):
             DataError: If there are no sequences, or labels that cannot be learned.
             ConfigurationError: If a hyperparameter is wrong.
         """
-        sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
-        values = read_labels(y, len(sequences), self.missing)
-        config = self._build_config()
-        classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
-        names = label_names(classes)
-        settings = {"labels": list(names.values()), "source_column": _source_column(config, source)}
-        config = from_dict(merge(to_dict(config), {"data": settings}))
-        labels = [None if value is None else names.get(value, str(value)) for value in values]
-        prepared = prepare_table(make_table(sequences, config.data, labels, groups, sources), config)
+        prepared, config, classes, texts = self._prepare(X, y, groups, source)
         warn_of_counts(prepared.training, config)
-        twin = get_backend(self.backend)(config, prepared.schema.dimensions, self.device)
-        result = fit(config, prepared.training, prepared.validation, twin)
-        history = [record.to_dict() for record in result.records]
-        checkpoint = Checkpoint(result.state, history, corpus_digest(prepared.training))
+        ensemble = None
+        if self.recipe == "auto" and (reason := obstacle(config, prepared)) is not None:
+            warnings.warn(reason, stacklevel=2)
+        elif self.recipe == "auto":
+            config = affordable(config, prepared)
+            ensemble = learn(config, prepared, self._build_backend)
+        fitted = fit_towards(ensemble, config, prepared, self._build_backend)
+        history = [record.to_dict() for record in fitted.result.records]
+        checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training))
         self.classes_ = as_array(classes)
-        self.fitted_ = FittedModel(twin, config, prepared.schema, isinstance(sequences[0], str), checkpoint)
+        self.trials_ = [] if ensemble is None else list(ensemble.trials)
+        self.fitted_ = FittedModel(fitted.backend, config, prepared.schema, texts, checkpoint, ensemble)
         return self
 
     def fit_transform(
@@ -186,19 +193,27 @@ class SequenceSSVAE(HyperparametersMixin):
         """Train with `fit`, and return the embeddings of the same sequences."""
         return self.fit(X, y, groups, source).transform(X, source)
 
-    def predict_proba(self, X: Sequences, source: Sequences | None = None) -> Float[np.ndarray, "N K"]:
-        """Return q(y|x) of each sequence, with a column for each entry of `classes_`.
+    def predict_proba(
+        self, X: Sequences, source: Sequences | None = None, method: PredictionMethod | None = None
+    ) -> Float[np.ndarray, "N K"]:
+        """Return the probability of each label, with a column for each entry of `classes_`.
 
         Args:
             X: Sequences: texts, or lists of symbols.
             source: The source of each, if the estimator was fitted with sources.
+            method: `classifier` for q(y|x) of the network, `generative` for p(y|x) by Bayes' rule from its generator,
+                `combined` for all that was learned; None for `combined` with `recipe="auto"`, else `classifier`.
         """
         fitted = self._get_fitted()
-        return predict_proba(fitted.backend, fitted.encode(X, source), fitted.config)
+        rows, parts = fitted.encode(X, source), (fitted.config, fitted.ensemble)
+        probabilities = np.exp(predict_log_proba(fitted.backend, rows, *parts, method))
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
 
-    def predict(self, X: Sequences, source: Sequences | None = None) -> np.ndarray:
+    def predict(
+        self, X: Sequences, source: Sequences | None = None, method: PredictionMethod | None = None
+    ) -> np.ndarray:
         """Return the most probable label of each sequence; arguments are those of `predict_proba`."""
-        indices = self.predict_proba(X, source).argmax(axis=1)
+        indices = self.predict_proba(X, source, method).argmax(axis=1)
         return self.classes_[indices]
 
     def transform(self, X: Sequences, source: Sequences | None = None) -> Float[np.ndarray, "N Z"]:
@@ -208,40 +223,6 @@ class SequenceSSVAE(HyperparametersMixin):
         """
         fitted = self._get_fitted()
         return encode(fitted.backend, fitted.encode(X, source), fitted.config)
-
-    def transduce(
-        self,
-        source: Sequences,
-        y: Iterable[Any] | None = None,
-        method: DecodingMethod = "greedy",
-        beam_width: int = 5,
-        max_length: int | None = None,
-        seed: int = 0,
-    ) -> list[Any]:
-        """Return the sequence that is made of each source, in the form in which X was given to `fit`.
-
-        Args:
-            source: Sources: texts, or lists of symbols.
-            y: Label of each, or the marker of a missing one, for which the most probable label is taken.
-            method: Take the most probable symbol at each step (`greedy`), search for the most probable sequence
-                (`beam`), or draw each symbol (`sample`).
-            beam_width: Number of candidates kept by `beam`.
-            max_length: Greatest number of symbols; None for the greatest length of training.
-            seed: Seed of what `sample` draws.
-
-        Raises:
-            DataError: If a label is unknown, or the estimator was fitted without sources.
-        """
-        fitted, classes = self._get_fitted(), self.classes_.tolist()
-        sources = fitted.encode_sources(source)
-        values = read_labels(y, len(sources), self.missing)
-        for value in values:
-            if value is not None:
-                _check_label(value, classes)
-        indices = np.array([NO_LABEL if value is None else classes.index(value) for value in values], np.int32)
-        search = method, beam_width, max_length, seed
-        sequences = transduce(fitted.backend, fitted.schema.vocabulary, sources, indices, fitted.config, *search)
-        return [fitted.decode(sequence.symbols) for sequence in sequences]
 
     def score(self, X: Sequences, y: Iterable[Any], source: Sequences | None = None) -> float:
         """Return the accuracy over the sequences that have a label.
@@ -261,39 +242,20 @@ class SequenceSSVAE(HyperparametersMixin):
             raise DataError("y has no label to score the predictions by.")
         return float(np.mean(hits))
 
-    def sample(
-        self,
-        label: Any,
-        n: int = 1,
-        seed: int = 0,
-        method: DecodingMethod = "sample",
-        beam_width: int = 5,
-        max_length: int | None = None,
-        source: str | Sequence[str] | None = None,
-    ) -> list[Any]:
-        """Generate new sequences of a label, in the form (texts, or lists of symbols) in which X was given to `fit`.
+    def compare(self, X: Sequences, y: Iterable[Any], groups: Iterable[Any] | None = None) -> list[MethodAccuracy]:
+        """Cross-validate this tool and what it competes with over the labelled sequences; nothing is fitted.
 
         Args:
-            label: One of `classes_`.
-            n: Number of sequences.
-            seed: Seed of z and of the symbols.
-            method: Draw each symbol (`sample`), take the most probable one (`greedy`), or search for the most probable
-                sequence (`beam`).
-            beam_width: Number of candidates kept by `beam`.
-            max_length: Greatest number of symbols; None for the greatest length of training.
-            source: The source that they are made from, if the estimator was fitted with sources.
+            X: Sequences: texts, or lists of symbols.
+            y: Label of each, or the marker of a missing one.
+            groups: Group of each; no group is both learned from and predicted.
 
-        Raises:
-            DataError: If there is no such label.
+        Returns:
+            How each did: logistic regression, naive Bayes with EM and self-training of scikit-learn, a classifier of
+            ours that learns from labels alone, and the recipe `auto`.
         """
-        fitted, classes = self._get_fitted(), self.classes_.tolist()
-        _check_label(label, classes)
-        fitted.check_source(source)
-        source_ids = None if source is None else fitted.encode_sources([source])[0]
-        search = n, max_length or fitted.config.data.max_length, seed, method, beam_width
-        vocabulary = fitted.schema.vocabulary
-        sequences = generate(fitted.backend, vocabulary, classes.index(label), *search, source=source_ids)
-        return [fitted.decode(sequence.symbols) for sequence in sequences]
+        prepared, config, _, _ = self._prepare(X, y, groups, None)
+        return compare(config, prepared, self._build_backend)
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which the command line can use as well.
@@ -327,13 +289,23 @@ class SequenceSSVAE(HyperparametersMixin):
         estimator.fitted_ = fitted
         return estimator
 
-    def _build_config(self) -> Config:
-        return build_config(self.get_params(), self.config)
+    def _prepare(
+        self, X: Sequences, y: Iterable[Any] | None, groups: Iterable[Any] | None, source: Sequences | None
+    ) -> tuple[Prepared, Config, list[Any], bool]:
+        """Encode and split the rows; return them, the configuration, the labels, and whether the rows are texts."""
+        sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
+        values = read_labels(y, len(sequences), self.missing)
+        config = build_config(self.get_params(), self.config, self.recipe)
+        classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
+        names = label_names(classes)
+        settings = {"labels": list(names.values()), "source_column": _source_column(config, source)}
+        config = from_dict(merge(to_dict(config), {"data": settings}))
+        labels = [None if value is None else names.get(value, str(value)) for value in values]
+        table = make_table(sequences, config.data, labels, groups, sources)
+        return prepare_table(table, config), config, classes, isinstance(sequences[0], str)
 
-    def _get_fitted(self) -> FittedModel:
-        if not hasattr(self, "fitted_"):
-            raise RunError("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
-        return self.fitted_
+    def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
+        return get_backend(self.backend)(config, dimensions, self.device)
 
 
 def _source_column(config: Config, source: Sequences | None) -> int:
@@ -341,8 +313,3 @@ def _source_column(config: Config, source: Sequences | None) -> int:
     data = config.data
     free = 1 + max(data.sequence_column, data.label_column, data.group_column)
     return 0 if source is None else data.source_column or free
-
-
-def _check_label(label: Any, classes: list[Any]) -> None:
-    if label not in classes:
-        raise DataError(f"There is no label {label!r}; known are {', '.join(map(repr, classes))}.")

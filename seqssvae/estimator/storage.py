@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from seqssvae.data.plain import is_missing
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
+from seqssvae.runs.ensemble import EnsembleWriter
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.storage import read_json, to_json, write_files
 from seqssvae.runs.writer import RunWriter
@@ -48,6 +49,7 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
     writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, fitted.checkpoint)
     writer.started(fitted.checkpoint.state.step, fitted.checkpoint.state)
+    EnsembleWriter(path, fitted.ensemble).started(fitted.checkpoint.state.step, fitted.checkpoint.state)
     entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
     write_files({Path(path) / ESTIMATOR: to_json(entries)})
@@ -67,7 +69,9 @@ def load_estimator(path: str | Path, backend: str | None = None, device: str | N
     directory = RunDirectory(path)
     run, checkpoint = directory.open(backend, device), directory.read_checkpoint()
     classes, texts, missing = _read_entries(directory.path / ESTIMATOR, run.labels.names)
-    return StoredEstimator(FittedModel(run.backend, run.config, run.schema, texts, checkpoint), classes, missing)
+    return StoredEstimator(
+        FittedModel(run.backend, run.config, run.schema, texts, checkpoint, run.ensemble), classes, missing
+    )
 
 
 def _read_entries(path: Path, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:

@@ -69,7 +69,7 @@ def evaluate(
     count, symbols = len(corpus), int(np.sum(corpus.lengths))
 
     def all_batches() -> Iterator[Batch]:
-        return _batches(corpus, config) if batches is None else iter(batches)
+        return corpus_batches(corpus, config) if batches is None else iter(batches)
 
     if config.objective.name == "classifier":  # which has no ELBO
         no_terms = ELBOTerms(*np.zeros((len(ELBOTerms._fields), count)))
@@ -92,14 +92,14 @@ def evaluate(
 
 def predict_proba(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N K"]:
     """Compute q(y|x) of every row, in the order of the corpus; the probabilities of each row sum to 1."""
-    log_q_y = classify_rows(backend, _batches(corpus, config), len(corpus)).astype(float)
+    log_q_y = classify_rows(backend, corpus_batches(corpus, config), len(corpus)).astype(float)
     probabilities = np.exp(log_q_y)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def encode(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N Z"]:
     """Compute the embedding sum over y of q(y|x) loc(x, y) of every row, in the order of the corpus."""
-    return embed_rows(backend, _batches(corpus, config), len(corpus))
+    return embed_rows(backend, corpus_batches(corpus, config), len(corpus))
 
 
 def generate(
@@ -139,7 +139,7 @@ def generate(
     return generated[:count]
 
 
-def _batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
+def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     """Batches that hold every row once, with buckets of this corpus's own."""
     if not len(corpus):
         return iter(())

@@ -5,12 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqssvae.backend import Backend, Weights, get_backend
+from seqssvae.backend import Backend, Dimensions, Weights, get_backend
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
+from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.runs.ensemble import read_ensemble
 from seqssvae.runs.files import (
     LAST,
     OPTIMIZER,
@@ -42,6 +44,7 @@ class Run:
         backend: The model with its best weights.
         step: Training step of these weights.
         trained_by: Name of the twin that trained it.
+        ensemble: What was learned of the labels beside the model; None where the model alone predicts them.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Run:
     backend: Backend
     step: int
     trained_by: str
+    ensemble: Ensemble | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -112,9 +116,13 @@ class RunDirectory:
         """
         config, schema, trained_by = self.config, self.schema, self.trained_by
         weights, step = self.weights
-        twin = get_backend(backend or trained_by)(config, schema.dimensions, device)
+
+        def build(config: Config, dimensions: Dimensions) -> Backend:
+            return get_backend(backend or trained_by)(config, dimensions, device)
+
+        twin = build(config, schema.dimensions)
         twin.set_weights(weights)
-        return Run(self.path, config, schema, twin, step, trained_by)
+        return Run(self.path, config, schema, twin, step, trained_by, read_ensemble(self.path, build))
 
     def read_checkpoint(self) -> Checkpoint:
         """Read the last state of training and its history.

@@ -1,0 +1,60 @@
+"""The table of results, as Markdown, and the figures that it must show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+BALANCED = ("surnames", "flights")
+"""Sets whose classes are very uneven: balanced accuracy is shown."""
+AUTO = "auto"
+SHORT = {
+    "logistic regression on n-grams": "LR",
+    "naive Bayes on n-grams with EM": "EM",
+    "self-training on n-grams": "self-training",
+    "classifier alone": "classifier alone",
+    AUTO: "auto",
+}
+
+
+def score(result: dict[str, Any], name: str) -> float:
+    """Accuracy, or balanced accuracy, in per cent."""
+    return 100 * float(result["balanced" if result["set"] in BALANCED else "accuracy"][name])
+
+
+def cells(results: Sequence[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The results of each set and number of labels."""
+    grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for result in results:
+        grouped.setdefault((result["set"], result["labels"]), []).append(result)
+    return grouped
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The table."""
+    singles = [name for name in SHORT if name != AUTO]
+    heads = ["set", "labels a class", *SHORT.values(), "less the best", "best by cross-validation", "seconds"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    autos, chosen = [], []
+    for (name, labels), of_cell in cells(results).items():
+        means = {method: np.mean([score(one, method) for one in of_cell]) for method in SHORT}
+        picks = [score(one, max(singles, key=lambda method: one["validated"][method])) for one in of_cell]
+        autos.append(means[AUTO])
+        chosen.append(np.mean(picks))
+        seconds = np.max([one["seconds"][AUTO] for one in of_cell])
+        gap = means[AUTO] - max(means[method] for method in singles)
+        numbers = [f"{value:.1f}" for value in means.values()] + [f"{gap:+.1f}", f"{chosen[-1]:.1f}", f"{seconds:.0f}"]
+        lines.append(f"| {name} | {labels} | " + " | ".join(numbers) + " |")
+    mean = np.mean(autos)
+    lines.append(
+        f"| all | | {' | '.join([''] * len(singles))} | **{mean:.1f}** | {mean - np.mean(chosen):+.1f} over the next | "
+        f"{np.mean(chosen):.1f} | |"
+    )
+    return "\n".join(lines)
+
+
+def print_tables(results: Sequence[dict[str, Any]]) -> None:
+    """Print the table of each twin."""
+    for twin in sorted({one["twin"] for one in results}):
+        own = [one for one in results if one["twin"] == twin]
+        print(f"\n{twin}, {len({one['seed'] for one in own})} seeds\n\n{markdown(own)}")

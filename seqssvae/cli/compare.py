@@ -1,0 +1,47 @@
+"""The command that compares this tool with others on somebody's own rows: `compare`."""
+
+import json
+
+from jsonargparse import Namespace
+
+from seqssvae.backend import Backend, Dimensions, get_backend, installed_backends
+from seqssvae.cli.arguments import config_overrides
+from seqssvae.cli.messages import warn_of_counts
+from seqssvae.cli.recipe_tables import compare_table
+from seqssvae.cli.tables import console
+from seqssvae.config import Config
+from seqssvae.config.settings import from_dict, merge, read_yaml
+from seqssvae.data.prepare import prepare_files
+from seqssvae.errors import BackendError
+from seqssvae.recipes.auto import learning_rows
+from seqssvae.recipes.compare import compare
+from seqssvae.recipes.named import with_recipe
+
+
+def compare_command(arguments: Namespace) -> None:
+    """Print how this tool and others do in cross-validation over the labelled rows of a file."""
+    settings = read_yaml(arguments.config) if arguments.config else {}
+    config = from_dict(with_recipe("auto", merge(settings, config_overrides(arguments))))
+    prepared = prepare_files(config)
+    warn_of_counts(prepared.training, config.data.max_length)
+    name = arguments.backend or _usable()
+
+    def build(config: Config, dimensions: Dimensions) -> Backend:
+        return get_backend(name)(config, dimensions, arguments.device)
+
+    comparisons = compare(config, prepared, build)
+    if arguments.json:
+        print(json.dumps([one._asdict() for one in comparisons]))
+        return
+    console().print(compare_table(comparisons, len(learning_rows(config, prepared).y)))
+
+
+def _usable() -> str:
+    """The first twin whose framework is installed."""
+    for name in installed_backends():
+        try:
+            get_backend(name)
+        except BackendError:
+            continue
+        return name
+    raise BackendError("No twin can be used: pip install 'seqssvae[jax]' or 'seqssvae[torch]'.")

@@ -1,0 +1,168 @@
+"""The recipe `auto`: several candidates by cross-validation, and an SSVAE that is trained towards what they say."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from seqssvae.backend import NO_LABEL, Backend
+from seqssvae.config import Config
+from seqssvae.data.corpus import Corpus
+from seqssvae.data.prepare import Prepared
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
+from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
+from seqssvae.recipes.network import BuildBackend, Networks, Promising
+from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
+from seqssvae.training.fit import FitResult, Observer, TrainingState, fit
+
+OPERATIONS = 4e12
+"""Multiplications and additions that the SSVAE's output layer may take in training, which is most of its time."""
+LEAST_STEPS = 100
+LEAST_LABELLED = 4
+
+
+class Fitted(NamedTuple):
+    """What a recipe leaves.
+
+    Args:
+        config: The configuration of the network.
+        backend: The network, with the weights that were kept.
+        result: How its training went.
+        ensemble: What predicts labels; None where the network alone does.
+    """
+
+    config: Config
+    backend: Backend
+    result: FitResult
+    ensemble: Ensemble | None
+
+
+def obstacle(config: Config, prepared: Prepared) -> str | None:
+    """Why candidates cannot be compared on these rows, as a sentence; None if they can."""
+    if prepared.schema.source_vocabulary is not None:
+        return "The recipe auto does not know sources; the network is trained alone."
+    observed = _labelled(config, prepared).y
+    if len(observed) < LEAST_LABELLED or len(np.unique(observed)) < 2:
+        return (
+            "There are too few labelled rows for the recipe auto to compare candidates; the network is trained alone."
+        )
+    return None
+
+
+def learn(
+    config: Config,
+    prepared: Prepared,
+    build: BuildBackend,
+    observers: Callable[[str], Sequence[Observer]] = lambda name: (),
+) -> Ensemble:
+    """Compare the candidates, and join those that are of use.
+
+    Args:
+        config: The configuration of the network.
+        prepared: The rows. Those held out from them serve as well; those of a validation file do not.
+        build: Builds a twin.
+        observers: Given the name of a candidate that is trained now, who is to be told of it.
+
+    Warns:
+        UserWarning: If guessing the most frequent label does as well as what was learned.
+    """
+    rows = learning_rows(config, prepared)
+
+    def report(name: str) -> None:
+        for observer in observers(name):
+            observer.waiting(name)
+
+    def train(shares: Float[np.ndarray, " K"], promising: Promising) -> Learned | None:
+        return Networks.learn(rows, shares, config, build, promising, observers("network"))
+
+    ensemble = learn_ensemble(rows, train, report)
+    if ensemble.learned_nothing:
+        best = ensemble.trials[-1]
+        warnings.warn(
+            f"Nothing was learned about the labels: over {len(rows.y)} labelled rows the accuracy in cross-validation "
+            f"is {best.accuracy:.2f}, and guessing does as well with a probability of {ensemble.chance:.2f}. Label more "
+            "rows, or check the labels.",
+            stacklevel=2,
+        )
+    return ensemble
+
+
+def learning_rows(config: Config, prepared: Prepared) -> LearningRows:
+    """The rows that the candidates learn from."""
+    labelled, training = _labelled(config, prepared), prepared.training
+    return LearningRows(
+        labelled.sequences,
+        labelled.y,
+        training.sequences.take(np.flatnonzero(training.y == NO_LABEL)),
+        len(prepared.schema.labels),
+        prepared.schema.dimensions.vocabulary_size,
+        stratified_folds(labelled.y, labelled.groups, config.training.seed),
+        config.training.seed,
+    )
+
+
+def _labelled(config: Config, prepared: Prepared) -> Corpus:
+    """The labelled rows, those that were held out from the training rows included."""
+    parts = [prepared.training] + ([prepared.validation] if config.data.validation is None else [])
+    chosen = [part.take(np.flatnonzero(part.y != NO_LABEL)) for part in parts]
+    if len(chosen) == 1:
+        return chosen[0]
+    first, second = chosen
+    lengths = np.concatenate([first.lengths, second.lengths])
+    return replace(
+        first,
+        sequences=RaggedArray.from_lengths(np.concatenate([first.sequences.values, second.sequences.values]), lengths),
+        y=np.concatenate([first.y, second.y]),
+        groups=np.concatenate([first.groups, second.groups]),
+    )
+
+
+def fit_towards(
+    ensemble: Ensemble | None,
+    config: Config,
+    prepared: Prepared,
+    build: BuildBackend,
+    observers: Sequence[Observer] = (),
+    resume: TrainingState | None = None,
+) -> Fitted:
+    """Train a network, towards what an ensemble says of rows without label where the objective asks for it.
+
+    Args:
+        ensemble: What was learned of the labels; None to train the network alone.
+        config: The configuration of the network.
+        prepared: The rows.
+        build: Builds the twin.
+        observers: Their methods are called as training goes on.
+        resume: State to go on from.
+    """
+    training, validation = prepared.training, prepared.validation
+    if ensemble is not None and config.objective.posterior == "given":
+        training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences)))
+    twin = build(config, prepared.schema.dimensions)
+    if ensemble is not None:
+        twin.set_weights(_with_symbol_frequencies(twin, training))
+    return Fitted(config, twin, fit(config, training, validation, twin, observers, resume), ensemble)
+
+
+def affordable(config: Config, prepared: Prepared) -> Config:
+    """The configuration with as many steps as are affordable with this vocabulary and these labels."""
+    schema, training = prepared.schema, config.training
+    symbols = training.batch_size * float(prepared.training.lengths.mean())
+    sizes = config.model.decoder.hidden_size * schema.dimensions.vocabulary_size * len(schema.labels)
+    steps = int(OPERATIONS / (6 * symbols * sizes))
+    most = max(LEAST_STEPS, min(training.max_steps or steps, steps))
+    return replace(config, training=replace(training, max_steps=most))
+
+
+def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.ndarray]:
+    """The weights, with the output's bias such that the first probabilities are those of symbols in the rows."""
+    weights = twin.get_weights()
+    bias = weights["decoder.output.bias"]
+    counts = np.bincount(training.sequences.values, minlength=len(bias)) + 0.5
+    counts[list(NEVER_GENERATED)] = 0.5
+    counts[UNK] = max(counts[UNK], 0.5)
+    return {**weights, "decoder.output.bias": np.log(counts / counts.mean()).astype(bias.dtype)}

@@ -1,0 +1,209 @@
+"""Several members that learned from the same rows, and one prediction of them all."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.errors import RunError
+from seqssvae.recipes.bag import Bag
+from seqssvae.recipes.linear import Linear
+from seqssvae.recipes.markov import Markov
+from seqssvae.recipes.network import BuildBackend, Networks, Promising
+from seqssvae.recipes.pool import Pool, calibrate, fit_pool, pooled_out_of_fold
+from seqssvae.recipes.rows import Learned, LearningRows
+from seqssvae.recipes.shares import unlabelled_shares
+
+FORMAT = 1
+LEAST_WEIGHT = 0.05
+"""A member that would get less than this weight is left out, and need not be computed."""
+MOST_ROWS = 4000
+"""Rows without label by which the shares of their labels are estimated."""
+
+
+class Member(Protocol):
+    """What predicts the label of a row."""
+
+    def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
+        """log p(y|x)."""
+        ...
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What it learned, by name."""
+        ...
+
+
+class Trial(NamedTuple):
+    """How a candidate did in cross-validation over the labelled rows.
+
+    Args:
+        name: What it is.
+        learns_from: Which rows it learns from.
+        accuracy: The share of held-out rows whose most probable label is their label.
+        standard_error: Of the accuracy.
+        loss: The mean of -log p(y|x) of held-out rows, calibrated on these rows themselves.
+        weight: Its weight in the ensemble; None where it is no member.
+        seconds: The time it took, the training of what is kept included.
+    """
+
+    name: str
+    learns_from: str
+    accuracy: float
+    standard_error: float
+    loss: float
+    weight: float | None
+    seconds: float
+
+
+class Ensemble(NamedTuple):
+    """Members and how their predictions are joined.
+
+    Args:
+        members: By name.
+        pool: Their temperatures and weights.
+        label_count: K.
+        trials: How each candidate did, and last the ensemble.
+        chance: The probability that guessing the most frequent label does as well as the ensemble did.
+    """
+
+    members: Mapping[str, Member]
+    pool: Pool
+    label_count: int
+    trials: Sequence[Trial]
+    chance: float
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether guessing could have done as well."""
+        return self.chance > 0.05
+
+    def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
+        """log p(y|x) by all members together."""
+        return self.pool.log_proba([member.log_proba(rows) for member in self.members.values()])
+
+    def to_stored(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The ensemble as plain values and arrays by name."""
+        arrays = {
+            f"{name}.{key}": array for name, member in self.members.items() for key, array in member.to_arrays().items()
+        }
+        networks = [member for member in self.members.values() if isinstance(member, Networks)]
+        settings = {
+            "format": FORMAT,
+            "members": list(self.members),
+            "temperatures": self.pool.temperatures.tolist(),
+            "weights": self.pool.weights.tolist(),
+            "label_count": self.label_count,
+            "trials": [trial._asdict() for trial in self.trials],
+            "chance": self.chance,
+            "network": networks[0].settings() if networks else None,
+        }
+        return settings, arrays
+
+    @classmethod
+    def from_stored(
+        cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray], build: BuildBackend
+    ) -> "Ensemble":
+        """The ensemble that these values and arrays are of.
+
+        Raises:
+            RunError: If they are not of an ensemble.
+        """
+        try:
+            count = int(settings["label_count"])
+            members = {name: _member(name, settings, arrays, count, build) for name in settings["members"]}
+            pool = Pool(np.array(settings["temperatures"], float), np.array(settings["weights"], float))
+            trials = [Trial(**trial) for trial in settings["trials"]]
+            if not len(members) == len(pool.weights) == len(pool.temperatures) > 0:
+                raise ValueError("there must be a weight and a temperature for each member")
+            return cls(members, pool, count, trials, float(settings["chance"]))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise RunError(f"The ensemble cannot be read: {error!r}.") from error
+
+
+LINEAR, BAG, MARKOV, NETWORK, ENSEMBLE = "linear", "bag", "markov", "network", "ensemble"
+"""Names of the members, and of all of them together."""
+LEARNS_FROM = {LINEAR: "labelled rows", BAG: "all rows", MARKOV: "all rows", NETWORK: "all rows", ENSEMBLE: "all rows"}
+
+TrainNetworks = Callable[[Float[np.ndarray, " K"], Promising], Learned | None]
+"""Trains the networks, given the shares of the labels among rows without label, and what tells whether to go on."""
+
+
+def learn_ensemble(rows: LearningRows, train: TrainNetworks | None, report: Callable[[str], None]) -> Ensemble:
+    """Cross-validate all candidates, and join those that are of use.
+
+    Args:
+        rows: The rows to learn from.
+        train: Trains the networks; None for an ensemble without.
+        report: Called with the name of each candidate before it learns.
+    """
+    learned: dict[str, Learned] = {}
+    seconds: dict[str, float] = {}
+
+    def keep(name: str, learn: Callable[[], Learned | None]) -> None:
+        report(name)
+        began = time.perf_counter()
+        result = learn()
+        if result is not None:
+            learned[name], seconds[name] = result, time.perf_counter() - began
+
+    keep(LINEAR, lambda: Linear.learn(rows))
+    linear = learned[LINEAR]
+    unlabelled = linear.member.log_proba(rows.unlabelled.take(np.arange(min(len(rows.unlabelled), MOST_ROWS))))
+    shares = unlabelled_shares(unlabelled, linear.out_of_fold, rows.y, rows.label_shares)
+    if len(rows.unlabelled):
+        keep(BAG, lambda: Bag.learn(rows, shares))
+        keep(MARKOV, lambda: Markov.learn(rows, shares))
+
+    def promising(out_of_fold: Float[np.ndarray, "M K"], seen: Int[np.ndarray, " M"]) -> bool:
+        """Whether a candidate adds to the others, or is not clearly worse than the best of them."""
+        others = [one.out_of_fold[seen] for one in learned.values()]
+        hits = [scores.argmax(axis=1) == rows.y[seen] for scores in (*others, out_of_fold)]
+        behind = max((hit.astype(float) - hits[-1] for hit in hits[:-1]), key=lambda gap: float(gap.mean()))
+        clearly = behind.mean() > 2 * behind.std() / np.sqrt(len(seen))
+        return not clearly or fit_pool([*others, out_of_fold], rows.y[seen]).weights[-1] >= LEAST_WEIGHT
+
+    if train is not None:
+        keep(NETWORK, lambda: train(shares, promising))
+    return _joined(rows, learned, seconds)
+
+
+def _joined(rows: LearningRows, learned: dict[str, Learned], seconds: dict[str, float]) -> Ensemble:
+    scores = {name: one.out_of_fold for name, one in learned.items()}
+    pool = fit_pool(list(scores.values()), rows.y)
+    kept = [name for name, weight in zip(scores, pool.weights, strict=True) if weight >= LEAST_WEIGHT]
+    weights = dict(zip(scores, pool.weights, strict=True))
+    trials = [
+        _trial(name, calibrate(scores[name], temperature), rows, weights[name] if name in kept else 0.0, seconds[name])
+        for name, temperature in zip(scores, pool.temperatures, strict=True)
+    ]
+    pool = fit_pool([scores[name] for name in kept], rows.y)
+    joined = pooled_out_of_fold(list(scores.values()), rows.y, rows.folds)
+    trials.append(_trial(ENSEMBLE, joined, rows, None, sum(seconds.values())))
+    hits = int(np.sum(joined.argmax(axis=1) == rows.y))
+    most = np.bincount(rows.y).max() / len(rows.y)
+    chance = float(scipy.stats.binom.sf(hits - 1, len(rows.y), most))
+    return Ensemble({name: learned[name].member for name in kept}, pool, rows.label_count, trials, chance)
+
+
+def _trial(
+    name: str, log_p: Float[np.ndarray, "N K"], rows: LearningRows, weight: float | None, seconds: float
+) -> Trial:
+    accuracy = float(np.mean(log_p.argmax(axis=1) == rows.y))
+    error = float(np.sqrt(accuracy * (1 - accuracy) / len(rows.y)))
+    loss = float(-np.mean(log_p[np.arange(len(rows.y)), rows.y]))
+    return Trial(name, LEARNS_FROM[name], accuracy, error, loss, None if weight is None else float(weight), seconds)
+
+
+def _member(
+    name: str, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray], label_count: int, build: BuildBackend
+) -> Member:
+    own = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+    if name == NETWORK:
+        return Networks.from_arrays(own, settings["network"], label_count, build)
+    if name == LINEAR:
+        return Linear.from_arrays(own)
+    return Bag.from_arrays(own) if name == BAG else Markov.from_arrays(own)

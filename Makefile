@@ -5,14 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOST := $(VENV)/.yoyodyne
 WORKERS ?= 2
+SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help setup demo test parity lint accuracy bench estimators inflection
+OLDEST := $(VENV)/.minimum
+
+.PHONY: help setup demo test minimum parity lint accuracy bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
+	@echo "make minimum   some of the tests with the lowest versions that are allowed"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
@@ -41,6 +45,14 @@ demo: $(READY)
 # each worker has one core: more threads than cores would only wait for each other
 test: $(HOST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# with a cache of its own, as programs compiled by another version are of no use
+minimum: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
+minimum:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt torch
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt ".[all]" beartype hypothesis pytest pytest-xdist scikit-learn
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(SMOKE)
 
 # the proof is part of the tests, where shapes are checked too; alone, it can be had on another device
 parity: export SEQSSVAE_DEVICE = $(DEVICE)

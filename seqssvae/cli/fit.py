@@ -1,5 +1,6 @@
 """The commands that make a run: `fit` and `import-yoyodyne`."""
 
+import os
 from importlib import import_module
 
 from jsonargparse import Namespace
@@ -8,6 +9,7 @@ from seqssvae.backend import get_backend, installed_backends
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.progress import ProgressBar
+from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
 from seqssvae.config import Config
 from seqssvae.config.fields import field_paths
@@ -19,16 +21,21 @@ from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.fit import fit
 
 RESUMABLE = {
-    *("data.train", "data.validation", "optimizer.schedule_steps"),
+    *("data.train", "data.validation", "optimizer.schedule_steps", "training.checkpoint_minutes"),
     *("training.epochs", "training.max_steps", "training.patience"),
 }
 """Fields that may differ in a run that resumes another one."""
 
 
 def fit_command(arguments: Namespace) -> None:
-    """Train on the configured files and write a run directory."""
-    refuse_existing(arguments.output)
-    resumed = RunDirectory(arguments.resume) if arguments.get("resume") else None
+    """Train on the configured files and write a run directory, or go on with one."""
+    resume, output = arguments.get("resume"), arguments.get("output") or arguments.get("resume")
+    if output is None:
+        raise ConfigurationError("seqssvae fit needs --output; see seqssvae fit --help.")
+    in_place = resume is not None and os.path.realpath(output) == os.path.realpath(resume)
+    if not in_place:
+        refuse_existing(output)
+    resumed = RunDirectory(resume, verify=not arguments.get("no_verify")) if resume else None
     config = _build_config(arguments, resumed)
     backend = arguments.get("backend") or (resumed and resumed.trained_by)
     if not backend:
@@ -39,13 +46,20 @@ def fit_command(arguments: Namespace) -> None:
         warn_of_counts(prepared.validation, config.data.max_length)
     schema = prepared.schema
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
-    writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
+    writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, in_place=in_place)
     twin = get_backend(backend)(config, schema.dimensions, arguments.get("device"))
     state = checkpoint.state if checkpoint else None
-    result = fit(config, prepared.training, prepared.validation, twin, [writer, ProgressBar()], state)
+    try:
+        with noted_signals() as interrupted:
+            observers = [writer, ProgressBar()]
+            result = fit(config, prepared.training, prepared.validation, twin, observers, state, interrupted)
+    except KeyboardInterrupt as error:
+        if writer.step is None:
+            raise
+        raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
     if result.records:
         console().print(fit_table(result))
-    print(f"The run is in {arguments.output}.")
+    print(f"The run is in {output}.")
 
 
 def import_yoyodyne_command(arguments: Namespace) -> None:

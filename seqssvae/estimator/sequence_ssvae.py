@@ -20,7 +20,7 @@ from seqssvae.estimator.hyperparameters import HyperparametersMixin
 from seqssvae.estimator.storage import StoredEstimator, load_estimator, save_estimator
 from seqssvae.inference.evaluate import encode, generate, predict_proba
 from seqssvae.inference.transduce import transduce
-from seqssvae.runs.files import Checkpoint, corpus_digest
+from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.training.fit import fit
 
 
@@ -170,7 +170,7 @@ class SequenceSSVAE(HyperparametersMixin):
         warn_of_counts(prepared.training, config)
         twin = get_backend(self.backend)(config, prepared.schema.dimensions, self.device)
         result = fit(config, prepared.training, prepared.validation, twin)
-        history = [record.to_dict() for record in result.records]
+        history = [metrics_line(record) for record in result.records]
         checkpoint = Checkpoint(result.state, history, corpus_digest(prepared.training))
         self.classes_ = as_array(classes)
         self.fitted_ = FittedModel(twin, config, prepared.schema, isinstance(sequences[0], str), checkpoint)

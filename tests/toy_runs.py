@@ -35,6 +35,7 @@ def train(path: Path, config: Config, twin: type = FakeBackend, resume: Path | N
     prepared = prepare_table(toy_table(), config)
     backend = twin(config, prepared.schema.dimensions)
     checkpoint = RunDirectory(resume).resume(prepared.schema, prepared.training) if resume else None
-    writer = RunWriter(path, config, prepared.schema, backend.name, checkpoint or prepared.training)
+    in_place = path == resume
+    writer = RunWriter(path, config, prepared.schema, backend.name, checkpoint or prepared.training, in_place=in_place)
     state = checkpoint.state if checkpoint else None
     return fit(config, prepared.training, prepared.validation, backend, [writer], state), backend, prepared

@@ -21,7 +21,7 @@ from typing import Any
 
 from seqssvae.errors import RunError
 from seqssvae.runs.storage import parse_json, read_file, to_json
-from seqssvae.runs.writing import explained, sync_directory, write_atomically, write_new
+from seqssvae.runs.writing import UNFINISHED, explained, sync_directory, write_atomically, write_new
 
 LATEST, CHECKPOINTS, MANIFEST = "latest.json", "checkpoints", "manifest.json"
 
@@ -129,6 +129,7 @@ def write_checkpoint(run: Path, step: int, contents: Mapping[str, bytes], outdat
     with contextlib.suppress(OSError):
         others = [entry for entry in checkpoints.iterdir() if entry.name not in (name, former)]
         _remove(*(entry for entry in others if entry.name[0] == "." or _NAME.fullmatch(entry.name)))
+        _remove(*run.glob(f"{UNFINISHED}*"))
         if former is not None:
             _remove(*(run / file for file in outdated))
 

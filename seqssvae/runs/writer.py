@@ -31,7 +31,7 @@ from seqssvae.runs.files import (
 )
 from seqssvae.runs.lock import DirectoryLock
 from seqssvae.runs.storage import to_json, to_safetensors
-from seqssvae.runs.writing import explained
+from seqssvae.runs.writing import UNFINISHED, explained
 from seqssvae.training.state import Observer, Record, TrainingState
 
 _TOP_LEVEL = (CONFIG, VOCABULARY, WEIGHTS, LAST, OPTIMIZER, STATE, METRICS)
@@ -169,7 +169,7 @@ def refuse_existing(path: str | Path) -> None:
 def _is_untrained(path: Path) -> bool:
     """Return whether a directory is empty, or what a run leaves that was stopped before its first step."""
     try:
-        if path.is_symlink() or not {entry.name for entry in path.iterdir()} <= {CONFIG, VOCABULARY, *_LAYOUT}:
+        if path.is_symlink() or not all(_is_ours(entry.name) for entry in path.iterdir()):
             return False
         if not os.path.lexists(path / LATEST):
             return True
@@ -179,15 +179,17 @@ def _is_untrained(path: Path) -> bool:
     return state.get("step") == 0 and state.get("evaluations") == 0
 
 
-_LAYOUT = (LATEST, CHECKPOINTS)
+def _is_ours(name: str) -> bool:
+    return name in (LATEST, CHECKPOINTS, CONFIG, VOCABULARY) or name.startswith(UNFINISHED)
 
 
 def _clear(path: Path) -> None:
     """Remove what a run leaves that was stopped before its first step."""
-    for name in (LATEST, CONFIG, VOCABULARY):
-        (path / name).unlink(missing_ok=True)
-    if os.path.lexists(path / CHECKPOINTS):
-        shutil.rmtree(path / CHECKPOINTS)
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name != LATEST):  # what names the others first
+        if entry.name == CHECKPOINTS:
+            shutil.rmtree(entry)
+        elif _is_ours(entry.name):
+            entry.unlink()
 
 
 def _check_size(path: Path, content: bytes, limit: int) -> None:

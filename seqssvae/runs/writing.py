@@ -9,6 +9,9 @@ from pathlib import Path
 
 from seqssvae.errors import RunError
 
+UNFINISHED = ".seqssvae-"
+"""How the name of a file begins that is not complete yet."""
+
 _PSEUDO = ("/dev/", "/proc/")
 """Where names stand for what a process has open."""
 
@@ -61,7 +64,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
         return
     target = Path(os.path.realpath(path))
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    temporary = target.with_name(f".seqssvae-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(6)}.tmp")
     try:
         write_new(temporary, chunks, mode)
         os.replace(temporary, target)

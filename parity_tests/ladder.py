@@ -19,7 +19,7 @@ from parity_tests.twins import JaxTwin, Outputs, Solution, TorchTwin
 from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.checks.verify import ROUNDINGS, sensitivities
 from seqssvae.config import Precision
-from seqssvae.runs.storage import read_safetensors, to_safetensors
+from seqssvae.runs.storage import parse_safetensors, to_safetensors
 
 __all__ = ["BOUNDS", "Finding", "compare", "failures", "relative_difference"]
 
@@ -49,7 +49,9 @@ def check_round_trip(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[F
 
 def _through_file(weights: Arrays, path: Path) -> Arrays:
     path.write_bytes(to_safetensors(weights, 0))
-    return read_safetensors(path)[0]
+    shapes = {name: value.shape for name, value in weights.items()}
+    types = {name: value.dtype.name for name, value in weights.items()}
+    return parse_safetensors(path.read_bytes(), path, shapes, types)[0]
 
 
 def check_outputs(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:

@@ -15,7 +15,7 @@ from seqssvae.checks.tolerances import relative_difference
 from seqssvae.checks.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
 from seqssvae.cli.main import main
 from seqssvae.errors import BackendError
-from seqssvae.runs.files import WEIGHTS, read_config, read_schema, read_weights
+from seqssvae.runs.run import RunDirectory
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_torch.backend import TorchBackend
 
@@ -37,8 +37,8 @@ def certificate(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[in
 
 def in_float64(run: Path) -> tuple[Weights, tuple[GivenRows | None, GivenRows], list[Backend]]:
     """A run's weights, rows made up for it, and two backends that have them."""
-    config, schema = read_config(run), read_schema(run)
-    weights, _ = read_weights(run / WEIGHTS, config, schema)
+    directory = RunDirectory(run)
+    config, schema, (weights, _) = directory.config, directory.schema, directory.weights
     config = replace(config, training=replace(config.training, precision="float64"))
     backends = [get_backend("torch")(config, schema.dimensions) for _ in range(2)]
     for backend in backends:
@@ -55,7 +55,7 @@ def test_a_run_of_either_twin_verifies(runs: dict[str, Run], name: str, capsys: 
     terms = {(one["precision"], one["term"]) for one in found["terms"]}
     assert {("float64", "loss"), ("float32", "kl_z, unlabelled rows"), ("float64", "q(y|x)")} <= terms
     gradients = {one["term"] for one in found["gradients"]}
-    assert gradients == set(read_weights(run / WEIGHTS, read_config(run), read_schema(run))[0])
+    assert gradients == set(RunDirectory(run).weights[0])
     assert all(one["relative"] <= one["bound"] for one in found["terms"] + found["gradients"])
     bounds = {one["bound"] for one in found["terms"] + found["gradients"] if one["precision"] == "float64"}
     assert bounds == {0.0, 1e-9}

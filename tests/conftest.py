@@ -14,7 +14,7 @@ from toy_runs import train, with_training
 
 from seqssvae.cli.main import main
 from seqssvae.data.prepare import Prepared
-from seqssvae.training.fit import FitResult
+from seqssvae.training.state import FitResult
 
 
 class OtherFake(FakeBackend):

@@ -6,6 +6,7 @@ import pytest
 from commands import FIT, assert_one_error
 from fake_backend import FakeBackend
 from toy import write_toy
+from toy_runs import latest
 
 from seqssvae.cli.main import main
 from seqssvae.runs.files import read_metrics
@@ -43,11 +44,12 @@ def test_fit_resumes_a_run_into_another_directory(workplace, capsys):
     assert main([*FIT, "--training.patience=0"]) == 0
     whole = [*FIT, "--training.patience=0", "--training.epochs=6", "--output=whole"]
     assert main(whole) == 0
-    before = {file.name: file.read_bytes() for file in Path("run").iterdir()}
+    before = {file: file.read_bytes() for file in Path("run").rglob("*.*") if file.is_file()}
     assert main(["fit", "--resume", "run", "--output", "longer", "--training.epochs=6"]) == 0
-    assert {file.name: file.read_bytes() for file in Path("run").iterdir()} == before
+    assert {file: file.read_bytes() for file in Path("run").rglob("*.*") if file.is_file()} == before
     for name in ("weights", "last", "optimizer"):
-        assert Path(f"longer/{name}.safetensors").read_bytes() == Path(f"whole/{name}.safetensors").read_bytes()
+        longer, whole = (latest(run) / f"{name}.safetensors" for run in ("longer", "whole"))
+        assert longer.read_bytes() == whole.read_bytes()
     assert [record["step"] for record in read_metrics("longer")] == [record["step"] for record in read_metrics("whole")]
 
 
@@ -95,7 +97,7 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace, caps
     monkeypatch.setattr(FakeBackend, "train", original)
     assert main(["fit", "--resume=run", "--output=on"]) == 0
     assert main([*FIT, "--output=whole"]) == 0
-    assert Path("on/last.safetensors").read_bytes() == Path("whole/last.safetensors").read_bytes()
+    assert (latest("on") / "last.safetensors").read_bytes() == (latest("whole") / "last.safetensors").read_bytes()
 
 
 # Mistakes
@@ -171,7 +173,11 @@ BAD_FITS = {
         "The backend 'absent' needs framework, which is not installed: pip install 'seqssvae[absent]'.",
     ),
     "output exists": (
-        lambda: (Path("run").mkdir(), Path("train.tsv").unlink()),  # this is said before any file is read
+        lambda: (
+            Path("run").mkdir(),
+            Path("run/x").touch(),
+            Path("train.tsv").unlink(),
+        ),  # this is said before any file is read
         [],
         "The output directory run exists already and was left as it is; name another one.",
     ),

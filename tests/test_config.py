@@ -124,6 +124,7 @@ WRONG = [
     (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
     (TrainingConfig, "patience", -1, "at least 0"),
     (TrainingConfig, "standard_errors", -0.5, "at least 0"),
+    (TrainingConfig, "checkpoint_minutes", -1.0, "at least 0"),
     (TrainingConfig, "seed", -1, "at least 0"),
     (TrainingConfig, "seed", 2**31, "below 2^31"),
     (TrainingConfig, "precision", "float16", "one of float32, float64"),

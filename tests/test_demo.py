@@ -176,12 +176,12 @@ def test_the_demo_refuses_a_directory_that_exists_and_finds_a_free_one_by_itself
     tmp_path, monkeypatch, capsys, fake_twins
 ):
     monkeypatch.chdir(tmp_path)
-    Path("runs/demo").mkdir(parents=True)
+    Path("runs/demo/mine").mkdir(parents=True)
     assert main(["demo", "--quick", "--backends", "fake", "--output", "runs/demo"]) == 2
     assert "runs/demo exists already" in capsys.readouterr().err
     assert main(["demo", "--quick", "--backends", "fake"]) == 0
     assert "runs/demo-2/fake-ssvae" in capsys.readouterr().out
-    assert list(Path("runs/demo").iterdir()) == []
+    assert list(Path("runs/demo").iterdir()) == [Path("runs/demo/mine")]
 
 
 def test_the_demo_names_the_extra_of_a_twin_that_is_not_installed(tmp_path, monkeypatch, capsys, fake_twins):

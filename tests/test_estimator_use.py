@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import check_is_fitted
 from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, TEXTS
 from toy import make_estimator as make
+from toy_runs import latest, without_manifest
 
 from seqssvae.cli.main import main
 from seqssvae.errors import ConfigurationError, DataError, RunError
@@ -94,7 +95,7 @@ def test_a_saved_model_is_the_same_in_either_twin(tmp_path, labels):
         assert loaded.sample(labels[0], n=3) == model.sample(labels[0], n=3)
     loaded.save(tmp_path / "again")
     for name in ("weights.safetensors", "last.safetensors", "metrics.jsonl", "estimator.json"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+        assert (latest(tmp_path / "again") / name).read_bytes() == (latest(tmp_path / "model") / name).read_bytes()
     refitted = SequenceSSVAE.load(tmp_path / "model").fit([list(text) for text in TEXTS], y)
     np.testing.assert_array_equal(refitted.predict_proba(OTHER_TEXTS), model.predict_proba(OTHER_TEXTS))
 
@@ -134,12 +135,13 @@ def test_storage_refuses_what_it_cannot_keep(tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(RunError, match="exists already"):
         model.save(tmp_path / "model")
-    (tmp_path / "model" / "estimator.json").write_text('{"classes": ["left"]}')
+    old = without_manifest(tmp_path / "model", tmp_path / "old")
+    (old / "estimator.json").write_text('{"classes": ["left"]}')
     with pytest.raises(RunError, match=r"estimator\.json: classes must be a list of 2 labels"):
-        SequenceSSVAE.load(tmp_path / "model")
-    (tmp_path / "model" / "estimator.json").write_text('{"classes": ["left", {}]}')
+        SequenceSSVAE.load(old)
+    (old / "estimator.json").write_text('{"classes": ["left", {}]}')
     with pytest.raises(RunError, match=r"estimator\.json: labels and marker must be texts or numbers"):
-        SequenceSSVAE.load(tmp_path / "model")
+        SequenceSSVAE.load(old)
 
 
 def test_it_needs_no_scikit_learn():

@@ -22,7 +22,8 @@ from seqssvae.config import BetaConfig, ConsistencyConfig, OptimizerConfig
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.inference.evaluate import evaluate
-from seqssvae.training.fit import CHUNK, Observer, fit
+from seqssvae.training.fit import CHUNK, fit
+from seqssvae.training.state import Observer
 from seqssvae.training.step_order import StepOrder, total_steps
 
 

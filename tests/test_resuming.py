@@ -8,6 +8,7 @@ from commands import FIT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fit import TRAINING, VALIDATION, assert_same_weights, build, make_config
+from toy_runs import without_manifest
 
 from seqssvae.cli.main import main
 from seqssvae.config import Config
@@ -64,13 +65,16 @@ def test_a_constant_rate_has_no_end():
 def test_a_run_directory_keeps_the_length_of_the_schedule(workplace, capsys, earlier):
     arguments = ["--optimizer.schedule=cosine", "--training.patience=0", "--training.evaluation_interval=1"]
     assert main([*FIT, *arguments, "--training.max_steps=8"]) == 0
-    state = json.loads((workplace / "run" / "state.json").read_text())
+    old = without_manifest(workplace / "run", workplace / "old")
+    state = json.loads((old / "state.json").read_text())
     assert state.pop("schedule_steps") == 8
+    resume = "--resume=run"
     if earlier:  # as earlier versions wrote it
-        (workplace / "run" / "state.json").write_text(json.dumps(state))
-    assert main(["fit", "--resume=run", "--output=on", "--training.max_steps=12"]) == 2
+        (old / "state.json").write_text(json.dumps(state))
+        resume = "--resume=old"
+    assert main(["fit", resume, "--output=on", "--training.max_steps=12"]) == 2
     assert "stretch the schedule by optimizer.schedule_steps: 12" in capsys.readouterr().err
     assert not (workplace / "on").exists()
     longer = ["--training.max_steps=12", "--optimizer.schedule_steps=12"]
-    assert main(["fit", "--resume=run", "--output=on", *longer]) == 0
+    assert main(["fit", resume, "--output=on", *longer]) == 0
     assert [record["step"] for record in read_metrics("on")] == list(range(1, 13))

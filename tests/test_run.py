@@ -13,7 +13,7 @@ import yaml
 from fake_backend import FakeBackend
 from safetensors.numpy import load_file
 from toy import toy_config, toy_table, write_toy
-from toy_runs import train, with_training
+from toy_runs import latest, train, with_training, without_manifest
 
 from seqssvae.cli.main import main
 from seqssvae.config.settings import to_dict
@@ -21,10 +21,9 @@ from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import RunError, UserError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 from seqssvae.inference.evaluate import predict_proba
-from seqssvae.runs import storage
+from seqssvae.runs import checkpoints, storage
 from seqssvae.runs.files import read_metrics
 from seqssvae.runs.run import RunDirectory, open_run
-from seqssvae.runs.storage import write_atomically, write_files
 from seqssvae.runs.writer import RunWriter
 from seqssvae.training.fit import fit
 
@@ -36,17 +35,19 @@ FILES = {
     "optimizer.safetensors",
     "state.json",
     "metrics.jsonl",
+    "manifest.json",
 }
 
 
 def content(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
 
 
 def test_a_run_holds_all_of_its_files_and_nothing_else(trained):
     path, result, backend, _ = trained
-    assert set(content(path)) == FILES
-    assert yaml.safe_load((path / "config.yaml").read_text()) == to_dict(backend.config)
+    assert set(os.listdir(path)) == {"latest.json", "checkpoints"}
+    assert set(content(latest(path))) == FILES
+    assert yaml.safe_load((latest(path) / "config.yaml").read_text()) == to_dict(backend.config)
     assert [record["step"] for record in read_metrics(path)] == [record.step for record in result.records]
     assert read_metrics(path)[0] == json.loads(json.dumps(result.records[0].to_dict()))
 
@@ -60,7 +61,7 @@ def test_a_run_opens_with_its_best_weights_in_either_twin(trained):
         assert run.backend.name == (name or "fake")
         assert (run.config, run.schema, run.step) == (backend.config, prepared.schema, result.state.best_step)
         np.testing.assert_array_equal(predict_proba(run.backend, prepared.validation, run.config), expected)
-    last = load_file(path / "last.safetensors")
+    last = load_file(latest(path) / "last.safetensors")
     np.testing.assert_array_equal(last["decoder.label_bias"], result.state.weights["decoder.label_bias"])
     assert not np.array_equal(last["decoder.label_bias"], backend.weights["decoder.label_bias"])
 
@@ -81,6 +82,7 @@ def test_a_checkpoint_is_read_as_it_was(trained):
 def test_an_old_run_opens_and_resumes(trained):
     """Version 0.1.0 wrote `objective.estimator`, and fields for experiments that are no more."""
     path, result, backend, prepared = trained
+    path = without_manifest(path, path.with_name("old"))
     settings = yaml.safe_load((path / "config.yaml").read_text())
     settings["objective"]["estimator"] = settings["objective"].pop("gradient_estimator")
     settings["data"] |= {"labels_per_class": 5, "validation_labels_per_class": None}
@@ -94,37 +96,32 @@ def test_an_old_run_opens_and_resumes(trained):
 def reads(monkeypatch) -> Counter[str]:
     """How often each file of a run directory is read."""
     counts: Counter[str] = Counter()
-    read_bytes, safe_open = Path.read_bytes, storage.safe_open
+    read_file = storage.read_file
 
-    def counting_read_bytes(path):
+    def counting(path, *arguments):
         counts[path.name] += 1
-        return read_bytes(path)
+        return read_file(path, *arguments)
 
-    def counting_safe_open(path, **keywords):
-        counts[Path(path).name] += 1
-        return safe_open(path, **keywords)
-
-    monkeypatch.setattr(Path, "read_bytes", counting_read_bytes)
-    monkeypatch.setattr(storage, "safe_open", counting_safe_open)
+    monkeypatch.setattr(checkpoints, "read_file", counting)
     return counts
 
 
-USED = {"config.yaml", "vocabulary.json", "state.json", "weights.safetensors"}
+USED = {"config.yaml", "vocabulary.json", "state.json", "weights.safetensors", "manifest.json"}
 """The files that using a run takes."""
 
 
 def test_opening_a_run_reads_each_file_once(trained, reads):
     path, _, _, prepared = trained
     open_run(path)
-    assert reads == dict.fromkeys(USED, 1)
+    assert reads == dict.fromkeys({*USED, "latest.json"}, 1)
     reads.clear()
     directory = RunDirectory(path)
     directory.open()
     directory.resume(prepared.schema, prepared.training)
-    assert reads == dict.fromkeys(FILES, 1)
+    assert reads == dict.fromkeys({*FILES, "latest.json"}, 1)
     reads.clear()
     SequenceSSVAE.load(path)
-    assert reads == dict.fromkeys(FILES, 1)
+    assert reads == dict.fromkeys({*FILES, "latest.json"}, 1)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +143,7 @@ def test_a_command_reads_each_file_of_a_run_once(toy_run, reads, command, read):
 
 def test_a_checkpoint_from_before_standard_errors_were_kept_is_read_without(trained):
     path, result, _, _ = trained
+    path = without_manifest(path, path.with_name("old"))
     state = json.loads((path / "state.json").read_text())
     assert state.pop("best_error") == result.state.best_error > 0
     (path / "state.json").write_text(json.dumps(state))
@@ -154,12 +152,12 @@ def test_a_checkpoint_from_before_standard_errors_were_kept_is_read_without(trai
 
 def test_metrics_written_after_the_checkpoint_are_left_out(trained):
     path, result, _, _ = trained
+    path = without_manifest(path, path.with_name("old"))
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 10000}\n')
     assert len(read_metrics(path)) == len(result.records) + 1
-    assert [record["step"] for record in RunDirectory(path).read_checkpoint().history] == [
-        record.step for record in result.records
-    ]
+    history = map(json.loads, RunDirectory(path).read_checkpoint().history)
+    assert [record["step"] for record in history] == [record.step for record in result.records]
 
 
 @pytest.mark.parametrize("stop", [7, 8])
@@ -170,7 +168,7 @@ def test_a_run_resumed_from_its_directory_ends_in_the_same_files(tmp_path, fake_
     resumed, _, _ = train(tmp_path / "rest", config, resume=tmp_path / "part")
     assert 0 < len(resumed.records) < len(whole.records)
     for name in ("weights", "last", "optimizer"):
-        expected, found = (content(tmp_path / run)[f"{name}.safetensors"] for run in ("whole", "rest"))
+        expected, found = (content(latest(tmp_path / run))[f"{name}.safetensors"] for run in ("whole", "rest"))
         assert found == expected
     expected, found = (
         [{**record, "seconds": 0} for record in read_metrics(tmp_path / run)] for run in ("whole", "rest")
@@ -224,10 +222,13 @@ class Diverging(FakeBackend):
         return totals._replace(loss=math.nan) if step.step == self.diverges_at else totals
 
 
-def test_a_run_that_diverges_before_its_first_evaluation_leaves_nothing(tmp_path, fake_twins):
+def test_a_run_that_diverges_before_its_first_evaluation_leaves_nothing_in_the_way(tmp_path, fake_twins):
     with pytest.raises(UserError, match="Training diverged"):
         train(tmp_path / "run", toy_config(), Diverging)
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(RunError, match="has no trained weights yet; train it by seqssvae fit --resume"):
+        open_run(tmp_path / "run")
+    train(tmp_path / "run", toy_config())
+    assert open_run(tmp_path / "run").step > 0
 
 
 def test_a_run_that_diverges_later_leaves_its_diverges_at_checkpoint(tmp_path, fake_twins):
@@ -235,25 +236,10 @@ def test_a_run_that_diverges_later_leaves_its_diverges_at_checkpoint(tmp_path, f
     twin = type("Later", (Diverging,), {"diverges_at": 5})
     with pytest.raises(UserError, match="those of step 4"):
         train(tmp_path / "run", config, twin)
-    assert set(content(tmp_path / "run")) == FILES
+    assert set(content(latest(tmp_path / "run"))) == FILES
     assert open_run(tmp_path / "run").step in (2, 4)
     resumed, _, _ = train(tmp_path / "on", config, resume=tmp_path / "run")
     whole, _, _ = train(tmp_path / "whole", config)
     np.testing.assert_array_equal(
         resumed.state.weights["decoder.label_bias"], whole.state.weights["decoder.label_bias"]
     )
-
-
-def test_an_interrupted_write_leaves_the_old_files_and_no_others(tmp_path, monkeypatch):
-    first, second = tmp_path / "first", tmp_path / "second"
-    write_files({first: b"old", second: b"old"})
-
-    def fail(descriptor):
-        raise OSError(28, "No space left on device", str(second))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(RunError, match=r"second: cannot be written \(No space left on device\)"):
-        write_files({first: b"new", second: b"new"})
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically({first: b"new", second: b"new"})
-    assert content(tmp_path) == {"first": b"old", "second": b"old"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
+from toy_runs import without_manifest
 
 from seqssvae.errors import RunError
 from seqssvae.runs.run import RunDirectory, open_run
@@ -106,7 +107,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_is_refused_with_a_sentence_that_names_the_file(trained, damage):
-    path = trained[0]
+    path = without_manifest(trained[0], trained[0].with_name("old"))
     inflict, message = DAMAGES[damage]
     inflict(path)
     with pytest.raises(RunError, match=message) as caught:
@@ -131,6 +132,7 @@ def test_a_damaged_run_is_refused_with_a_sentence_that_names_the_file(trained, d
 )
 def test_a_run_whose_state_is_damaged_can_be_used_but_not_resumed(trained, inflict, message):
     path, _, _, prepared = trained
+    path = without_manifest(path, path.with_name("old"))
     inflict(path)
     assert open_run(path).step > 0
     with pytest.raises(RunError, match=message):

@@ -1,7 +1,6 @@
 """The commands that check a model: `verify` and `gradient-estimators`."""
 
 import dataclasses
-import json
 import math
 from typing import NamedTuple
 
@@ -12,8 +11,9 @@ from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_comparison import compare_gradient_estimators
 from seqssvae.checks.gradient_estimators import Setting, list_gradient_estimators, random_batch
 from seqssvae.checks.verify import verify
-from seqssvae.cli.inputs import check_at_least, check_options, file_columns
+from seqssvae.cli.inputs import check_at_least, check_options, file_columns, run_directory
 from seqssvae.cli.messages import warn_of_counts
+from seqssvae.cli.output import print_json
 from seqssvae.cli.tables import certificate_tables, console, gradient_estimators_json, gradient_estimators_table
 from seqssvae.config import Config, weight_type
 from seqssvae.config.settings import from_dict, read_yaml
@@ -23,7 +23,6 @@ from seqssvae.data.schema import Schema
 from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
-from seqssvae.runs.run import RunDirectory
 
 
 def verify_command(arguments: Namespace) -> int:
@@ -33,14 +32,14 @@ def verify_command(arguments: Namespace) -> int:
         The exit status: 1 if they differ, or else 0.
     """
     check_options(arguments, {"seed": 0})
-    directory, corpus = RunDirectory(arguments.run), None
+    directory, corpus = run_directory(arguments), None
     data = directory.config.data
     if arguments.data is not None:
         rows = read_table(arguments.data, file_columns(data, arguments))
         corpus = encode_table(rows, directory.schema, data, too_long="truncate")
     certificate = verify(directory, corpus, arguments.device, arguments.seed)
     if arguments.json:
-        print(json.dumps(_certificate_json(certificate), ensure_ascii=False))
+        print_json(_certificate_json(certificate))
     else:
         for table in certificate_tables(certificate):
             console().print(table)
@@ -68,7 +67,7 @@ def gradient_estimators_command(arguments: Namespace) -> None:
     title = f"{model.twin}, {label_count} labels, {int(batch.row_mask.sum())} rows of {batch.x.shape[1]} symbols"
     if arguments.json:
         entries = gradient_estimators_json(measurements)
-        print(json.dumps({"title": title, "draws": arguments.draws, "estimators": entries}))
+        print_json({"title": title, "draws": arguments.draws, "estimators": entries})
     else:
         console().print(gradient_estimators_table(measurements, title, arguments.draws))
 
@@ -106,7 +105,7 @@ def _new_model(arguments: Namespace) -> _Model:
 
 
 def _trained_model(arguments: Namespace) -> _Model:
-    directory = RunDirectory(arguments.run)
+    directory = run_directory(arguments)
     config, schema = directory.config, directory.schema
     corpus = encode_table(read_table(arguments.data, file_columns(config.data, arguments)), schema, config.data)
     weights, _ = directory.weights

@@ -49,7 +49,8 @@ COMMANDS = {
     ),
     "fit": Command(
         "Train a model on a TSV file, and write a run directory.",
-        "--config FILE --backend torch|jax --output RUN [--recipe R] [--device D] [--precision P] [--resume RUN] "
+        "--config FILE --backend torch|jax --output RUN | --resume RUN [--output RUN] [--recipe R] [--device D] "
+        "[--precision P] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,
         ("fit", "fit_command"),
@@ -62,7 +63,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "Measure how well a run does on a TSV file: ELBO, accuracy, confusion.",
-        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json]",
+        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE]",
         parsers.add_evaluate_arguments,
         ("evaluate", "evaluate_command"),
     ),

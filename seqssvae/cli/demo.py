@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from seqssvae.backend import Backend, get_backend, installed_backends
 from seqssvae.cli.inputs import check_options
+from seqssvae.cli.messages import printable
 from seqssvae.cli.progress import ProgressBar
 from seqssvae.cli.tables import comparison_table, console
 from seqssvae.config import Config
@@ -113,7 +114,7 @@ def _show_generated(experiment: Experiment, twin: str, model: TrainedModel, seed
         sequences = generate(model.backend, vocabulary, label, GENERATED, max_length, seed)
         print(f"{twin}, generated for {name}:")
         for sequence in sequences:
-            print(f"  {vocabulary.join(sequence.symbols)}")
+            print(f"  {printable(vocabulary.join(sequence.symbols))}")
 
 
 def _run_name(twin: str, name: str) -> str:

@@ -1,13 +1,11 @@
 """The commands that read rows with a run: `evaluate`, `predict` and `encode`."""
 
-import json
-
 import numpy as np
 from jsonargparse import Namespace
 
 from seqssvae.cli.inputs import check_options, read_table_and_run
 from seqssvae.cli.messages import warn_of_counts
-from seqssvae.cli.output import check_output, write_table
+from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import encode, evaluate
@@ -18,10 +16,15 @@ from seqssvae.runs.run import Run
 def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
     check_options(arguments, {"seed": 0, "importance_samples": 0})
+    if arguments.confusion is not None:
+        check_output(arguments.confusion, arguments.overwrite)
     table, run = read_table_and_run(arguments, labelled=True)
     corpus = encode_table(table, run.schema, run.config.data)
     warn_of_counts(corpus, run.config.data.max_length)
     evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
+    if arguments.confusion is not None:
+        counts = zip(run.labels.names, evaluation.confusion.tolist(), strict=True)
+        write_table(arguments.confusion, ("label", *run.labels.names), ((name, *map(str, row)) for name, row in counts))
     if arguments.json:
         report = {
             "run": str(run.path),
@@ -33,13 +36,13 @@ def evaluate_command(arguments: Namespace) -> None:
             "labels": list(run.labels.names),
             "confusion": evaluation.confusion.tolist(),
         }
-        print(json.dumps(report, ensure_ascii=False))
+        print_json(report)
         return
     from seqssvae.cli.tables import confusion_table, console, metrics_table  # the other commands print no table
 
     console().print(metrics_table(evaluation.metrics))
     if evaluation.metrics.labelled_rows:
-        console().print(confusion_table(evaluation, run.labels.names))
+        console().print(confusion_table(evaluation, run.labels.names, console().width))
 
 
 def predict_command(arguments: Namespace) -> None:

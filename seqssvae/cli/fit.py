@@ -1,5 +1,6 @@
 """The commands that make a run: `fit` and `import-yoyodyne`."""
 
+import os
 from importlib import import_module
 
 from jsonargparse import Namespace
@@ -9,6 +10,7 @@ from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn, warn_of_counts
 from seqssvae.cli.progress import ProgressBar
 from seqssvae.cli.recipe_tables import trials_table
+from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
 from seqssvae.config import Config
 from seqssvae.config.fields import check_fields, field_paths
@@ -17,21 +19,26 @@ from seqssvae.data.prepare import prepare_files
 from seqssvae.errors import ConfigurationError
 from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
 from seqssvae.recipes.named import with_recipe
-from seqssvae.runs.ensemble import EnsembleWriter, read_ensemble
+from seqssvae.runs.ensemble import read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
 
 RESUMABLE = {
-    *("data.train", "data.validation", "optimizer.schedule_steps"),
+    *("data.train", "data.validation", "optimizer.schedule_steps", "training.checkpoint_minutes"),
     *("training.epochs", "training.max_steps", "training.patience"),
 }
 """Fields that may differ in a run that resumes another one."""
 
 
 def fit_command(arguments: Namespace) -> None:
-    """Train on the configured files and write a run directory."""
-    refuse_existing(arguments.output)
-    resumed = RunDirectory(arguments.resume) if arguments.get("resume") else None
+    """Train on the configured files and write a run directory, or go on with one."""
+    resume, output = arguments.get("resume"), arguments.get("output") or arguments.get("resume")
+    if output is None:
+        raise ConfigurationError("seqssvae fit needs --output; see seqssvae fit --help.")
+    in_place = resume is not None and os.path.realpath(output) == os.path.realpath(resume)
+    if not in_place:
+        refuse_existing(output)
+    resumed = RunDirectory(resume, verify=not arguments.get("no_verify")) if resume else None
     config = _build_config(arguments, resumed)
     backend = arguments.get("backend") or (resumed and resumed.trained_by)
     if not backend:
@@ -46,7 +53,7 @@ def fit_command(arguments: Namespace) -> None:
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(backend)(config, dimensions, arguments.get("device"))
 
-    ensemble = read_ensemble(arguments.resume, build) if resumed else None
+    ensemble = read_ensemble(resumed.files, build) if resumed else None
     if not resumed and arguments.recipe == "auto":
         reason = obstacle(config, prepared)
         if reason is None:
@@ -55,13 +62,20 @@ def fit_command(arguments: Namespace) -> None:
             console().print(trials_table(ensemble.trials))
         else:
             warn(reason)
-    writer = RunWriter(arguments.output, config, schema, backend, checkpoint or prepared.training)
-    observers = [writer, EnsembleWriter(arguments.output, ensemble), ProgressBar()]
+    carried = ensemble_files(ensemble)
+    writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, carried, in_place=in_place)
     state = checkpoint.state if checkpoint else None
-    result = fit_towards(ensemble, config, prepared, build, observers, state).result
+    try:
+        with noted_signals() as interrupted:
+            observers = [writer, ProgressBar()]
+            result = fit_towards(ensemble, config, prepared, build, observers, state, interrupted).result
+    except KeyboardInterrupt as error:
+        if writer.step is None:
+            raise
+        raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
     if result.records:
         console().print(fit_table(result))
-    print(f"The run is in {arguments.output}.")
+    print(f"The run is in {output}.")
 
 
 def import_yoyodyne_command(arguments: Namespace) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Int
 from jsonargparse import Namespace
 
-from seqssvae.cli.inputs import check_options, file_columns
-from seqssvae.cli.messages import warn, warn_of_counts
+from seqssvae.cli.inputs import check_options, file_columns, run_directory
+from seqssvae.cli.messages import printable, warn, warn_of_counts
 from seqssvae.cli.output import check_output, write_table
 from seqssvae.data.corpus import encode_table
 from seqssvae.data.tsv import read_table
@@ -13,13 +13,12 @@ from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError
 from seqssvae.inference.evaluate import generate
 from seqssvae.inference.transduce import transduce
-from seqssvae.runs.run import RunDirectory, open_run
 
 
 def generate_command(arguments: Namespace) -> None:
     """Print new sequences of one label: sequence, label, log p(x|y,z)."""
     check_options(arguments, {"count": 1, "seed": 0, "beam_width": 1, "max_length": 1})
-    run = open_run(arguments.run, arguments.backend, arguments.device)
+    run = run_directory(arguments).open(arguments.backend, arguments.device)
     max_length = arguments.max_length or run.config.data.max_length
     sources = run.schema.source_vocabulary
     if (arguments.source is not None) != (sources is not None):
@@ -37,7 +36,12 @@ def generate_command(arguments: Namespace) -> None:
         None if sources is None else _source_ids(sources, arguments.source, run.config.data.max_length),
     )
     for sequence in sequences:
-        print(f"{run.vocabulary.join(sequence.symbols)}\t{arguments.label}\t{sequence.log_p:.8g}")
+        print(
+            printable(run.vocabulary.join(sequence.symbols)),
+            printable(arguments.label),
+            f"{sequence.log_p:.8g}",
+            sep="\t",
+        )
     unended = sum(not sequence.ended for sequence in sequences)
     if unended:
         warn(f"{unended} of {len(sequences)} sequences have no END within {max_length} symbols (--max-length).")
@@ -47,7 +51,7 @@ def transduce_command(arguments: Namespace) -> None:
     """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
     check_options(arguments, {"seed": 0, "beam_width": 1, "max_length": 1})
     check_output(arguments.output, arguments.overwrite)
-    directory = RunDirectory(arguments.run)
+    directory = run_directory(arguments)
     config, sources = directory.config, directory.schema.source_vocabulary
     if sources is None:
         raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")

@@ -62,6 +62,11 @@ def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -
     return dataclasses.replace(data, **{"group_column": 0, **given})
 
 
+def run_directory(arguments: Namespace) -> RunDirectory:
+    """Return the directory of the run that a command is given, which is not read yet."""
+    return RunDirectory(arguments.run, verify=not arguments.no_verify)
+
+
 def read_table_and_run(arguments: Namespace, labelled: bool) -> tuple[Table, Run]:
     """Read the rows of `--data`, and then open the run, which takes longer.
 
@@ -69,6 +74,6 @@ def read_table_and_run(arguments: Namespace, labelled: bool) -> tuple[Table, Run
         arguments: The command's arguments.
         labelled: Whether labels are read.
     """
-    directory = RunDirectory(arguments.run)
+    directory = run_directory(arguments)
     table = read_table(arguments.data, file_columns(directory.config.data, arguments), labelled=labelled)
     return table, directory.open(arguments.backend, arguments.device)

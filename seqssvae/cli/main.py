@@ -1,13 +1,17 @@
 """The command `seqssvae`."""
 
+import contextlib
+import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
 from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.commands import COMMANDS
-from seqssvae.cli.messages import warn
+from seqssvae.cli.messages import say, warn
+from seqssvae.cli.signals import Terminated
 from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
 
@@ -20,22 +24,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 if `verify` finds that the twins differ; 2 if you can mend what went wrong, which one line
-        on stderr explains; 130 if you interrupted it.
+        on stderr explains; 3 for a fault of the program; 130 if you interrupted it, and 143 if SIGTERM did.
     """
     keep_freed_memory()  # before a framework is loaded: JAX's threads start with heaps of their own
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every locale has every symbol
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: warn(str(message))
             command, arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
             status = COMMANDS[command].run(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except UserError as error:
-        print(f"seqssvae: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("seqssvae: interrupted; go on from the last evaluation with --resume RUN.", file=sys.stderr)
-        return 130
+        return _fail(str(error))
+    except KeyboardInterrupt as error:
+        say("interrupted" + "".join(f"; {advice}" for advice in error.args) + ".")
+        return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:  # the reader of the output, such as head, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        _drop_output()
+        return _fail(f"{error.filename or 'the output'}: {error.strerror or error}.")
+    except MemoryError:
+        return _fail("there is not enough memory.")
+    except Exception as error:
+        traceback.print_exc()
+        say(f"error: this is a fault of seqssvae ({type(error).__name__}); please report it with what is above.")
+        return 3
     return status
+
+
+def _fail(message: str) -> int:
+    say(f"error: {message}")
+    return 2
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed go nowhere, since it cannot go where it should."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # where it is no file, or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,18 +1,23 @@
-"""The TSV files that commands write."""
+"""What commands write: TSV files, and JSON on stdout."""
 
+import json
 import os
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from seqssvae.cli.messages import printable
 from seqssvae.errors import RunError
-from seqssvae.runs.storage import write_files
+from seqssvae.runs.writing import explained, is_stream, write_atomically
 
 
 def check_output(output: str, overwrite: bool) -> None:
     """Check, before any work is done, that an output file can be written.
 
     Args:
-        output: The file.
+        output: The file, or a pipe or device to write into.
         overwrite: Whether a file that is already there may be replaced.
 
     Raises:
@@ -21,19 +26,44 @@ def check_output(output: str, overwrite: bool) -> None:
     path = Path(output)
     if path.is_dir():
         raise RunError(f"The output file {output} is a directory; name a file.")
+    if is_stream(path):
+        return
     if os.path.lexists(path) and not overwrite:
         raise RunError(f"The output file {output} exists already; name another one, or give --overwrite.")
-    if not path.parent.is_dir():
+    if not Path(os.path.realpath(path)).parent.is_dir():
         raise RunError(f"The output file {output} cannot be made: there is no directory {path.parent}.")
 
 
 def write_table(output: str, header: Iterable[str], lines: Iterable[Iterable[str]]) -> None:
-    """Write a TSV file, whole or not at all.
+    """Write a TSV file, whole or not at all. A tab or line break within a column is written as an escape.
 
     Args:
         output: The file.
         header: Names of the columns.
-        lines: The columns of each line.
+        lines: The columns of each line, which are taken one by one.
+
+    Raises:
+        RunError: If it cannot be written.
     """
-    text = "".join("\t".join(line) + "\n" for line in [header, *lines])
-    write_files({Path(output): text.encode()})
+
+    def encoded() -> Iterator[bytes]:
+        yield _line(header)
+        yield from map(_line, lines)
+
+    with explained(Path(output)):
+        write_atomically(Path(output), encoded())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on one line, without characters that a terminal would obey, or that the locale lacks."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    text = json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
+    print(re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def _line(columns: Iterable[str]) -> bytes:
+    columns = list(columns)
+    line = "\t".join(columns)
+    if line.count("\t") != len(columns) - 1 or "\n" in line or "\r" in line:
+        line = "\t".join(map(printable, columns))
+    return f"{line}\n".encode(errors="backslashreplace")

@@ -36,15 +36,16 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
         help="auto compares candidates by cross-validation, averages those of use, and trains a network towards what "
         "they say; the others train a network alone, ssvae the recurrent one.",
     )
-    parser.add_argument("--output", type=str, required=True, metavar="RUN", help="The run directory to make.")
+    parser.add_argument("--output", type=str | None, metavar="RUN", help="The run directory to make.")
     _add_device(parser)
     parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
     parser.add_argument(
         "--resume",
         type=str | None,
         metavar="RUN",
-        help="Go on from the last evaluation of this run, with its configuration, into the new directory.",
+        help="Go on from the last checkpoint of this run, with its configuration: in place, or into --output.",
     )
+    _add_no_verify(parser)
     parser.add_class_arguments(Config, None)
     for action in section_loaders(parser):
         action.help = SUPPRESS
@@ -59,6 +60,10 @@ def add_evaluate_arguments(parser: ArgumentParser) -> None:
         "--importance-samples", type=int, default=0, metavar="P", help="Draws of z for the importance-weighted bound."
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
+    parser.add_argument(
+        "--confusion", type=str | None, metavar="FILE", help="TSV file to write: rows by label and predicted label."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace the file of --confusion if it exists.")
 
 
 def add_compare_arguments(parser: ArgumentParser) -> None:
@@ -138,6 +143,7 @@ def add_transduce_arguments(parser: ArgumentParser) -> None:
 def add_verify_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `verify`."""
     parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")
+    _add_no_verify(parser)
     _add_data(parser, labelled=True, required=False)
     _add_device(parser)
     parser.add_argument("--seed", type=int, default=0, help="Seed of the noise given to both twins.")
@@ -154,6 +160,7 @@ def add_gradient_estimators_arguments(parser: ArgumentParser) -> None:
         help="In place of a run: a YAML file that describes a model, which is measured with its first weights.",
     )
     parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained the run.")
+    _add_no_verify(parser)
     _add_device(parser)
     _add_data(parser, labelled=True)
     parser.add_argument("--k", nargs="+", type=int, default=[1, 4], help="Labels that top_k sums out, one or more.")
@@ -179,7 +186,13 @@ def section_loaders(parser: ArgumentParser) -> list[Any]:
 def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")
     parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained the run.")
+    _add_no_verify(parser)
     _add_device(parser)
+
+
+def _add_no_verify(parser: ArgumentParser) -> None:
+    text = "Open a run although its files are not those that were written."
+    parser.add_argument("--no-verify", action="store_true", help=text)
 
 
 def _add_device(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from seqssvae.training.fit import Observer, Record, TrainingState
+from seqssvae.training.state import Observer, Record, TrainingState
 
 
 class ProgressBar(Observer):

@@ -3,19 +3,25 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_estimators import GradientQuality, Measurement
+from seqssvae.cli.messages import printable
 from seqssvae.demo.experiment import TrainedModel
 from seqssvae.inference.evaluate import CorpusEvaluation
 from seqssvae.inference.metrics import Metrics
-from seqssvae.training.fit import FitResult
+from seqssvae.training.state import FitResult
 
 PIPE_WIDTH = 110
 """Columns of a table that is not printed on a terminal."""
+
+PAIRS = 20
+"""Most pairs of labels that are shown."""
 
 EXACT = 1e-4
 """A gradient that differs by less, relative to its norm, differs by rounding."""
@@ -32,14 +38,22 @@ _UNITS = {
 }
 
 
+class _Console(Console):
+    """A console that leaves it to the command what to do where the reader of the output has left."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on with the error."""
+        raise BrokenPipeError
+
+
 def console(stderr: bool = False) -> Console:
     """Return a console that keeps tables whole where the output is no terminal.
 
     Args:
         stderr: Whether it prints on stderr instead of stdout.
     """
-    terminal = Console(stderr=stderr, highlight=False)
-    return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    terminal = _Console(stderr=stderr, highlight=False)
+    return terminal if terminal.is_terminal else _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def fit_table(result: FitResult) -> Table:
@@ -71,19 +85,42 @@ def metrics_table(metrics: Metrics) -> Table:
     return table
 
 
-def confusion_table(evaluation: CorpusEvaluation, names: Sequence[str]) -> Table:
-    """Return the number of rows by label and predicted label.
+def confusion_table(evaluation: CorpusEvaluation, names: Sequence[str], width: int) -> Table:
+    """Return the number of rows by label and predicted label or, where that is too wide, the most confused pairs.
 
     Args:
         evaluation: The evaluation of a corpus.
         names: Names of the labels.
+        width: Most columns of the table.
     """
-    title = "rows by label (down) and predicted label (across)"
+    title, shown = "rows by label (down) and predicted label (across)", [printable(name) for name in names]
     table = Table("", title=title, min_width=len(title) + 2)
-    for name in names:
-        table.add_column(Text(name), justify="right")
-    for name, counts in zip(names, evaluation.confusion.tolist(), strict=True):
-        table.add_row(Text(name), *map(str, counts))
+    for name in shown:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for name, counts in zip(shown, evaluation.confusion.tolist(), strict=True):
+        table.add_row(Text(name, no_wrap=True), *map(str, counts))
+    most = [
+        max(map(cell_len, shown)),
+        *(
+            max(cell_len(name), len(str(column.max())))
+            for name, column in zip(shown, evaluation.confusion.T, strict=True)
+        ),
+    ]
+    fits = sum(most) + 3 * len(most) + 1 <= width
+    return table if fits else _confused_pairs(evaluation.confusion, shown)
+
+
+def _confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Table:
+    """Return a table of the pairs of a label and another one that was predicted, those of the most rows first."""
+    wrong = confusion * (1 - np.eye(len(names), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    table = Table(title=f"most confused of {len(names)} labels (--confusion FILE has all)")
+    for name in ("label", "predicted as", "rows", "of the label's rows"):
+        table.add_column(name, justify="left" if name in ("label", "predicted as") else "right")
+    for label, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if rows := int(wrong[label, predicted]):
+            share = f"{rows / int(confusion[label].sum()):.1%}"
+            table.add_row(Text(names[label]), Text(names[predicted]), str(rows), share)
     return table
 
 

@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_typ
 from seqssvae.config import Config
 from seqssvae.errors import ConfigurationError
 
+LARGEST = 2.0**63
+"""No number in a configuration is as large."""
+
 _short = Repr()
 _short.maxlevel = 2
 
@@ -130,7 +133,7 @@ def _mismatch(kind: Any, value: Any) -> str | None:
         return None if isinstance(value, str) and value in names else "one of " + ", ".join(names)
     if get_origin(kind) is AbstractSequence:
         return _sequence_mismatch(get_args(kind)[0], value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
     if kind is float:
         return None if number and math.isfinite(value) else "a number"
     if kind is int:

@@ -152,6 +152,12 @@ def _plain(value: Any) -> Any:
 class _Loader(yaml.SafeLoader):
     """Reads YAML as version 1.2 defines it: 1e-3 is a number, `no` is text; a key that is given twice is an error."""
 
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag!r} has no use here", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:

@@ -28,6 +28,7 @@ class TrainingConfig:
         buckets: Number of lengths to which batches are padded (each is a shape, and costs JAX a compilation).
         steps_per_dispatch: Training steps of one shape that follow each other; JAX hands them to the device at once.
         evaluation_interval: Training steps between evaluations; 0 for one at the end of each epoch.
+        checkpoint_minutes: Minutes after which the state is kept between evaluations, too; 0 for evaluations only.
         metric: What decides the best weights and when to stop, on the validation rows: `accuracy` or `elbo` (per
             symbol), which are to be great, or `classification` (the mean of -log q(y|x)) or `loss`, which are to be
             small.
@@ -51,6 +52,7 @@ class TrainingConfig:
     buckets: int = 3
     steps_per_dispatch: int = 1
     evaluation_interval: int = 0
+    checkpoint_minutes: float = 10.0
     metric: StoppingMetric = "accuracy"
     patience: int = 10
     standard_errors: float = 0.0
@@ -63,7 +65,8 @@ class TrainingConfig:
             check_integer(f"training.{name}", getattr(self, name), 1)
         for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
             check_integer(f"training.{name}", getattr(self, name), 0)
-        check_number("training.standard_errors", self.standard_errors, 0)
+        for name in ("checkpoint_minutes", "standard_errors"):
+            check_number(f"training.{name}", getattr(self, name), 0)
         check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         check_literal("training.metric", self.metric, StoppingMetric)
         check_literal("training.precision", self.precision, Precision)

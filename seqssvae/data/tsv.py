@@ -150,8 +150,9 @@ def _read(path: str | Path) -> bytes:
         raise DataError(f"{path}: there is no such file; check the path.") from None
     except IsADirectoryError:
         raise DataError(f"{path}: this is a directory; give a TSV file.") from None
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror}); check its permissions.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "that is no path"
+        raise DataError(f"{path}: the file cannot be read ({reason}); check its permissions.") from error
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -24,6 +24,8 @@ def _check_names(kind: str, names: Sequence[str], reserved: Sequence[str] = ()) 
     for name in names:
         if not name or name in reserved:
             raise DataError(f"A {kind} must be a text that is not empty and not reserved, not {name!r}.")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise DataError(f"A {kind} must be Unicode, which half a surrogate pair, as in {name!r}, is not.")
     if len(set(names)) != len(names):
         repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"Each {kind} must stand there once, but {repeated!r} is repeated.")

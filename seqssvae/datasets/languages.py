@@ -8,7 +8,7 @@ from seqssvae.config import DataConfig
 from seqssvae.data.table import Table
 from seqssvae.data.tsv import read_table
 from seqssvae.errors import DataError, UserError
-from seqssvae.runs.storage import write_atomically
+from seqssvae.runs.writing import write_atomically
 
 LANGUAGES = ("cs", "de", "en", "es", "fi", "fr", "it", "nl", "pl", "pt", "sv", "tr")
 """The labels of the data set: ISO 639-1 codes of languages in Latin script."""
@@ -45,7 +45,7 @@ def build_languages(path: str | Path) -> None:
         for word in characteristic_words(frequencies, language, WORDS_PER_LANGUAGE)
     ]
     try:
-        write_atomically({Path(path): "".join(lines).encode()})
+        write_atomically(Path(path), (line.encode() for line in lines))
     except OSError as error:
         raise DataError(
             f"{path}: the file cannot be written ({error.strerror}); give a path in a directory that exists."

@@ -14,7 +14,8 @@ from seqssvae.data.schema import Schema, label_prior
 from seqssvae.data.splits import at_most_per_class, keep_labels_per_class, split
 from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
-from seqssvae.training.fit import FitResult, Observer, fit
+from seqssvae.training.fit import fit
+from seqssvae.training.state import FitResult, Observer
 from seqssvae.training.step_order import total_steps
 
 TEST_FRACTION = 0.2

@@ -24,7 +24,7 @@ from seqssvae.inference.evaluate import encode
 from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
 from seqssvae.recipes.compare import MethodAccuracy, compare
 from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
-from seqssvae.runs.files import Checkpoint, corpus_digest
+from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 
 
 class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
@@ -176,7 +176,7 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             config = affordable(config, prepared)
             ensemble = learn(config, prepared, self._build_backend)
         fitted = fit_towards(ensemble, config, prepared, self._build_backend)
-        history = [record.to_dict() for record in fitted.result.records]
+        history = [metrics_line(record) for record in fitted.result.records]
         checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training))
         self.classes_ = as_array(classes)
         self.trials_ = [] if ensemble is None else list(ensemble.trials)

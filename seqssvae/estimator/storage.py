@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from seqssvae.data.plain import is_missing
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
-from seqssvae.runs.ensemble import EnsembleWriter
+from seqssvae.runs.checkpoints import CheckpointFiles
+from seqssvae.runs.ensemble import ensemble_files
+from seqssvae.runs.files import ESTIMATOR, read_json
 from seqssvae.runs.run import RunDirectory
-from seqssvae.runs.storage import read_json, to_json, write_files
+from seqssvae.runs.storage import to_json
 from seqssvae.runs.writer import RunWriter
-
-ESTIMATOR = "estimator.json"
-"""The file that an estimator adds to a run directory: its labels, its marker, and whether sequences are texts."""
 
 
 class StoredEstimator(NamedTuple):
@@ -47,12 +46,13 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
     for value in classes if missing is None or missing_is_nan else [*classes, missing]:
         if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
-    writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, fitted.checkpoint)
-    writer.started(fitted.checkpoint.state.step, fitted.checkpoint.state)
-    EnsembleWriter(path, fitted.ensemble).started(fitted.checkpoint.state.step, fitted.checkpoint.state)
     entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
-    write_files({Path(path) / ESTIMATOR: to_json(entries)})
+    carried = {ESTIMATOR: to_json(entries), **ensemble_files(fitted.ensemble)}
+    checkpoint = fitted.checkpoint
+    writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, checkpoint, carried)
+    writer.started(checkpoint.state.step, checkpoint.state)
+    writer.finished(checkpoint.state)
 
 
 def load_estimator(path: str | Path, backend: str | None = None, device: str | None = None) -> StoredEstimator:
@@ -68,17 +68,16 @@ def load_estimator(path: str | Path, backend: str | None = None, device: str | N
     """
     directory = RunDirectory(path)
     run, checkpoint = directory.open(backend, device), directory.read_checkpoint()
-    classes, texts, missing = _read_entries(directory.path / ESTIMATOR, run.labels.names)
-    return StoredEstimator(
-        FittedModel(run.backend, run.config, run.schema, texts, checkpoint, run.ensemble), classes, missing
-    )
+    classes, texts, missing = _read_entries(directory.files, run.labels.names)
+    fitted = FittedModel(run.backend, run.config, run.schema, texts, checkpoint, run.ensemble)
+    return StoredEstimator(fitted, classes, missing)
 
 
-def _read_entries(path: Path, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:
+def _read_entries(files: CheckpointFiles, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:
     """Return labels, whether sequences are texts, and the marker; a run of the command line has the defaults."""
-    if not path.exists():
+    if ESTIMATOR not in files:
         return list(names), True, None
-    entries = read_json(path)
+    entries, path = read_json(files, ESTIMATOR), files.folder / ESTIMATOR
     classes, missing = entries.get("classes"), entries.get("missing")
     if not isinstance(classes, list) or len(classes) != len(names):
         raise RunError(f"{path}: classes must be a list of {len(names)} labels.")

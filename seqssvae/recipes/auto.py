@@ -17,7 +17,8 @@ from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
 from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
-from seqssvae.training.fit import FitResult, Observer, TrainingState, fit
+from seqssvae.training.fit import fit
+from seqssvae.training.state import FitResult, Observer, TrainingState
 
 OPERATIONS = 4e12
 """Multiplications and additions that the SSVAE's output layer may take in training, which is most of its time."""
@@ -128,6 +129,7 @@ def fit_towards(
     build: BuildBackend,
     observers: Sequence[Observer] = (),
     resume: TrainingState | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train a network, towards what an ensemble says of rows without label where the objective asks for it.
 
@@ -138,6 +140,7 @@ def fit_towards(
         build: Builds the twin.
         observers: Their methods are called as training goes on.
         resume: State to go on from.
+        interrupted: Asked every now and then whether training is to stop.
     """
     training, validation = prepared.training, prepared.validation
     if ensemble is not None and config.objective.posterior == "given":
@@ -145,7 +148,8 @@ def fit_towards(
     twin = build(config, prepared.schema.dimensions)
     if ensemble is not None:
         twin.set_weights(_with_symbol_frequencies(twin, training))
-    return Fitted(config, twin, fit(config, training, validation, twin, observers, resume), ensemble)
+    result = fit(config, training, validation, twin, observers, resume, interrupted)
+    return Fitted(config, twin, result, ensemble)
 
 
 def affordable(config: Config, prepared: Prepared) -> Config:

@@ -25,7 +25,8 @@ from seqssvae.data.ragged import RaggedArray
 from seqssvae.inference.per_row import classify_rows
 from seqssvae.parameters import initial_weights
 from seqssvae.recipes.rows import Learned, LearningRows, known_only, log_normalised
-from seqssvae.training.fit import Observer, fit
+from seqssvae.training.fit import fit
+from seqssvae.training.state import Observer
 
 BuildBackend = Callable[[Config, Dimensions], Backend]
 """Builds a twin for a configuration."""

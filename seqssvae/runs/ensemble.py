@@ -1,53 +1,54 @@
-"""The files of a run directory that hold what was learned of the labels beside the network.
+"""The files of a checkpoint that hold what was learned of the labels beside the network."""
 
-ensemble.json          the candidates, how each did, and how those that are of use are joined
-ensemble.safetensors   what these learned
-"""
-
-from pathlib import Path
+from typing import Any
 
 from seqssvae.errors import RunError
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.network import BuildBackend
-from seqssvae.runs.storage import read_json, read_safetensors, to_json, to_safetensors, write_files
-from seqssvae.training.fit import Observer, TrainingState
+from seqssvae.runs.checkpoints import CheckpointFiles
+from seqssvae.runs.files import ENSEMBLE, LIMITS, MEMBERS, read_json
+from seqssvae.runs.storage import parse_safetensors, safetensors_limit, to_json, to_safetensors
 
-ENSEMBLE, MEMBERS = "ensemble.json", "ensemble.safetensors"
-
-
-class EnsembleWriter(Observer):
-    """Writes an ensemble into a run directory that another observer, called before this one, has made.
-
-    Args:
-        path: The run directory.
-        ensemble: The ensemble; None to write nothing.
-    """
-
-    def __init__(self, path: str | Path, ensemble: Ensemble | None) -> None:
-        self.path, self.ensemble = Path(path), ensemble
-
-    def started(self, total_steps: int, state: TrainingState) -> None:
-        """Write the ensemble."""
-        if self.ensemble is not None:
-            settings, arrays = self.ensemble.to_stored()
-            write_files({self.path / MEMBERS: to_safetensors(arrays, 0), self.path / ENSEMBLE: to_json(settings)})
+TYPES = ("float32", "float64", "int32", "int64")
+"""Types of its arrays."""
 
 
-def read_ensemble(path: str | Path, build: BuildBackend) -> Ensemble | None:
+def ensemble_files(ensemble: Ensemble | None) -> dict[str, bytes]:
+    """The content of the files of an ensemble, by name; none where there is no ensemble."""
+    if ensemble is None:
+        return {}
+    settings, arrays = ensemble.to_stored()
+    layout = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
+    return {ENSEMBLE: to_json({**settings, "arrays": layout}), MEMBERS: to_safetensors(arrays, 0)}
+
+
+def read_ensemble(files: CheckpointFiles, build: BuildBackend) -> Ensemble | None:
     """Read the ensemble of a run; None if it has none.
 
     Args:
-        path: The run directory.
+        files: The files of the checkpoint.
         build: Builds the twin of members that are networks.
 
     Raises:
         RunError: If a file is damaged, or they do not fit each other.
     """
-    file = Path(path) / ENSEMBLE
-    if not file.exists():
+    if ENSEMBLE not in files:
         return None
-    settings, (arrays, _) = read_json(file), read_safetensors(Path(path) / MEMBERS)
+    settings, origin = read_json(files, ENSEMBLE), files.folder / ENSEMBLE
+    layout = settings.get("arrays")
+    if not isinstance(layout, dict) or not all(map(_is_entry, layout.values())):
+        raise RunError(f"{origin}: arrays must hold the type and the shape of each array.")
+    shapes = {name: tuple(entry[1:]) for name, entry in layout.items()}
+    types = {name: entry[0] for name, entry in layout.items()}
+    limit = min(LIMITS[MEMBERS], safetensors_limit(shapes))
+    arrays, _ = parse_safetensors(files.read(MEMBERS, limit), files.folder / MEMBERS, shapes, types)
     try:
         return Ensemble.from_stored(settings, arrays, build)
     except RunError as error:
-        raise RunError(f"{file}: {error}") from error
+        raise RunError(f"{origin}: {error}") from error
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, list) or not entry or entry[0] not in TYPES:
+        return False
+    return all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in entry[1:])

@@ -1,19 +1,23 @@
-"""The files of a run directory, and how each is read: checked before it is used, and none of them a pickle.
+"""The files of a checkpoint, and how each is read: checked before it is used, and none of them a pickle.
 
 config.yaml            the whole configuration
 vocabulary.json        symbols (of sequences, and of sources), labels, and p(y)
 weights.safetensors    the best weights: those that training kept
-last.safetensors       the weights of the last evaluation
-optimizer.safetensors  the state of the optimiser at the last evaluation
-state.json             the state of training at the last evaluation, and the name of the twin that trained
+last.safetensors       the weights at the checkpoint
+optimizer.safetensors  the state of the optimiser at the checkpoint
+state.json             the state of training at the checkpoint, and the name of the twin that trained
 metrics.jsonl          the metrics of each evaluation, one a line
+steps.safetensors      the totals of the steps since the last evaluation, if the checkpoint is not from one
+estimator.json         what an estimator adds: its labels, its marker, and whether sequences are texts
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqssvae.backend import Weights
 from seqssvae.config import Config, weight_type
@@ -22,68 +26,85 @@ from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError, RunError
-from seqssvae.parameters import Shape
-from seqssvae.runs.storage import read_bytes, read_json, read_safetensors
-from seqssvae.training.fit import Score, TrainingState
+from seqssvae.parameters import Shape, baseline_shapes, optimizer_shapes
+from seqssvae.runs.checkpoints import CheckpointFiles
+from seqssvae.runs.storage import parse_json, parse_safetensors, safetensors_limit
+from seqssvae.training.state import Record, Score, TrainingState
+from seqssvae.training.totals import totals_layout
 
 CONFIG, VOCABULARY, STATE, METRICS = "config.yaml", "vocabulary.json", "state.json", "metrics.jsonl"
-WEIGHTS, LAST, OPTIMIZER = "weights.safetensors", "last.safetensors", "optimizer.safetensors"
+WEIGHTS, LAST, OPTIMIZER, STEPS = (
+    "weights.safetensors",
+    "last.safetensors",
+    "optimizer.safetensors",
+    "steps.safetensors",
+)
+ESTIMATOR = "estimator.json"
+ENSEMBLE, MEMBERS = "ensemble.json", "ensemble.safetensors"
+
+LIMITS = {CONFIG: 1 << 18, VOCABULARY: 1 << 23, STATE: 1 << 16, METRICS: 1 << 25, ESTIMATOR: 1 << 23}
+LIMITS |= {ENSEMBLE: 1 << 20, MEMBERS: 1 << 30}
+"""Most bytes of each file but those of weights, whose arrays say it."""
+
+CARRIED = (ESTIMATOR, ENSEMBLE, MEMBERS)
+"""Files that are not needed to train and that a resumed run keeps as they are."""
 
 MOST_LAYERS = 1000
 """Greatest number of recurrent layers of a run: the names of more weights would fill the memory."""
+MOST_STEPS = 10**6
+"""Greatest number of steps whose totals a checkpoint holds."""
 
 _UNFINISHED = " (training may have stopped before its first evaluation)"
 
 
-class Checkpoint(NamedTuple):
+@dataclass(frozen=True)
+class Checkpoint:
     """How far the training of a run has come.
 
     Args:
         state: The state of training.
-        history: The records of `metrics.jsonl` up to that state.
+        history: The lines of `metrics.jsonl` up to that state.
         digest: Digest of the rows that the run learns from (`corpus_digest`).
+        carried: Content of the files that a resumed run keeps.
     """
 
     state: TrainingState
-    history: list[dict[str, Any]]
+    history: list[str]
     digest: str
+    carried: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def read_config(path: str | Path) -> Config:
+def read_config(files: CheckpointFiles) -> Config:
     """Read the configuration of a run.
 
-    Args:
-        path: The run directory.
-
     Raises:
-        RunError: If there is no run directory, or its configuration is wrong.
+        RunError: If it is missing or wrong.
     """
-    path = Path(path)
-    if not path.exists():
-        raise RunError(f"There is no run directory {path}.")
-    file = path / CONFIG
-    if not path.is_dir():
-        raise RunError(f"{path} is not a run directory but a file.")
+    origin = str(files.folder / CONFIG)
     try:
-        return from_dict(upgraded(parse_yaml(read_bytes(file).decode("utf-8"), str(file))), str(file))
-    except (ConfigurationError, UnicodeDecodeError) as error:
-        reason = str(error) if isinstance(error, ConfigurationError) else f"{file}: not UTF-8."
-        raise RunError(reason) from error
+        return from_dict(upgraded(parse_yaml(files.read(CONFIG, LIMITS[CONFIG]).decode("utf-8"), origin)), origin)
+    except ConfigurationError as error:
+        raise RunError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{origin}: not UTF-8.") from error
 
 
-def read_schema(path: str | Path) -> Schema:
+def read_schema(files: CheckpointFiles) -> Schema:
     """Read the symbols and labels of a run.
-
-    Args:
-        path: The run directory.
 
     Raises:
         RunError: If the file is missing or wrong.
     """
-    file = Path(path) / VOCABULARY
-    stored = read_json(file)
-    if stored.get("format") != FORMAT:
-        raise RunError(f"{file}: format {stored.get('format')!r} is not {FORMAT}, which this version reads.")
+    return parse_schema(read_json(files, VOCABULARY), files.folder / VOCABULARY)
+
+
+def parse_schema(stored: Mapping[str, Any], file: Path) -> Schema:
+    """Return the symbols and labels that `vocabulary.json` holds.
+
+    Raises:
+        RunError: If they are wrong; the error names the file.
+    """
+    _check_format(file, stored)
     try:
         vocabulary = Vocabulary.from_dict(stored.get("vocabulary", {}))
         labels = Labels.from_dict(stored.get("labels", {}))
@@ -94,23 +115,28 @@ def read_schema(path: str | Path) -> Schema:
     return Schema(vocabulary, labels, _label_prior(file, stored.get("label_prior"), len(labels)), source_vocabulary)
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
-    """Read the state of a run's training and the name of its twin, as `state.json` holds them, without checking them.
-
-    Args:
-        path: The run directory.
+def read_state(files: CheckpointFiles) -> dict[str, Any]:
+    """Read the state of a run's training and the name of its twin, as `state.json` holds them; fields are not checked.
 
     Raises:
-        RunError: If the file is missing or is not JSON.
+        RunError: If the file is missing, is not JSON, or is from a later version.
     """
-    return read_json(Path(path) / STATE, _UNFINISHED)
+    stored = read_json(files, STATE, _UNFINISHED)
+    _check_format(files.folder / STATE, stored)
+    return stored
 
 
-def read_weights(path: Path, config: Config, schema: Schema) -> tuple[Weights, int]:
-    """Read a file of weights of a run directory.
+def read_json(files: CheckpointFiles, name: str, remedy: str = "") -> dict[str, Any]:
+    """Read the object that a JSON file of a checkpoint holds; arguments are those of `CheckpointFiles.read`."""
+    return parse_json(files.read(name, LIMITS[name], remedy), str(files.folder / name))
+
+
+def read_weights(files: CheckpointFiles, name: str, config: Config, schema: Schema) -> tuple[Weights, int]:
+    """Read a file of weights.
 
     Args:
-        path: The file.
+        files: The files of the checkpoint.
+        name: Which file.
         config: The run's configuration.
         schema: The run's symbols and labels.
 
@@ -123,10 +149,45 @@ def read_weights(path: Path, config: Config, schema: Schema) -> tuple[Weights, i
     if (schema.source_vocabulary is None) != (config.data.source_column == 0):
         which = "no source_vocabulary" if schema.source_vocabulary is None else "a source_vocabulary"
         column = config.data.source_column
-        raise RunError(f"{path.parent}: {VOCABULARY} has {which}, but {CONFIG} has data.source_column: {column}.")
-    weights, step = read_safetensors(path, _weight_shapes(path.parent, config, schema))
-    _check_types(path, weights, config)
-    return weights, step
+        raise RunError(f"{files.folder}: {VOCABULARY} has {which}, but {CONFIG} has data.source_column: {column}.")
+    shapes = weight_shapes(files.folder, config, schema)
+    return _read_arrays(files, name, shapes, dict.fromkeys(shapes, weight_type(config.training.precision)))
+
+
+def read_optimizer(files: CheckpointFiles, config: Config, schema: Schema) -> tuple[Weights, int]:
+    """Read the state of the optimiser; arguments, result and errors are those of `read_weights`."""
+    shapes = optimizer_shapes(config.optimizer, weight_shapes(files.folder, config, schema))
+    shapes |= baseline_shapes(config.objective, len(schema.vocabulary))
+    types = {**dict.fromkeys(shapes, weight_type(config.training.precision)), "step": "int32"}
+    return _read_arrays(files, OPTIMIZER, shapes, types)
+
+
+def weight_shapes(origin: Path, config: Config, schema: Schema) -> dict[str, Shape]:
+    """Return name and shape of every weight of a run.
+
+    Raises:
+        RunError: If there are more than a run can have; the error names where that is said.
+    """
+    layers = config.model.encoder.layers + config.model.decoder.layers
+    if layers > MOST_LAYERS:
+        raise RunError(f"{origin / CONFIG}: {layers} recurrent layers are more than a run can have ({MOST_LAYERS}).")
+    return schema.parameter_shapes(config.model)
+
+
+def read_totals(files: CheckpointFiles, count: int) -> Weights:
+    """Read the totals of the training steps since the last evaluation.
+
+    Args:
+        files: The files of the checkpoint.
+        count: The number of these steps.
+
+    Raises:
+        RunError: If they are missing or wrong.
+    """
+    if count > MOST_STEPS:
+        raise RunError(f"{files.folder / STATE}: {count} steps are more than there can be between evaluations.")
+    shapes, types = totals_layout(count)
+    return _read_arrays(files, STEPS, shapes, types)[0] if count else {}
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -138,17 +199,26 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         RunError: If the file is missing, or a line is not a JSON object with a step.
     """
-    file = Path(path) / METRICS
-    records = []
-    for number, line in enumerate(read_bytes(file, _UNFINISHED).decode("utf-8", "replace").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{file}:{number}: not valid JSON ({error}).") from error
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise RunError(f"{file}:{number}: must be a JSON object with a step.")
-        records.append(record)
-    return records
+    files = CheckpointFiles(path)
+    return [json.loads(line) for line, _ in read_history(files)]
+
+
+def read_history(files: CheckpointFiles) -> list[tuple[str, int]]:
+    """Read the lines of `metrics.jsonl`, each with its step; errors are those of `read_metrics`."""
+    origin, lines = files.folder / METRICS, []
+    text = files.read(METRICS, LIMITS[METRICS], _UNFINISHED).decode("utf-8", "replace")
+    for number, line in enumerate(text.split("\n")[: text.count("\n") + (text[-1:] not in ("", "\n"))], start=1):
+        # a gradient's norm may overflow, and earlier versions wrote it as it was
+        record = parse_json(line.encode(), f"{origin}:{number}", finite=False)
+        if not isinstance(record.get("step"), int):
+            raise RunError(f"{origin}:{number}: must be a JSON object with a step.")
+        lines.append((line, record["step"]))
+    return lines
+
+
+def metrics_line(record: Record) -> str:
+    """Return the line of `metrics.jsonl` for an evaluation; what is not finite, which JSON does not know, is null."""
+    return json.dumps(_finite(record.to_dict()))
 
 
 def corpus_digest(corpus: Corpus) -> str:
@@ -203,6 +273,12 @@ def state_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "best": best}
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _label_prior(file: Path, prior: Any, count: int) -> tuple[float, ...]:
     if isinstance(prior, list) and len(prior) == count >= 2:
         numbers = all(isinstance(p, (int, float)) and 0 < p <= 1 for p in prior)
@@ -217,17 +293,14 @@ def _pair(path: Path, value: Any) -> Sequence[float]:
     raise RunError(f"{path}: best must be null or a list of two numbers.")
 
 
-def _weight_shapes(path: Path, config: Config, schema: Schema) -> dict[str, Shape]:
-    layers = config.model.encoder.layers + config.model.decoder.layers
-    if layers > MOST_LAYERS:
-        raise RunError(f"{path / CONFIG}: {layers} recurrent layers are more than a run can have ({MOST_LAYERS}).")
-    return schema.parameter_shapes(config.model)
+def _read_arrays(
+    files: CheckpointFiles, name: str, shapes: Mapping[str, Shape], types: Mapping[str, str]
+) -> tuple[Weights, int]:
+    content = files.read(name, safetensors_limit(shapes))
+    return parse_safetensors(content, files.folder / name, shapes, types)
 
 
-def _check_types(path: Path, weights: Weights, config: Config) -> None:
-    precision = config.training.precision
-    expected = weight_type(precision)
-    for name, value in weights.items():
-        if value.dtype != expected:
-            reason = f"{expected}, as training.precision: {precision} has them"
-            raise RunError(f"{path}: {name} is of type {value.dtype}, not {reason}.")
+def _check_format(path: Path, stored: Mapping[str, Any]) -> None:
+    if stored.get("format") != FORMAT:
+        shown = str(stored.get("format"))[:20]
+        raise RunError(f"{path}: format {shown} is not {FORMAT}, which this version reads.")

@@ -1,9 +1,10 @@
 """A run directory that is opened: to be used with either twin, or to be resumed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from seqssvae.backend import Backend, Dimensions, Weights, get_backend
 from seqssvae.config import Config
@@ -12,25 +13,30 @@ from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.runs.checkpoints import CheckpointFiles
 from seqssvae.runs.ensemble import read_ensemble
 from seqssvae.runs.files import (
+    CARRIED,
     LAST,
-    OPTIMIZER,
+    LIMITS,
     STATE,
     WEIGHTS,
     Checkpoint,
     corpus_digest,
     read_config,
-    read_metrics,
+    read_history,
+    read_optimizer,
     read_schema,
     read_state,
+    read_totals,
     read_weights,
     state_entry,
     state_scalars,
 )
-from seqssvae.runs.storage import read_safetensors
-from seqssvae.training.fit import TrainingState
+from seqssvae.training.state import TrainingState
 from seqssvae.training.step_order import total_steps
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -67,40 +73,65 @@ class Run:
 
 
 class RunDirectory:
-    """A run directory. Each of its files is read when it is first needed, and once.
+    """A run directory, as it is read. Each of its files is read when it is first needed, and once.
 
     Every attribute and method raises RunError if a file that it needs is missing, damaged, or does not fit the others.
 
     Args:
-        path: The directory.
+        path: The directory. It may be written to meanwhile.
+        verify: Whether each file must have the checksum that the manifest says.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, verify: bool = True) -> None:
+        self.path, self._verify = Path(path), verify
 
     @cached_property
     def config(self) -> Config:
         """The configuration."""
-        return read_config(self.path)
+        return self._read(read_config)
 
     @cached_property
     def schema(self) -> Schema:
         """Symbols, labels and p(y)."""
-        return read_schema(self.path)
+        return self._read(read_schema)
 
     @cached_property
     def weights(self) -> tuple[Weights, int]:
         """The best weights, and the training step they are from."""
-        return read_weights(self.path / WEIGHTS, self.config, self.schema)
+        config, schema = self.config, self.schema
+        self._check_trained()
+        return self._read(lambda files: read_weights(files, WEIGHTS, config, schema))
 
     @cached_property
     def trained_by(self) -> str:
         """Name of the twin that trained the run."""
-        return state_entry(self.path / STATE, self._state, "backend", str)
+        return state_entry(self.files.folder / STATE, self._state, "backend", str)
+
+    @cached_property
+    def files(self) -> CheckpointFiles:
+        """The files of the latest checkpoint."""
+        return CheckpointFiles(self.path, self._verify)
 
     @cached_property
     def _state(self) -> dict[str, Any]:
-        return read_state(self.path)
+        return self._read(read_state)
+
+    def _read(self, read: Callable[[CheckpointFiles], Content]) -> Content:
+        """Read something of the latest checkpoint, or of a later one if that has been removed meanwhile."""
+        try:
+            return read(self.files)
+        except RunError:
+            latest = CheckpointFiles(self.path, self._verify)
+            if latest.folder == self.files.folder:
+                raise
+            self.files = latest
+            for name in ("_state", "trained_by", "weights"):
+                self.__dict__.pop(name, None)
+            return self._read(read)
+
+    def _check_trained(self) -> None:
+        if self._state.get("step") == 0 and self._state.get("evaluations") == 0:
+            raise RunError(f"{self.path} has no trained weights yet; train it by seqssvae fit --resume {self.path}.")
 
     def open(self, backend: str | None = None, device: str | None = None) -> Run:
         """Build the model with its best weights.
@@ -122,7 +153,9 @@ class RunDirectory:
 
         twin = build(config, schema.dimensions)
         twin.set_weights(weights)
-        return Run(self.path, config, schema, twin, step, trained_by, read_ensemble(self.path, build))
+        return Run(
+            self.path, config, schema, twin, step, trained_by, self._read(lambda files: read_ensemble(files, build))
+        )
 
     def read_checkpoint(self) -> Checkpoint:
         """Read the last state of training and its history.
@@ -130,19 +163,25 @@ class RunDirectory:
         Raises:
             RunError: If a file is missing, damaged, or from another step than the others.
         """
-        config, schema, file = self.config, self.schema, self.path / STATE
-        digest, scalars = state_entry(file, self._state, "data", str), state_scalars(file, self._state)
-        last, last_step = read_weights(self.path / LAST, config, schema)
-        best, best_step = self.weights
-        optimizer, optimizer_step = read_safetensors(self.path / OPTIMIZER)
+        return self._read(self._read_checkpoint)
+
+    def _read_checkpoint(self, files: CheckpointFiles) -> Checkpoint:
+        config, schema, path = self.config, self.schema, files.folder / STATE
+        digest, scalars = state_entry(path, self._state, "data", str), state_scalars(path, self._state)
+        steps = state_entry(path, {"segment_steps": 0, **self._state}, "segment_steps", int)
+        last, last_step = read_weights(files, LAST, config, schema)
+        best, best_step = self.__dict__.get("weights") or read_weights(files, WEIGHTS, config, schema)
+        optimizer, optimizer_step = read_optimizer(files, config, schema)
         if {last_step, optimizer_step} != {scalars["step"]} or best_step != scalars["best_step"]:
             raise RunError(
                 f"{self.path} cannot be resumed: its files are from different steps (a checkpoint was interrupted); "
                 "it can still be used as it is."
             )
-        state = TrainingState(weights=last, best_weights=best, optimizer=optimizer, **scalars)
-        history = [record for record in read_metrics(self.path) if record["step"] <= state.step]
-        return Checkpoint(state, history, digest)
+        totals = read_totals(files, steps)
+        state = TrainingState(weights=last, best_weights=best, optimizer=optimizer, totals=totals, **scalars)
+        history = [line for line, step in read_history(files) if step <= state.step]
+        carried = {name: files.read(name, LIMITS[name]) for name in CARRIED if name in files}
+        return Checkpoint(state, history, digest, carried)
 
     def resume(self, schema: Schema, training: Corpus) -> Checkpoint:
         """Read what is needed to resume the run, and check that the data are those it was trained on.
@@ -161,21 +200,22 @@ class RunDirectory:
             )
         if not checkpoint.state.schedule_steps:  # of an earlier version: its schedule was as long as its training
             state = replace(checkpoint.state, schedule_steps=total_steps(self.config, training))
-            return checkpoint._replace(state=state)
+            return replace(checkpoint, state=state)
         return checkpoint
 
 
-def open_run(path: str | Path, backend: str | None = None, device: str | None = None) -> Run:
+def open_run(path: str | Path, backend: str | None = None, device: str | None = None, verify: bool = True) -> Run:
     """Open a run directory to use its model, with the twin that trained it or the other one.
 
     Args:
         path: The directory.
         backend: Name of the twin; None for the one that trained the run.
         device: The twin's device.
+        verify: Whether each file must have the checksum that the manifest says.
 
     Raises:
         RunError: If there is no run directory, or a file of it is missing, damaged, or does not fit the others.
         BackendError: If the twin is not installed.
         ConfigurationError: If the twin does not know the device.
     """
-    return RunDirectory(path).open(backend, device)
+    return RunDirectory(path, verify).open(backend, device)

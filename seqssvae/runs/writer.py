@@ -1,9 +1,10 @@
 """Writes a run directory while a model is trained: the same for both twins, and safe to open for anyone (no pickle)."""
 
+import contextlib
 import dataclasses
-import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,46 @@ from seqssvae.config.settings import to_yaml
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.errors import RunError
-from seqssvae.runs.files import CONFIG, LAST, METRICS, OPTIMIZER, STATE, VOCABULARY, WEIGHTS, Checkpoint, corpus_digest
-from seqssvae.runs.storage import to_json, to_safetensors, write_files
-from seqssvae.training.fit import Observer, Record, TrainingState
+from seqssvae.runs.checkpoints import CHECKPOINTS, LATEST, CheckpointFiles, write_checkpoint
+from seqssvae.runs.files import (
+    CONFIG,
+    LAST,
+    LIMITS,
+    METRICS,
+    OPTIMIZER,
+    STATE,
+    STEPS,
+    VOCABULARY,
+    WEIGHTS,
+    Checkpoint,
+    corpus_digest,
+    metrics_line,
+    read_state,
+)
+from seqssvae.runs.lock import DirectoryLock
+from seqssvae.runs.storage import to_json, to_safetensors
+from seqssvae.runs.writing import UNFINISHED, explained
+from seqssvae.training.state import Observer, Record, TrainingState
+
+_TOP_LEVEL = (CONFIG, VOCABULARY, WEIGHTS, LAST, OPTIMIZER, STATE, METRICS)
+"""Files that earlier versions wrote into the run directory itself."""
 
 
 class RunWriter(Observer):
-    """Writes a run directory at each evaluation; every file is written whole or not at all.
+    """Writes a run directory: a checkpoint at the start, at each evaluation, and where training has one kept.
 
     Args:
-        path: The directory, which must not exist; the directories above it are made if need be.
+        path: The directory; the directories above it are made if need be.
         config: The run's configuration.
         schema: Symbols, labels and p(y).
         backend: Name of the twin.
         training: The rows that the run learns from, of which `state.json` notes a digest, or the checkpoint of a run
             that is resumed.
+        carried: Content of further files, by name; those of a run that is resumed go on as well.
+        in_place: Whether the directory is that of the run that is resumed; otherwise there must be none.
 
     Raises:
-        RunError: If the directory exists.
+        RunError: If the directory exists and is not to.
     """
 
     def __init__(
@@ -39,76 +62,136 @@ class RunWriter(Observer):
         schema: Schema,
         backend: str,
         training: Corpus | Checkpoint,
+        carried: Mapping[str, bytes] | None = None,
+        in_place: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self._config, self._schema = config, schema
+        self.path, self.in_place = Path(path), in_place
+        self.step: int | None = None
+        """The training step of the last checkpoint written; None before the first."""
         self._backend = backend
-        if isinstance(training, Checkpoint):
-            self._digest, self._history = training.digest, "".join(map(_line, training.history))
-        else:
-            self._digest, self._history = corpus_digest(training), ""
-        self._made = False
-        self._best_step: int | None = None
-        refuse_existing(self.path)
+        resumed = training if isinstance(training, Checkpoint) else None
+        self._digest = resumed.digest if resumed else corpus_digest(training)  # type: ignore[arg-type]
+        self._history = "".join(f"{line}\n" for line in resumed.history) if resumed else ""
+        self._constant = {
+            CONFIG: to_yaml(config).encode(),
+            VOCABULARY: to_json(schema.to_dict()),
+            **(resumed.carried if resumed else {}),
+            **(carried or {}),
+        }
+        self._lock = DirectoryLock(self.path)
+        if not in_place:
+            refuse_existing(self.path)
+        for name, content in self._constant.items():
+            _check_size(self.path / name, content, LIMITS[name])
 
     def started(self, total_steps: int, state: TrainingState) -> None:
-        """Make the directory; that of a run that is resumed has its state at once, so that it is complete from then on.
+        """Make the directory with a first checkpoint, so that it is a whole run from then on.
 
         Raises:
-            RunError: If the directory exists, or cannot be made.
+            RunError: If the directory exists and is not to, is in use, or cannot be written; nothing new is left then.
         """
+        if self.in_place:
+            self._lock.take()
+            self.step = state.step
+            return
         refuse_existing(self.path)
+        above = [path for path in self.path.parents if not os.path.lexists(path)]
+        existed = os.path.lexists(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir()
-        except OSError as error:
-            raise RunError(f"The output directory {self.path} cannot be made ({error.strerror}).") from error
-        self._made = True
-        yaml, schema = to_yaml(self._config).encode(), to_json(self._schema.to_dict())
-        write_files({self.path / CONFIG: yaml, self.path / VOCABULARY: schema})
-        if state.evaluations:
+            self._make()
+            self._lock.take()
+            with explained(self.path):
+                _clear(self.path)
             self._save(state)
+        except BaseException:
+            self._lock.release()
+            with contextlib.suppress(OSError):
+                _clear(self.path)
+                for path in [*([] if existed else [self.path]), *above]:
+                    path.rmdir()
+            raise
 
     def evaluated(self, record: Record, state: TrainingState) -> None:
-        """Write weights, state and metrics."""
-        self._history += _line(record.to_dict())
+        """Write a checkpoint with the metrics of an evaluation."""
+        self._history += metrics_line(record) + "\n"
+        self._save(state)
+
+    def checkpointed(self, state: TrainingState) -> None:
+        """Write a checkpoint."""
         self._save(state)
 
     def finished(self, state: TrainingState) -> None:
-        """Remove the directory if training ended before there was anything to keep."""
-        if self._made and self._best_step is None:
-            shutil.rmtree(self.path)
+        """Let others write to the directory."""
+        self._lock.release()
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The output directory {self.path} cannot be made ({error.strerror}).") from error
 
     def _save(self, state: TrainingState) -> None:
         contents = {
-            self.path / LAST: to_safetensors(state.weights, state.step),
-            self.path / OPTIMIZER: to_safetensors(state.optimizer, state.step),
-            self.path / METRICS: self._history.encode(),
-            self.path / STATE: to_json(self._state(state)),
+            **self._constant,
+            WEIGHTS: to_safetensors(state.best_weights, state.best_step),
+            LAST: to_safetensors(state.weights, state.step),
+            OPTIMIZER: to_safetensors(state.optimizer, state.step),
+            METRICS: self._history.encode(),
+            STATE: to_json(self._state(state)),
         }
-        if state.best_step != self._best_step:
-            contents[self.path / WEIGHTS] = to_safetensors(state.best_weights, state.best_step)
-        write_files(contents)
-        self._best_step = state.best_step
+        if state.totals:
+            contents[STEPS] = to_safetensors(state.totals, state.step)
+        write_checkpoint(self.path, state.step, contents, _TOP_LEVEL)
+        self.step = state.step
 
     def _state(self, state: TrainingState) -> dict[str, Any]:
-        return {"format": FORMAT, "backend": self._backend, "data": self._digest, **_scalars(state)}
+        arrays = {"weights", "best_weights", "optimizer", "totals"}
+        scalars = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+        steps = len(next(iter(state.totals.values()), ()))
+        entries = {"format": FORMAT, "backend": self._backend, "data": self._digest, "segment_steps": steps}
+        return {**entries, **{name: value for name, value in scalars.items() if name not in arrays}}
 
 
 def refuse_existing(path: str | Path) -> None:
-    """Check that nothing is in the way of a new run directory.
+    """Check that nothing is in the way of a new run directory, but perhaps one that was left before it was trained.
 
     Raises:
         RunError: If something is.
     """
-    if os.path.lexists(path):
-        raise RunError(f"The output directory {path} exists already and was left as it is; name another one.")
+    path = Path(path)
+    if os.path.lexists(path) and not _is_untrained(path):
+        raise RunError(
+            f"The output directory {path} exists already and was left as it is; name another one"
+            + (f", or go on by --resume {path}." if os.path.lexists(path / LATEST) else ".")
+        )
 
 
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+def _is_untrained(path: Path) -> bool:
+    """Return whether a directory is empty, or what a run leaves that was stopped before its first step."""
+    try:
+        if path.is_symlink() or not all(_is_ours(entry.name) for entry in path.iterdir()):
+            return False
+        if not os.path.lexists(path / LATEST):
+            return True
+        state = read_state(CheckpointFiles(path))
+    except (OSError, RunError):
+        return False
+    return state.get("step") == 0 and state.get("evaluations") == 0
 
 
-def _scalars(state: TrainingState) -> dict[str, Any]:
-    arrays = {"weights", "best_weights", "optimizer"}
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name not in arrays}
+def _is_ours(name: str) -> bool:
+    return name in (LATEST, CHECKPOINTS, CONFIG, VOCABULARY) or name.startswith(UNFINISHED)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run leaves that was stopped before its first step."""
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name != LATEST):  # what names the others first
+        if entry.name == CHECKPOINTS:
+            shutil.rmtree(entry)
+        elif _is_ours(entry.name):
+            entry.unlink()
+
+
+def _check_size(path: Path, content: bytes, limit: int) -> None:
+    if len(content) > limit:
+        raise RunError(f"{path} would be larger than such a file can be ({limit} bytes).")

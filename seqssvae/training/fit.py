@@ -2,18 +2,18 @@
 
 Training is a function of the configuration, the rows and the seed: the streams of batches depend on (seed, epoch), the
 noise on (seed, step), beta and the learning rate on the step. `TrainingState` is therefore all that is needed to go on
-from an evaluation as if training had never stopped, bit for bit.
+from where it was taken as if training had never stopped, bit for bit.
 """
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import Backend, StepTotals, Weights
+from seqssvae.backend import Backend, StepTotals
 from seqssvae.config import Config
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.corpus import Corpus
@@ -21,113 +21,13 @@ from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
 from seqssvae.inference.metrics import Metrics, training_metrics
 from seqssvae.training.prefetch import prefetch
+from seqssvae.training.state import FitResult, Observer, Record, Score, TrainingState
 from seqssvae.training.step_order import Chunk, ScheduledStep, StepOrder
+from seqssvae.training.totals import pack_totals, unpack_totals
 
 CHUNK = 64
 """Most training steps handed to the backend at once. They are counted from the last evaluation, so that a resumed run
 has the same chunks."""
-
-Score = tuple[float, float]
-"""What decides between evaluations, the greater the better: the metric's value (signed), and a second one for ties."""
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Where training stands at an evaluation.
-
-    Args:
-        step: The number of training steps taken.
-        epoch: The epoch of the last step, from 0.
-        epoch_step: The number of steps taken of this epoch.
-        evaluations: The number of evaluations made.
-        best: The score of the best evaluation; None before the first, or without validation rows.
-        best_error: The standard error of its metric.
-        best_step: The step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
-        waited: The number of evaluations since the metric last improved.
-        seconds: The time spent training and evaluating.
-        schedule_steps: The length of the learning rate's schedule.
-        weights: The weights at this evaluation.
-        best_weights: The weights that are kept.
-        optimizer: The state of the optimiser at this evaluation.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    epoch_step: int = 0
-    evaluations: int = 0
-    best: Score | None = None
-    best_error: float = 0.0
-    best_step: int = 0
-    waited: int = 0
-    seconds: float = 0.0
-    schedule_steps: int = 0
-    weights: Weights = field(default_factory=dict, repr=False)
-    best_weights: Weights = field(default_factory=dict, repr=False)
-    optimizer: Weights = field(default_factory=dict, repr=False)
-
-
-class Record(NamedTuple):
-    """The results of one evaluation.
-
-    Args:
-        step: The number of training steps taken.
-        epoch: The epoch of the last step, counted from 1.
-        seconds: The time spent since the beginning.
-        beta: The weight of the KL of z at the last step.
-        learning_rate: The step size of the last step.
-        gradient_norm: The mean norm of the gradient before clipping, over the steps since the last evaluation.
-        training: Means over the training rows since the last evaluation.
-        validation: Means over the validation rows; None where there are none.
-        standard_error: The standard error of `training.metric` over the validation rows; None where there are none.
-    """
-
-    step: int
-    epoch: int
-    seconds: float
-    beta: float
-    learning_rate: float
-    gradient_norm: float
-    training: Metrics
-    validation: Metrics | None
-    standard_error: float | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """The plain values that `metrics.jsonl` holds."""
-        validation = None if self.validation is None else self.validation._asdict()
-        return {**self._asdict(), "training": self.training._asdict(), "validation": validation}
-
-
-class FitResult(NamedTuple):
-    """The results of training; the backend holds the weights that were kept.
-
-    Args:
-        state: The last state.
-        records: The results of each evaluation of this call.
-        best: The evaluation whose weights were kept; None if that was before this call resumed.
-    """
-
-    state: TrainingState
-    records: list[Record]
-    best: Record | None
-
-
-class Observer:
-    """Callbacks of the training loop; all methods do nothing unless overridden."""
-
-    def started(self, total_steps: int, state: TrainingState) -> None:
-        """Called before training begins or goes on; it takes at most this many steps in all."""
-
-    def waiting(self, text: str) -> None:
-        """Called before the backend does something that takes a while, such as compiling."""
-
-    def advanced(self, step: int) -> None:
-        """Called when this many steps have been handed to the backend (which may still be computing)."""
-
-    def evaluated(self, record: Record, state: TrainingState) -> None:
-        """Called after each evaluation."""
-
-    def finished(self, state: TrainingState) -> None:
-        """Called when training has ended, normally or by an exception."""
 
 
 def fit(
@@ -137,6 +37,7 @@ def fit(
     backend: Backend,
     observers: Sequence[Observer] = (),
     resume: TrainingState | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train a model until the epochs or steps are used up, or until the metric has not improved for some evaluations.
 
@@ -153,10 +54,12 @@ def fit(
         observers: Their methods are called as training goes on.
         resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
             `patience` may be other, and so may `optimizer.schedule_steps`; if it is 0, the schedule keeps its length).
+        interrupted: Asked every now and then whether training is to stop; if so, observers are given the state.
 
     Raises:
         ConfigurationError: If these rows cannot serve the objective or the metric, or there are more steps than the
             learning rate's schedule is long; before anything is trained.
+        KeyboardInterrupt: If training was interrupted.
         UserError: If the loss is no longer finite; observers have seen the last good state.
     """
     _check_rows(config, training, validation)
@@ -191,13 +94,15 @@ def fit(
     try:
         for observer in observers:
             observer.started(order.total_steps, state)
-        while not _exhausted(state, config) and (segment := _train(backend, chunks, observers)) is not None:
+        keeper = _Keeper(config.training.checkpoint_minutes, backend, observers, interrupted)
+        while not _exhausted(state, config) and (segment := _train(backend, chunks, state, keeper, began)):
             record = _record(config, segment, validate(), state.step, began)
             state = _next_state(state, record, segment.last, config, backend)
             records.append(record)
             best = record if state.best_step == record.step else best
             for observer in observers:
                 observer.evaluated(record, state)
+            keeper.evaluated()
         backend.set_weights(state.best_weights)
     finally:
         chunks.close()
@@ -238,16 +143,64 @@ class _Segment(NamedTuple):
     last: ScheduledStep
 
 
-def _train(backend: Backend, chunks: Iterator[Chunk], observers: Sequence[Observer]) -> _Segment | None:
+class _Keeper:
+    """Has the state between evaluations kept: every so many minutes, and where training is interrupted."""
+
+    def __init__(
+        self, minutes: float, backend: Backend, observers: Sequence[Observer], interrupted: Callable[[], bool]
+    ) -> None:
+        self.backend, self.observers, self.interrupted = backend, observers, interrupted
+        self._minutes, self._kept = minutes, time.perf_counter()
+
+    def evaluated(self) -> None:
+        """Note that observers have just seen the state."""
+        self._kept = time.perf_counter()
+        if self.interrupted():
+            raise KeyboardInterrupt
+
+    def advanced(self, state: TrainingState, segment: _Segment, began: float) -> None:
+        """Keep the state within a segment if it is time to."""
+        now, interrupted = time.perf_counter(), self.interrupted()
+        if interrupted or (self._minutes and now - self._kept >= 60 * self._minutes):
+            if all(math.isfinite(float(total.loss)) for total in segment.totals):  # else the evaluation tells
+                midway = self._state(state, segment, now - began)
+                for observer in self.observers:
+                    observer.checkpointed(midway)
+            self._kept = time.perf_counter()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _state(self, state: TrainingState, segment: _Segment, seconds: float) -> TrainingState:
+        """The state after the steps of a segment that have been taken."""
+        last, weights = segment.last, self.backend.get_weights()
+        step = last.step.step + 1
+        if not state.evaluations:  # nothing is known to be better
+            state = replace(state, best_step=step, best_weights=weights)
+        return replace(
+            state,
+            step=step,
+            epoch=last.epoch,
+            epoch_step=last.epoch_step,
+            seconds=seconds,
+            weights=weights,
+            optimizer=self.backend.get_optimizer_state(),
+            totals=pack_totals(segment.totals),
+        )
+
+
+def _train(
+    backend: Backend, chunks: Iterator[Chunk], state: TrainingState, keeper: _Keeper, began: float
+) -> _Segment | None:
     """Take the steps up to the next evaluation; None if there are none."""
-    totals: list[StepTotals] = []
+    totals = unpack_totals(state.totals)
     for chunk in chunks:
         totals.extend(backend.train([scheduled.step for scheduled in chunk.steps]))
         last = chunk.steps[-1]
-        for observer in observers:
+        for observer in keeper.observers:
             observer.advanced(last.step.step + 1)
         if chunk.ends_segment:
             return _Segment(totals, last)
+        keeper.advanced(state, _Segment(totals, last), began)
     return None
 
 
@@ -305,6 +258,7 @@ def _next_state(
         seconds=record.seconds,
         weights=weights,
         optimizer=backend.get_optimizer_state(),
+        totals={},
     )
     if score is None or state.best is None:
         return replace(state, best=score, best_error=error, best_step=record.step, best_weights=weights, waited=0)

@@ -1,6 +1,5 @@
 """A checkpoint of the plug-in for yoyodyne as a run directory."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ import torch
 
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict
-from seqssvae.data.schema import Schema
-from seqssvae.data.vocabulary import Labels, Vocabulary
-from seqssvae.errors import RunError, UserError
-from seqssvae.parameters import baseline_shapes, check_weights, optimizer_shapes
-from seqssvae.runs.files import Checkpoint
-from seqssvae.runs.writer import RunWriter
-from seqssvae.training.fit import TrainingState
+from seqssvae.data.schema import FORMAT, Schema
+from seqssvae.errors import RunError
+from seqssvae.parameters import Shape, baseline_shapes, check_weights, optimizer_shapes
+from seqssvae.runs.files import Checkpoint, parse_schema, weight_shapes
+from seqssvae.runs.storage import parse_json, to_json
+from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.state import TrainingState
 
 STATE, PREFIX = "seqssvae", "ssvae."
 """Under which the checkpoint has what the networks are built from, and what their weights' names begin with."""
@@ -34,9 +33,10 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
     Raises:
         RunError: If the file is no such checkpoint, or the directory exists.
     """
+    refuse_existing(run)
     stored = _read(Path(checkpoint))
-    state = stored[STATE]
     try:
+        state = stored[STATE]
         config = from_dict(
             {
                 "data": state["data"],
@@ -45,37 +45,57 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
                 "training": {"seed": state["seed"]},
             }
         )
-        vocabulary = Vocabulary(tuple(state["symbols"]), config.data.separator)
-        sources = state["source_symbols"]
-        source_vocabulary = None if sources is None else Vocabulary(tuple(sources), config.data.source_separator)
-        schema = Schema(vocabulary, Labels(tuple(state["labels"])), tuple(state["label_prior"]), source_vocabulary)
-        weights = _weights(stored["state_dict"], config, schema)
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        raise RunError(f"{checkpoint} is not a whole checkpoint of seqssvae_torch.yoyodyne: {error}") from error
+        schema = _schema(state, config, Path(checkpoint))
+        weights = _weights(stored["state_dict"], weight_shapes(Path(checkpoint), config, schema))
+        step = _step(stored.get("global_step", 0))
+    except Exception as error:  # whatever takes exception to it: it is from elsewhere
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise RunError(f"{checkpoint} is not a whole checkpoint of seqssvae_torch.yoyodyne: {reason}") from error
     shapes = optimizer_shapes(config.optimizer, {name: value.shape for name, value in weights.items()})
-    shapes |= baseline_shapes(config.objective, len(vocabulary))
+    shapes |= baseline_shapes(config.objective, len(schema.vocabulary))
     optimizer = {name: np.zeros(shape, np.int32 if name == "step" else np.float32) for name, shape in shapes.items()}
-    step = int(stored.get("global_step", 0))
     training = TrainingState(
         step=step, evaluations=1, best_step=step, weights=weights, best_weights=weights, optimizer=optimizer
     )
-    RunWriter(run, config, schema, "torch", Checkpoint(training, [], "")).started(step, training)
+    writer = RunWriter(run, config, schema, "torch", Checkpoint(training, [], ""))
+    writer.started(step, training)
+    writer.finished(training)
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunError(f"{path} is not a file.")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # PyTorch raises many kinds
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise RunError(f"{path} cannot be read as a checkpoint ({reason}).") from error
     if not isinstance(stored, dict) or STATE not in stored:
         raise RunError(f"{path} is not a checkpoint of seqssvae_torch.yoyodyne.")
     return stored
 
 
-def _weights(tensors: Mapping[str, Any], config: Config, schema: Schema) -> dict[str, np.ndarray]:
+def _step(step: Any) -> int:
+    if not isinstance(step, int) or not 0 <= step < 10**12:
+        raise ValueError("global_step must be a whole number.")
+    return step
+
+
+def _schema(state: Mapping[str, Any], config: Config, origin: Path) -> Schema:
+    """Return symbols and labels, checked as those of a run directory are."""
+    symbols = {"separator": config.data.separator, "symbols": list(state["symbols"])}
+    stored = {"format": FORMAT, "vocabulary": symbols, "labels": {"names": list(state["labels"])}}
+    if state["source_symbols"] is not None:
+        separator = config.data.source_separator
+        stored["source_vocabulary"] = {"separator": separator, "symbols": list(state["source_symbols"])}
+    return parse_schema(parse_json(to_json({**stored, "label_prior": list(state["label_prior"])}), str(origin)), origin)
+
+
+def _weights(tensors: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
     ours = {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
     weights = {name.removeprefix(PREFIX): value.float().numpy() for name, value in ours.items()}
-    shapes = schema.parameter_shapes(config.model)
     check_weights(weights, shapes)
+    for name, value in weights.items():
+        if not np.all(np.isfinite(value)):
+            raise ValueError(f"the weight {name} holds values that are not finite.")
     return {name: weights[name] for name in shapes}

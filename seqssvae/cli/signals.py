@@ -1,0 +1,43 @@
+"""What the command line does when it is told to stop."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end by SIGTERM."""
+
+
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM in place of stopping at once; a second one stops at once.
+
+    Yields:
+        What tells whether there was one.
+
+    Raises:
+        Terminated: In place of KeyboardInterrupt, if the signal was SIGTERM.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise _interruption(number)
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield lambda: bool(received)
+    except KeyboardInterrupt as error:
+        raise (_interruption(received[0]) if received else error) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interruption(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

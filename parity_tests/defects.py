@@ -25,6 +25,9 @@ from parity_tests.unlabelled_defects import (
     aligned_with_filler_rows,
     blunted,
     consistent_with_what_moves,
+    distilled_from_itself,
+    posterior_of_another_temperature,
+    posterior_of_other_rows,
     shifted_the_other_way,
 )
 from seqssvae.data.vocabulary import END
@@ -323,6 +326,9 @@ DEFECTS = (
     Defect("alignment the other way round", aligned_the_other_way),
     Defect("labels shifted the other way round", shifted_the_other_way, problem="convolution"),
     Defect("alignment done once", aligned_once, problem="convolution"),
+    Defect("posterior of another temperature", posterior_of_another_temperature, problem="exact"),
+    Defect("distilled from itself", distilled_from_itself, problem="exact"),
+    Defect("posterior of other rows", posterior_of_other_rows, problem="given"),
     Defect("context without its last input", _context_without_its_last_input, problem="context"),
     Defect("context that does not know the source", _context_without_source, problem="context"),
     Defect("maximum over windows of padding", _window_of_padding, problem="convolution"),

@@ -87,21 +87,29 @@ CONSISTENCY_FACTORS: dict[str, tuple[Any, ...]] = {
 """The same for an objective with the consistency term."""
 
 FURTHER_FACTORS: dict[str, tuple[Any, ...]] = {
-    "encoder": ("convolution", "both", "recurrent"),
+    "encoder": ("convolution", "both"),
     "name": ("classifier", "ssvae"),
     "kind": ("mixed", "unlabelled"),
     "separate": (False, True),
     "dropout": (0.3, 0.0),
     "source": (False, True),
     "context": (2, 0, None),
-    "attention": (True, False),
-    "word_dropout": (0.4, 0.0),
     "realigned": (True, False),
     "shifted": (True, False),
     "aligned": (True,),
     "consistency": (0.7,),
 }
 """The same for further networks and objectives."""
+
+POSTERIOR_FACTORS: dict[str, tuple[Any, ...]] = {
+    "posterior": ("exact", "given"),
+    "posterior_temperature": (1.0, None),
+    "kind": ("mixed", "unlabelled"),
+    "conditioning": ("output", "every_step"),
+    "source": (False, True),
+    "dropout": (0.3, 0.0),
+}
+"""The same for labels that are weighted by another posterior than q(y|x)."""
 
 
 def generate_problems() -> list[Problem]:
@@ -116,6 +124,9 @@ def generate_problems() -> list[Problem]:
     for number, combination in enumerate(cover(FURTHER_FACTORS, seed=3)):
         options, seed = Options(**combination), 300 + number
         problems.append(make_problem(options, seed, f"further-{number:02d}-{options.encoder}-{options.name}"))
+    for number, combination in enumerate(cover(POSTERIOR_FACTORS, seed=4)):
+        options, seed = Options(**combination), 400 + number
+        problems.append(make_problem(options, seed, f"posterior-{number}-{options.posterior}-{options.kind}"))
     for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER, seed=15)):
         options, seed = Options(**combination), 100 + number
         name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"

@@ -24,7 +24,7 @@ from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
 SYMBOLS = (UNK, *range(len(SPECIALS), VOCABULARY_SIZE))
 
 ARCHITECTURES = (
-    Options(cell="gru", conditioning="init", pooling="last", label_count=2),
+    Options(cell="gru", conditioning="init", pooling="last", label_count=2, posterior="exact"),
     Options(cell="gru", conditioning="every_step", pooling="mean", bidirectional=False, dropout=0.3),
     Options(
         cell="gru",
@@ -131,4 +131,4 @@ def _step(
         name: generator.random(v.shape) < keep if v.dtype == bool else generator.normal(size=v.shape)
         for name, v in base.noise.items()
     }
-    return Step(Batch(x, y, row_mask, indices), noise)
+    return Step(Batch(x, y, row_mask, indices, posterior=base.batch.posterior), noise)

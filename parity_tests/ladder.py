@@ -145,10 +145,11 @@ def oracle_terms(problem: Problem) -> Arrays:
         found = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
         for name in ("reconstruction", "kl_z", "kl_y", "classification"):
             terms[f"labelled.{name}"] = np.asarray(getattr(found, name))
-        terms["labelled.consistency"] = np.zeros(len(problem.labelled.batch.y))
+        terms |= {f"labelled.{name}": np.zeros(len(found.elbo)) for name in ("consistency", "distillation")}
     if problem.unlabelled is not None:
-        unlabelled = oracle.unlabelled_terms(problem.unlabelled.rows(), problem.beta)
-        for name in ("reconstruction", "kl_z", "kl_y"):
+        given = problem.unlabelled.rows(), problem.beta, 1.0, problem.config.objective
+        unlabelled = oracle.unlabelled_terms(*given)
+        for name in ("reconstruction", "kl_z", "kl_y", "distillation"):
             terms[f"unlabelled.{name}"] = np.asarray(getattr(unlabelled, name))
         nothing = np.zeros(len(problem.unlabelled.batch.y))
         terms |= {"unlabelled.classification": nothing, "unlabelled.consistency": nothing}

@@ -12,6 +12,9 @@
                          realigned, r p / (sum of r over these rows + p) after that; shifted, with q(y|x) exp(shift) and
                          p(y) exp(shift), normalised, for q(y|x) and p(y)
 
+Of r held fixed, which is given or proportional to exp(L(x, y) / temperature), there stands for U(x)
+    sum_y r(y) * L(x, y) + H(r) - distillation * ( -sum_y r(y) log q(y|x) )
+
 Where rows have a source s, all of these are given it: p(y|s), p(z|s,y), p(x|s,y,z), q(y|s,x), q(z|s,x,y).
 
 It shares no code with a twin. In float64 it is the reference for values; with weights in complex128 it gives
@@ -29,9 +32,10 @@ from jaxtyping import Float, Inexact, Int
 from parity_tests.arithmetic import log_normal, log_softmax
 from parity_tests.networks import Networks, Noise, Source, Weights, length_of
 from parity_tests.oracle_rows import LabelledTerms, Rows, UnlabelledTerms, of_row, real_rows
-from seqssvae.config import ConsistencyConfig, ModelConfig
+from seqssvae.config import ConsistencyConfig, ModelConfig, ObjectiveConfig
 from seqssvae.data.vocabulary import NEVER_GENERATED, START
 
+AMORTISED = ObjectiveConfig()
 NO_CONSISTENCY = ConsistencyConfig()
 
 
@@ -70,6 +74,7 @@ class Oracle:
         generative: bool = True,
         label_gradient: float = 1.0,
         consistency: ConsistencyConfig = NO_CONSISTENCY,
+        posterior: ObjectiveConfig = AMORTISED,
         fixed: "Oracle | None" = None,
     ) -> Inexact[np.ndarray, ""]:
         """What a training step minimises; with `generative=False` without the ELBO, and classification with weight 1.
@@ -84,8 +89,10 @@ class Oracle:
             terms, weight = self.labelled_terms(labelled, beta), alpha if generative else 1.0
             total = total + weight * terms.classification.sum() / real_rows(labelled.x)
             total = total - (terms.elbo.sum() / rows if generative else 0.0)
-        if unlabelled is not None and generative:
-            total = total - self.unlabelled_terms(unlabelled, beta, label_gradient).elbo.sum() / rows
+        if unlabelled is not None:
+            found = self.unlabelled_terms(unlabelled, beta, label_gradient, posterior, fixed)
+            total = total - (found.elbo.sum() / rows if generative else 0.0)
+            total = total + posterior.distillation * found.distillation.sum() / rows
         if unlabelled is not None and consistency.weight:
             of_rows = self.inconsistency(unlabelled, consistency, fixed)
             total = total + consistency.weight * of_rows.sum() / real_rows(unlabelled.x)
@@ -117,7 +124,7 @@ class Oracle:
 
     def labelled_terms(self, rows: Rows, beta: float) -> LabelledTerms:
         """L of every row, and its parts."""
-        x, y, noise, sources = rows
+        x, y, noise, sources = rows.x, rows.y, rows.noise, rows.source
         if y is None:
             raise ValueError("labelled_terms needs the labels y of its rows.")
         of_rows: list[list[Any]] = []
@@ -134,31 +141,61 @@ class Oracle:
             of_rows.append([reconstruction, kl_z, kl_y, elbo, -self.networks.classifier(features)[label]])
         return LabelledTerms(*np.array(of_rows).T)
 
-    def unlabelled_terms(self, rows: Rows, beta: float, label_gradient: float = 1.0) -> UnlabelledTerms:
-        """U of every row, and its parts. An observed y is passed over, as in evaluation."""
-        x, _, noise, sources = rows
+    def unlabelled_terms(
+        self,
+        rows: Rows,
+        beta: float,
+        label_gradient: float = 1.0,
+        posterior: ObjectiveConfig = AMORTISED,
+        fixed: "Oracle | None" = None,
+    ) -> UnlabelledTerms:
+        """U of every row, and its parts. An observed y is passed over, as in evaluation.
+
+        The objective says by which posterior labels are weighted; the exact one is that of `fixed`, as of `objective`.
+        """
+        x, noise, sources = rows.x, rows.noise, rows.source
+        r = self._fixed_posterior(rows, beta, posterior, fixed or self)
         of_rows: list[list[Any]] = []
         of_labels: list[list[list[Any]]] = []
         for b in range(len(x)):
             if length_of(x[b]) == 0:
-                of_rows.append([0.0] * 4)
+                of_rows.append([0.0] * 5)
                 of_labels.append([[0.0] * 2] * self.label_count)
                 continue
             source = self.source(sources, noise, b)
             features = self.networks.encoder(x[b], of_row(noise, b), source)
             log_q_y, log_prior = self.networks.classifier(features), self._log_prior(source)
             log_q_y = log_q_y.real + label_gradient * (log_q_y - log_q_y.real)
-            reconstruction, kl_z, kl_y = 0.0, 0.0, 0.0
+            reconstruction, kl_z, kl_y, distillation = 0.0, 0.0, 0.0, 0.0
             of_labels.append([])
             for k in range(self.label_count):
                 log_p_x, log_ratio = self._at_drawn_z(features, x[b], k, noise["z"][k, b], of_row(noise, b), source)
-                q = np.exp(log_q_y[k])
+                q, log_q = np.exp(log_q_y[k]), log_q_y[k]
+                if r is not None:
+                    distillation = distillation - r[b, k] * log_q
+                    q, log_q = r[b, k], np.log(r[b, k]) if r[b, k] > 0 else 0.0
                 reconstruction = reconstruction + q * log_p_x
                 kl_z = kl_z + q * log_ratio
-                kl_y = kl_y + q * (log_q_y[k] - log_prior[k])
+                kl_y = kl_y + q * (log_q - log_prior[k])
                 of_labels[-1].append([log_p_x, log_ratio])
-            of_rows.append([reconstruction, kl_z, kl_y, reconstruction - beta * kl_z - kl_y])
+            of_rows.append([reconstruction, kl_z, kl_y, reconstruction - beta * kl_z - kl_y, distillation])
         return UnlabelledTerms(*np.array(of_rows).T, *np.array(of_labels).T)
+
+    def _fixed_posterior(
+        self, rows: Rows, beta: float, posterior: ObjectiveConfig, fixed: "Oracle"
+    ) -> Float[np.ndarray, "B K"] | None:
+        """By what the labels of each row are weighted, if not by q(y|x)."""
+        if posterior.posterior == "amortised":
+            return None
+        if posterior.posterior == "given":
+            return rows.posterior
+        terms, result = fixed.unlabelled_terms(rows, beta), np.zeros((len(rows.x), self.label_count))
+        for b in range(len(rows.x)):
+            log_prior = fixed._log_prior(fixed.source(rows.source, rows.noise, b))
+            of_labels = terms.label_reconstruction[:, b] - beta * terms.label_kl_z[:, b] + log_prior
+            temperature = posterior.posterior_temperature or float(np.sqrt(max(length_of(rows.x[b]), 1)))
+            result[b] = np.exp(log_softmax(of_labels.real / temperature))
+        return result
 
     def _at_drawn_z(
         self,

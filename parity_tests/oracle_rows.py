@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Inexact, Int
+from jaxtyping import Float, Inexact, Int
 
 from parity_tests.networks import Noise, length_of
 
@@ -16,12 +16,14 @@ class Rows(NamedTuple):
         y: Label ids, or None where they are missing.
         noise: What was drawn, named as in `seqssvae.noise`. Without masks there is no dropout.
         source: Symbol ids of the sources; None where there are none.
+        posterior: Probabilities of the labels, where they are given.
     """
 
     x: Int[np.ndarray, "B T"]
     y: Int[np.ndarray, " B"] | None
     noise: Noise
     source: Int[np.ndarray, "B S"] | None = None
+    posterior: Float[np.ndarray, "B K"] | None = None
 
 
 class LabelledTerms(NamedTuple):
@@ -50,6 +52,7 @@ class UnlabelledTerms(NamedTuple):
         kl_z: sum_y q(y|x) (log q(z_y|x,y) - log p(z_y)).
         kl_y: sum_y q(y|x) (log q(y|x) - log p(y)).
         elbo: U = reconstruction - beta * kl_z - kl_y.
+        distillation: -sum_y r(y) log q(y|x) where r is another posterior, by which the others are averaged; else 0.
         label_reconstruction: log p(x|y,z_y) of every label.
         label_kl_z: log q(z_y|x,y) - log p(z_y) of every label.
     """
@@ -58,6 +61,7 @@ class UnlabelledTerms(NamedTuple):
     kl_z: Inexact[np.ndarray, " B"]
     kl_y: Inexact[np.ndarray, " B"]
     elbo: Inexact[np.ndarray, " B"]
+    distillation: Inexact[np.ndarray, " B"]
     label_reconstruction: Inexact[np.ndarray, "K B"]
     label_kl_z: Inexact[np.ndarray, "K B"]
 

@@ -27,6 +27,7 @@ from seqssvae.config import (
     ObjectiveConfig,
     OptimizerConfig,
     Pooling,
+    PosteriorName,
     TrainingConfig,
 )
 from seqssvae.data.vocabulary import END, PAD, SPECIALS, UNK
@@ -77,6 +78,8 @@ class Options:
         encoder: What makes the features of a row.
         name: Of the objective.
         context: How many symbols each step of the decoder sees; None: all before it.
+        posterior: By what labels are weighted where they are missing.
+        posterior_temperature: Of the exact one.
     """
 
     cell: CellName = "gru"
@@ -105,6 +108,8 @@ class Options:
     encoder: EncoderKind = "recurrent"
     name: Objective = "ssvae"
     context: int | None = None
+    posterior: PosteriorName = "amortised"
+    posterior_temperature: float | None = 1.0
 
 
 class Step(NamedTuple):
@@ -121,7 +126,13 @@ class Step(NamedTuple):
     def rows(self, training: bool = True) -> Rows:
         """As the oracle takes them, with or without dropout."""
         labels = None if (self.batch.y == NO_LABEL).all() else self.batch.y
-        return Rows(self.batch.x, labels, self.noise if training else {"z": self.noise["z"]}, self.batch.source)
+        return Rows(
+            self.batch.x,
+            labels,
+            self.noise if training else {"z": self.noise["z"]},
+            self.batch.source,
+            self.batch.posterior,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,7 @@ class Problem:
             generative=objective.name == "ssvae",
             label_gradient=objective.label_gradient,
             consistency=objective.consistency,
+            posterior=objective,
             fixed=self.oracle(),
         )
 
@@ -240,6 +252,9 @@ def _config(options: Options, label_prior: tuple[float, ...], alpha: float) -> C
             name=options.name,
             alpha=alpha,
             label_gradient=options.label_gradient,
+            posterior=options.posterior,
+            posterior_temperature=options.posterior_temperature,
+            distillation=1.0 if options.posterior == "amortised" else 0.8,
             consistency=consistency if options.consistency else ConsistencyConfig(),
         ),
         training=TrainingConfig(precision="float64"),
@@ -265,7 +280,11 @@ def _batch(options: Options, observed: bool, generator: np.random.Generator) -> 
     source = None
     if options.source:
         source = _ragged(row_mask, SOURCE_STEPS, options.shortest, SOURCE_VOCABULARY_SIZE, generator)
-    return Batch(x, y, row_mask, rows, source)
+    posterior = None
+    if options.posterior == "given":
+        posterior = generator.dirichlet(np.ones(options.label_count), size)
+        posterior[0] = np.eye(options.label_count)[0]
+    return Batch(x, y, row_mask, rows, source, posterior)
 
 
 def _ragged(

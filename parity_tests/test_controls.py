@@ -34,6 +34,8 @@ OPTIONS = {
         name="classifier", encoder="both", dropout=0.3, consistency=0.7, aligned=True, realigned=True, shifted=True
     ),
     "context": Options(context=2, kind="unlabelled", source=True, attention=False),
+    "exact": Options(posterior="exact", posterior_temperature=None, kind="unlabelled"),
+    "given": Options(name="classifier", posterior="given"),
     "source": Options(conditioning="init", kind="unlabelled", source=True),
 }
 

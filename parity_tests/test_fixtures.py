@@ -12,6 +12,7 @@ from parity_tests.cover import cover, groups_to_cover, uncovered
 from parity_tests.fixtures import (
     FACTORS,
     FURTHER_FACTORS,
+    POSTERIOR_FACTORS,
     SOURCE_FACTORS,
     SOURCE_TOGETHER,
     TOGETHER,
@@ -76,11 +77,13 @@ def test_a_problem_survives_its_file_and_a_changed_one_is_noticed(tmp_path: Path
 def test_every_pair_of_options_occurs() -> None:
     combinations = [vars(problem.options) for problem in PROBLEMS if not problem.options.source]
     with_source = [vars(problem.options) for problem in PROBLEMS if problem.options.source]
+    posterior = [vars(problem.options) for problem in PROBLEMS if problem.name.startswith("posterior")]
+    assert uncovered(POSTERIOR_FACTORS, posterior) == []
     further = [vars(problem.options) for problem in PROBLEMS if problem.name.startswith("further")]
     assert uncovered(FACTORS, combinations, TOGETHER) == []
     assert uncovered(SOURCE_FACTORS, with_source, SOURCE_TOGETHER) == []
     assert uncovered(FURTHER_FACTORS, further) == []
-    assert 15 <= len(combinations) <= 40
+    assert 15 <= len(combinations) <= 50
     assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], TOGETHER) for i in range(len(combinations)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import entropy
 
 from parity_tests.fixtures import load_problems
@@ -33,16 +33,37 @@ def _zeros(problem: Problem, **others: np.ndarray) -> dict[str, np.ndarray]:
     return {name: others.get(name, np.zeros_like(value)) for name, value in problem.weights.items()}
 
 
+def _label_elbos(problem: Problem) -> np.ndarray:
+    """L of every label and row, as if the label were observed."""
+    rows, found = problem.unlabelled.rows(), []
+    for k in range(problem.options.label_count):
+        of_label = rows._replace(y=np.full(len(rows.x), k), noise={**rows.noise, "z": rows.noise["z"][k]})
+        found.append(problem.oracle().labelled_terms(of_label, problem.beta).elbo)
+    return np.array(found)
+
+
+def _unlabelled_elbos(problem: Problem) -> np.ndarray:
+    """What the objective has of each row without a label, minus the term of distillation where there is one."""
+    step, objective = problem.unlabelled, problem.config.objective
+    elbos, rows, real = _label_elbos(problem), step.rows(), step.batch.row_mask
+    log_q = problem.oracle().log_q_y(rows.x, rows.noise, rows.source)
+    if objective.posterior == "exact" and objective.posterior_temperature == 1:
+        r, found = softmax(elbos.T, axis=1), logsumexp(elbos, axis=0)
+    else:
+        temperature = np.sqrt(np.maximum((rows.x != PAD).sum(1), 1))
+        r = {"amortised": np.exp(log_q), "given": rows.posterior}.get(
+            objective.posterior, softmax(elbos.T / temperature[:, None], axis=1)
+        )
+        found = (r.T * elbos).sum(0) + entropy(r, axis=1)
+    weight = 0.0 if objective.posterior == "amortised" else objective.distillation
+    return np.where(real, found + weight * (r * log_q).sum(1), 0.0)
+
+
 @pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
 def test_unlabelled_elbo_is_the_average_of_the_labelled_ones_plus_the_entropy(problem: Problem) -> None:
     rows, beta, labels = problem.unlabelled.rows(), problem.beta, range(problem.options.label_count)
-    oracle = problem.oracle()
+    oracle, labelled = problem.oracle(), _label_elbos(problem)
     q_y = np.exp(oracle.log_q_y(rows.x, rows.noise, rows.source))
-    labelled = []
-    for k in labels:
-        y = np.full(len(rows.x), k)
-        of_label = rows._replace(y=y, noise={**rows.noise, "z": rows.noise["z"][k]})
-        labelled.append(oracle.labelled_terms(of_label, beta).elbo)
     entropy = -(q_y * np.log(q_y)).sum(1)
     expected = sum(q_y[:, k] * labelled[k] for k in labels) + entropy
     real = problem.unlabelled.batch.row_mask
@@ -82,8 +103,7 @@ def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
         elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
         surprises += list(terms.classification[problem.labelled.batch.row_mask])
     if problem.unlabelled:
-        terms = problem.oracle().unlabelled_terms(problem.unlabelled.rows(), problem.beta)
-        elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
+        elbos += list(_unlabelled_elbos(problem))
     real_rows = sum(int(step.batch.row_mask.sum()) for step in problem.steps())
     classification = np.mean(surprises) if surprises else 0.0
     expected = -sum(elbos) / real_rows + problem.alpha * classification + _consistency(problem)

@@ -53,3 +53,29 @@ def aligned_the_other_way(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """A label that q(y|x) gives too often is asked for more often still."""
     original = twin.objectives._alignment
     patch.setattr(twin.objectives, "_alignment", lambda *given: -original(*given))
+
+
+def posterior_of_another_temperature(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """Rows are all as sure as one of four symbols."""
+    patch.setattr(twin.objectives, "_temperature", lambda *given: 2.0)
+
+
+def distilled_from_itself(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """q(y|x) learns to be like q(y|x)."""
+    original = twin.objectives._distillation
+
+    def distillation(ssvae: Any, rows: Any, r: Any) -> Any:
+        return original(ssvae, rows, f.exp(ssvae.classifier(rows.x).logits))
+
+    patch.setattr(twin.objectives, "_distillation", distillation)
+
+
+def posterior_of_other_rows(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
+    """The posteriors that came with the rows are those of the rows before."""
+    original = twin.objectives.given_posterior
+
+    def given_posterior(ssvae: Any, rows: Any) -> Any:
+        found = original(ssvae, rows)
+        return f.concatenate([found[-1:], found[:-1]])
+
+    patch.setattr(twin.objectives, "given_posterior", given_posterior)

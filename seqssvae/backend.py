@@ -32,6 +32,7 @@ class Batch:
         row_mask: True for real rows, False for filler rows, which weigh nothing.
         rows: Index of each row in the corpus it comes from, -1 for filler rows.
         source: Symbol ids of the sources, where the model has them: as x, with END, and PAD alone for filler rows.
+        posterior: Probabilities of the labels of each row, where they are given.
     """
 
     x: Int[np.ndarray, "B T"]
@@ -39,11 +40,12 @@ class Batch:
     row_mask: Bool[np.ndarray, " B"]
     rows: Int[np.ndarray, " B"]
     source: Int[np.ndarray, "B S"] | None = None
+    posterior: Float[np.ndarray, "B K"] | None = None
 
     def take(self, indices: Int[np.ndarray, " R"]) -> "Batch":
         """The batch of these of its rows."""
-        source = None if self.source is None else self.source[indices]
-        return Batch(self.x[indices], self.y[indices], self.row_mask[indices], self.rows[indices], source)
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        return Batch(**{name: value[indices] for name, value in fields.items()})
 
     @property
     def source_steps(self) -> int:
@@ -99,6 +101,8 @@ class ELBOTerms(NamedTuple):
         classification: -log q(y|x) of an observed label, 0 for a missing one.
         consistency: For a missing label, in training and where the objective has that term: the cross entropy of
             q(y|x) with dropout from q(y|x) without, sharpened; otherwise 0.
+        distillation: For a missing label, in training and where labels are weighted by another posterior r than q(y|x):
+            the cross entropy of q(y|x) from r, which the terms above are averaged over then; otherwise 0.
     """
 
     reconstruction: Any
@@ -106,6 +110,7 @@ class ELBOTerms(NamedTuple):
     kl_y: Any
     classification: Any
     consistency: Any
+    distillation: Any
 
 
 class Derivatives(NamedTuple):

@@ -29,7 +29,7 @@ from seqssvae_jax import baselines, inference, objectives
 from seqssvae_jax.compilation import Announcer, compiler_options, device_named, use_cache
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import symbols_of
-from seqssvae_jax.objectives import Consistency, GradientEstimator
+from seqssvae_jax.objectives import Consistency, GradientEstimator, Posterior
 from seqssvae_jax.ops import rounded_products
 from seqssvae_jax.ops.products import float32_products
 from seqssvae_jax.optimizers import OptimizerState
@@ -144,6 +144,7 @@ class JaxModel:
             config.label_gradient,
             GradientEstimator(name, k, temperature, expected, config.num_particles),
             term,
+            Posterior(config.posterior, config.posterior_temperature, config.distillation),
         )
 
     def consistency_weight(self, weight: Float[Array, ""] | float | None) -> Float[Array, ""] | float:

@@ -2,12 +2,14 @@
 
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
+    or, of fixed r    U_r(x)  = sum_y r(y) * L(x, y) + H(r)
 
 The KL of z is `log q(z|x,y) - log p(z)` at the drawn z.
 """
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
@@ -74,10 +76,47 @@ class UnlabelledELBO(TraceEnum_ELBO):
         return loss, elbo_terms(reconstruction, kl_z, (q_y * (log_q_y - log_p_y)).sum(0), row_mask)
 
 
+class PosteriorELBO(UnlabelledELBO):
+    """`sum U_r` over unlabelled rows (its negative), r held fixed: the best, which is `softmax_y L(x, y)`, or given.
+
+    With the best r of temperature 1 it is `sum_x log sum_y exp L(x, y)`, and has that gradient.
+
+    Args:
+        beta: Weight of z's terms.
+        temperature: Of the best r, for each row.
+        given: r, where it is given.
+    """
+
+    r: Float[Array, "K B"]
+
+    def __init__(
+        self,
+        beta: Float[Array, ""] | float,
+        temperature: Float[Array, " B"] | float = 1.0,
+        given: Float[Array, "K B"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.beta, self.temperature, self.given = beta, temperature, given
+
+    def loss_and_terms(self, row_mask: Bool[Array, " B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
+        """The loss, and the terms of each row, averaged over r. Arguments as of `loss`."""
+        recorder = _Recorder()
+        with recorder:
+            self.loss(*args)
+        _, log_q_z, log_p_y, log_p_z, log_p_x = recorder.log_probs("yzyzx")
+        elbo = log_p_x + log_p_y - self.beta * (log_q_z - log_p_z)
+        best = jax.nn.softmax(jax.lax.stop_gradient(elbo) / self.temperature, 0)
+        self.r = best if self.given is None else self.given
+        loss = jnp.where(row_mask, jax.scipy.special.xlogy(self.r, self.r) - self.r * elbo, 0.0).sum()
+        reconstruction, kl_z = (self.r * log_p_x).sum(0), (self.r * (log_q_z - log_p_z)).sum(0)
+        kl_y = (jax.scipy.special.xlogy(self.r, self.r) - self.r * log_p_y).sum(0)
+        return loss, elbo_terms(reconstruction, kl_z, kl_y, row_mask)
+
+
 def elbo_terms(
     reconstruction: Float[Array, " B"], kl_z: Float[Array, " B"], kl_y: Float[Array, " B"], row_mask: Bool[Array, " B"]
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
     reconstruction, kl_z, kl_y = (jnp.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
     none = jnp.zeros_like(kl_y)
-    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none, none)

@@ -5,6 +5,9 @@
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
                       +  consistency * mean over unlabelled rows of C(x), where the objective has this term
 
+Where labels are weighted by another posterior r than q(y|x), `U_r(x) - distillation * D(x)` stands for U(x), with
+D(x) = -sum_y r(y) log q(y|x), r held fixed and by itself proportional to exp(L(x, y) / temperature).
+
     C(x) = -sum_y r(y) log q(y|x), with dropout, r proportional to q(y|x)^(1/temperature) without and held fixed, or
     to (q(y|x) p / (sum of q(y|x) over the batch + p))^(1/temperature), p the mean of p(y) over the batch
 
@@ -21,13 +24,14 @@ from jaxtyping import Bool, Float
 from numpyro import distributions as dist
 
 from seqssvae.backend import ELBOTerms
-from seqssvae.config import GradientEstimatorName
-from seqssvae_jax.elbo import LabelledELBO, UnlabelledELBO, elbo_terms
+from seqssvae.config import GradientEstimatorName, PosteriorName
+from seqssvae.data.vocabulary import PAD
+from seqssvae_jax.elbo import LabelledELBO, PosteriorELBO, UnlabelledELBO, elbo_terms
 from seqssvae_jax.gradient_estimators import GumbelSoftmaxELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_jax.handlers import GradientShare, GradientWeights
 from seqssvae_jax.label_elbo import LabelELBO
 from seqssvae_jax.model import SSVAE
-from seqssvae_jax.modules import Encoding
+from seqssvae_jax.modules import Encoding, symbols_of
 from seqssvae_jax.rows import Rows, each_particle
 
 
@@ -76,6 +80,23 @@ class Consistency(NamedTuple):
         return jax.nn.log_softmax(logits + jnp.array(self.label_shift, logits.dtype))
 
 
+class Posterior(NamedTuple):
+    """By what labels are weighted where they are missing.
+
+    Args:
+        name: As in `seqssvae.config.ObjectiveConfig`.
+        temperature: Of `exact`; None: the square root of the row's number of symbols.
+        distillation: Weight of the cross entropy of q(y|x) from it.
+    """
+
+    name: PosteriorName = "amortised"
+    temperature: float | None = 1.0
+    distillation: float = 1.0
+
+
+AMORTISED = Posterior()
+
+
 def objective(
     ssvae: SSVAE,
     labelled: Rows | None,
@@ -86,6 +107,7 @@ def objective(
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
     consistency: Consistency | None = None,
+    posterior: Posterior = AMORTISED,
 ) -> tuple[Float[Array, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -99,6 +121,7 @@ def objective(
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
         estimator: What is done with a missing label.
         consistency: A further term on rows whose label is missing; None: there is none.
+        posterior: By what labels are weighted where they are missing.
     """
     loss = jnp.zeros((), ssvae.precision)
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -109,18 +132,22 @@ def objective(
         if generative:
 
             def of_draw(drawn: Rows) -> tuple[Array, ELBOTerms]:
-                return negative_elbo(ssvae, drawn, beta, label_gradient, estimator)
+                return negative_elbo(ssvae, drawn, beta, label_gradient, estimator, posterior)
 
             found = each_particle(of_draw, rows, estimator.particles)
             negative, row_terms = jax.tree.map(lambda of_draws: of_draws.mean(0), found)
             loss = loss + negative / real_rows
         else:
-            row_terms = ELBOTerms(*jnp.zeros((5, len(rows.row_mask)), loss.dtype))
+            row_terms = ELBOTerms(*jnp.zeros((6, len(rows.row_mask)), loss.dtype))
         if rows.y is not None:
             cross_entropy = jnp.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
             loss = loss + alpha * cross_entropy.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=cross_entropy)
-        elif consistency is not None:
+        elif posterior.name != "amortised":
+            if not generative:
+                row_terms = row_terms._replace(distillation=_distillation(ssvae, rows, given_posterior(ssvae, rows)))
+            loss = loss + posterior.distillation * row_terms.distillation.sum() / real_rows
+        if rows.y is None and consistency is not None:
             inconsistent = inconsistency(ssvae, batch, rows, consistency)
             loss = loss + consistency.weight * inconsistent.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(consistency=inconsistent)
@@ -146,6 +173,7 @@ def negative_elbo(
     beta: Float[Array, ""] | float,
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
+    posterior: Posterior = AMORTISED,
 ) -> tuple[Float[Array, ""], ELBOTerms]:
     """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row."""
     guide = GradientShare(ssvae.guide, "y", label_gradient)
@@ -155,11 +183,41 @@ def negative_elbo(
         found = _label_elbo(rows, estimator).estimate(*nothing, ssvae.model, guide, *arguments)
         terms = elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl, rows.row_mask)
         return found.loss, terms
+    if rows.y is None and posterior.name != "amortised":
+        given = given_posterior(ssvae, rows).T if posterior.name == "given" else None
+        fixed = PosteriorELBO(beta, _temperature(ssvae, rows, posterior), given)
+        model = ssvae.model if given is None else GradientWeights(ssvae.model, given)
+        loss, terms = fixed.loss_and_terms(rows.row_mask, *nothing, model, ssvae.guide, *arguments)
+        return loss, terms._replace(distillation=_distillation(ssvae, rows, fixed.r.T))
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     q_y = jnp.ones_like(rows.row_mask, ssvae.precision)
     if rows.y is None:
         q_y = jax.lax.stop_gradient(label_posterior(ssvae, rows).probs.T)
     return elbo.loss_and_terms(rows.row_mask, *nothing, GradientWeights(ssvae.model, q_y), guide, *arguments)
+
+
+def given_posterior(ssvae: SSVAE, rows: Rows) -> Float[Array, "B K"]:
+    """The posterior that came with the rows.
+
+    Raises:
+        ValueError: If none came.
+    """
+    if rows.posterior is None:
+        raise ValueError("the rows have no posterior: give one as Batch.posterior.")
+    return rows.posterior.astype(ssvae.precision)
+
+
+def _distillation(ssvae: SSVAE, rows: Rows, r: Float[Array, "B K"]) -> Float[Array, " B"]:
+    """The cross entropy of q(y|x) from a posterior, 0 for filler rows."""
+    return jnp.where(rows.row_mask, -(r * label_posterior(ssvae, rows).logits).sum(-1), 0.0)
+
+
+def _temperature(ssvae: SSVAE, rows: Rows, posterior: Posterior) -> Float[Array, " B"] | float:
+    """The temperature of the exact posterior of each row."""
+    if posterior.temperature is not None:
+        return posterior.temperature
+    lengths = (symbols_of(rows.x) != PAD).sum(1)
+    return jnp.sqrt(jnp.maximum(lengths, 1).astype(ssvae.precision))
 
 
 def _label_elbo(rows: Rows, estimator: GradientEstimator) -> LabelELBO:

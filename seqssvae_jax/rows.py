@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from seqssvae.backend import Batch
 from seqssvae.noise import NoiseSpec
@@ -21,6 +21,7 @@ class Arrays(NamedTuple):
     y: Any
     row_mask: Any
     source: Any = None
+    posterior: Any = None
 
 
 class Rows(NamedTuple):
@@ -32,6 +33,7 @@ class Rows(NamedTuple):
         row_mask: True for real rows.
         noise: As in `seqssvae.noise`.
         source: Symbol ids of the sources, or what an encoder makes of them; None where there are none.
+        posterior: Probabilities of the labels, where they are given.
     """
 
     x: Int[Array, "B T"] | Encoding
@@ -39,18 +41,20 @@ class Rows(NamedTuple):
     row_mask: Bool[Array, " B"]
     noise: Noise
     source: Int[Array, "B S"] | Encoding | None = None
+    posterior: Float[Array, "B K"] | None = None
 
 
 def arrays_of(batch: Batch) -> Arrays:
     """A batch, to be given to a compiled program."""
     source = None if batch.source is None else np.asarray(batch.source, np.int32)
-    return Arrays(np.asarray(batch.x, np.int32), np.asarray(batch.y, np.int32), np.asarray(batch.row_mask), source)
+    x, y = np.asarray(batch.x, np.int32), np.asarray(batch.y, np.int32)
+    return Arrays(x, y, np.asarray(batch.row_mask), source, batch.posterior)
 
 
 def rows_of(batch: Arrays, observed: bool, noise: Noise) -> Rows:
     """A batch with its noise, its labels observed or missing."""
     y = jnp.maximum(batch.y, 0) if observed else None  # filler rows: any label will do
-    return Rows(batch.x, y, batch.row_mask, noise, batch.source)
+    return Rows(batch.x, y, batch.row_mask, noise, batch.source, batch.posterior)
 
 
 def draw(spec: NoiseSpec, key: PRNGKeyArray, dtype: Any) -> Array:

@@ -28,7 +28,7 @@ from seqssvae.top_k import candidates, least_k
 from seqssvae_torch import baselines, inference, objectives
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import symbols_of
-from seqssvae_torch.objectives import Consistency, GradientEstimator
+from seqssvae_torch.objectives import Consistency, GradientEstimator, Posterior
 from seqssvae_torch.ops import rounded_products
 from seqssvae_torch.rows import Rows, draw, draw_noise, rows_of, to_tensor
 
@@ -104,6 +104,7 @@ class TorchModel:
             config.label_gradient,
             self._gradient_estimator(unlabelled, temperature),
             term,
+            Posterior(config.posterior, config.posterior_temperature, config.distillation),
         )
 
     def learn_baseline(self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float) -> None:

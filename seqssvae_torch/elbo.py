@@ -2,6 +2,7 @@
 
     labelled row      L(x, y) = E_q(z|x,y)[ log p(x|y,z) ] + log p(y) - beta * KL(q(z|x,y) || p(z))
     unlabelled row    U(x)    = sum_y q(y|x) * L(x, y) + H(q(y|x))
+    or, of fixed r    U_r(x)  = sum_y r(y) * L(x, y) + H(r)
 
 The KL of z is `log q(z|x,y) - log p(z)` at the drawn z.
 """
@@ -80,6 +81,44 @@ class UnlabelledELBO(_Recorded, TraceEnum_ELBO):
         return elbo_terms(reconstruction, kl_z, (q_y * (log_q_y - _unmasked(model["y"]))).sum(0), row_mask)
 
 
+class PosteriorELBO(UnlabelledELBO):
+    """`sum U_r` over unlabelled rows (its negative), r held fixed: the best, which is `softmax_y L(x, y)`, or given.
+
+    With the best r of temperature 1 it is `sum_x log sum_y exp L(x, y)`, and has that gradient.
+
+    Args:
+        row_mask: True for real rows.
+        temperature: Of the best r, for each row.
+        given: r, where it is given.
+    """
+
+    def __init__(
+        self,
+        row_mask: Bool[Tensor, " B"],
+        temperature: Float[Tensor, " B"] | float = 1.0,
+        given: Float[Tensor, "K B"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.row_mask, self.temperature, self.given = row_mask, temperature, given
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any) -> Float[Tensor, ""]:
+        """The loss, with a gradient."""
+        model_trace, guide_trace = next(self._get_traces(model, guide, args, {}))
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+        elbo = sum(model_trace.nodes[name]["log_prob"] for name in "yzx") - guide_trace.nodes["z"]["log_prob"]
+        self.r = (elbo.detach() / self.temperature).softmax(0) if self.given is None else self.given
+        return torch.where(self.row_mask, torch.special.xlogy(self.r, self.r) - self.r * elbo, 0.0).sum()
+
+    def terms(self, row_mask: Bool[Tensor, " B"]) -> ELBOTerms:
+        """Terms of each row, of the last evaluation, averaged over r."""
+        model, guide = self.model_trace.nodes, self.guide_trace.nodes
+        reconstruction = (self.r * _unmasked(model["x"])).sum(0)
+        kl_z = (self.r * (_unmasked(guide["z"]) - _unmasked(model["z"]))).sum(0)
+        kl_y = (torch.special.xlogy(self.r, self.r) - self.r * _unmasked(model["y"])).sum(0)
+        return elbo_terms(reconstruction, kl_z, kl_y, row_mask)
+
+
 def _log_prob_sum(trace: Trace) -> Float[Tensor, ""]:
     return sum(site["log_prob_sum"] for site in trace.nodes.values() if site["type"] == "sample")
 
@@ -98,4 +137,4 @@ def elbo_terms(
     """The ELBO's terms of real rows; there are no others yet."""
     reconstruction, kl_z, kl_y = (torch.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
     none = torch.zeros_like(kl_y)
-    return ELBOTerms(reconstruction, kl_z, kl_y, none, none)
+    return ELBOTerms(reconstruction, kl_z, kl_y, none, none, none)

@@ -5,6 +5,9 @@
     minimised         -( sum L + sum U ) / rows  +  alpha * mean over labelled rows of -log q(y|x)
                       +  consistency * mean over unlabelled rows of C(x), where the objective has this term
 
+Where labels are weighted by another posterior r than q(y|x), `U_r(x) - distillation * D(x)` stands for U(x), with
+D(x) = -sum_y r(y) log q(y|x), r held fixed and by itself proportional to exp(L(x, y) / temperature).
+
     C(x) = -sum_y r(y) log q(y|x), with dropout, r proportional to q(y|x)^(1/temperature) without and held fixed, or
     to (q(y|x) p / (sum of q(y|x) over the batch + p))^(1/temperature), p the mean of p(y) over the batch
 
@@ -20,13 +23,14 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from seqssvae.backend import ELBOTerms
-from seqssvae.config import GradientEstimatorName
-from seqssvae_torch.elbo import LabelledELBO, UnlabelledELBO, elbo_terms
+from seqssvae.config import GradientEstimatorName, PosteriorName
+from seqssvae.data.vocabulary import PAD
+from seqssvae_torch.elbo import LabelledELBO, PosteriorELBO, UnlabelledELBO, elbo_terms
 from seqssvae_torch.gradient_estimators import GumbelSoftmaxELBO, ScoreFunctionELBO, SequentialELBO, TopKELBO
 from seqssvae_torch.handlers import GradientShare, GradientWeights
 from seqssvae_torch.label_elbo import LabelELBO
 from seqssvae_torch.model import SSVAE
-from seqssvae_torch.modules import Encoding
+from seqssvae_torch.modules import Encoding, symbols_of
 from seqssvae_torch.rows import Rows, particles
 
 
@@ -75,6 +79,23 @@ class Consistency(NamedTuple):
         return (logits + logits.new_tensor(self.label_shift)).log_softmax(-1)
 
 
+class Posterior(NamedTuple):
+    """By what labels are weighted where they are missing.
+
+    Args:
+        name: As in `seqssvae.config.ObjectiveConfig`.
+        temperature: Of `exact`; None: the square root of the row's number of symbols.
+        distillation: Weight of the cross entropy of q(y|x) from it.
+    """
+
+    name: PosteriorName = "amortised"
+    temperature: float | None = 1.0
+    distillation: float = 1.0
+
+
+AMORTISED = Posterior()
+
+
 def objective(
     ssvae: SSVAE,
     labelled: Rows | None,
@@ -85,6 +106,7 @@ def objective(
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
     consistency: Consistency | None = None,
+    posterior: Posterior = AMORTISED,
 ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
     """What one training step minimises, and the terms of each row.
 
@@ -98,6 +120,7 @@ def objective(
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x).
         estimator: What is done with a missing label.
         consistency: A further term on rows whose label is missing; None: there is none.
+        posterior: By what labels are weighted where they are missing.
     """
     loss = ssvae.log_prior.new_zeros(())
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
@@ -108,18 +131,23 @@ def objective(
         if generative:
             share = torch.ones_like(loss) / (estimator.particles * real_rows)  # in the precision of the loss
             found = [
-                negative_elbo(ssvae, drawn, beta, label_gradient, estimator, share)
+                negative_elbo(ssvae, drawn, beta, label_gradient, estimator, posterior, share)
                 for drawn in particles(rows, estimator.particles)
             ]
             loss = loss + share * sum(negative for negative, _ in found)
             row_terms = ELBOTerms(*(sum(draws) / len(found) for draws in zip(*(t for _, t in found), strict=True)))
         else:
-            row_terms = ELBOTerms(*torch.zeros(5, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
+            row_terms = ELBOTerms(*torch.zeros(6, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
             cross_entropy = torch.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
             loss = loss + alpha * cross_entropy.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(classification=cross_entropy.detach())
-        elif consistency is not None:
+        elif posterior.name != "amortised":
+            if not generative:
+                row_terms = row_terms._replace(distillation=_distillation(ssvae, rows, given_posterior(ssvae, rows)))
+            loss = loss + posterior.distillation * row_terms.distillation.sum() / real_rows
+            row_terms = row_terms._replace(distillation=row_terms.distillation.detach())
+        if rows.y is None and consistency is not None:
             inconsistent = inconsistency(ssvae, batch, rows, consistency)
             loss = loss + consistency.weight * inconsistent.sum() / rows.row_mask.sum()
             row_terms = row_terms._replace(consistency=inconsistent.detach())
@@ -145,11 +173,13 @@ def negative_elbo(
     beta: float,
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
+    posterior: Posterior = AMORTISED,
     share: Float[Tensor, ""] | float = 1.0,
 ) -> tuple[Float[Tensor, ""], ELBOTerms]:
     """`-sum L` or (an estimate of) `-sum U` over the rows of a batch, and the terms of each row.
 
-    `share` is by what the objective multiplies it: that known, the gradient needs no pass over it for a factor.
+    Of the terms `distillation` alone has a gradient. `share` is by what the objective multiplies the loss: that known,
+    the gradient needs no pass over it for a factor.
     """
     guide = GradientShare("y", label_gradient)(ssvae.guide)
     arguments = rows.x, rows.y, rows.source, beta, rows.noise
@@ -157,6 +187,13 @@ def negative_elbo(
         found = _label_elbo(ssvae, rows, estimator).estimate(ssvae.model, guide, *arguments)
         terms = elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl, rows.row_mask)
         return found.loss, terms
+    if rows.y is None and posterior.name != "amortised":
+        given = given_posterior(ssvae, rows).t() if posterior.name == "given" else None
+        fixed = PosteriorELBO(rows.row_mask, _temperature(ssvae, rows, posterior), given)
+        model = ssvae.model if given is None else GradientWeights(-share * given)(ssvae.model)
+        loss = fixed.differentiable_loss(model, ssvae.guide, *arguments)
+        terms = fixed.terms(rows.row_mask)
+        return loss, terms._replace(distillation=_distillation(ssvae, rows, fixed.r.t()))
     elbo = UnlabelledELBO() if rows.y is None else LabelledELBO()
     with torch.no_grad():
         q_y = torch.ones_like(rows.row_mask, dtype=ssvae.log_prior.dtype)
@@ -164,6 +201,30 @@ def negative_elbo(
             q_y = label_posterior(ssvae, rows).probs.t()
     loss = elbo.differentiable_loss(GradientWeights(-share * q_y)(ssvae.model), guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
+
+
+def given_posterior(ssvae: SSVAE, rows: Rows) -> Float[Tensor, "B K"]:
+    """The posterior that came with the rows.
+
+    Raises:
+        ValueError: If none came.
+    """
+    if rows.posterior is None:
+        raise ValueError("the rows have no posterior: give one as Batch.posterior.")
+    return rows.posterior.to(ssvae.log_prior.dtype)
+
+
+def _distillation(ssvae: SSVAE, rows: Rows, r: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
+    """The cross entropy of q(y|x) from a posterior, 0 for filler rows."""
+    return torch.where(rows.row_mask, -(r * label_posterior(ssvae, rows).logits).sum(-1), 0.0)
+
+
+def _temperature(ssvae: SSVAE, rows: Rows, posterior: Posterior) -> Float[Tensor, " B"] | float:
+    """The temperature of the exact posterior of each row."""
+    if posterior.temperature is not None:
+        return posterior.temperature
+    lengths = (symbols_of(rows.x) != PAD).sum(1)
+    return lengths.clamp(min=1).to(ssvae.log_prior.dtype).sqrt()
 
 
 def _label_elbo(ssvae: SSVAE, rows: Rows, estimator: GradientEstimator) -> LabelELBO:

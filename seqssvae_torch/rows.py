@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqssvae.backend import Batch
@@ -22,6 +22,7 @@ class Rows(NamedTuple):
         row_mask: True for real rows.
         noise: As in `seqssvae.noise`.
         source: Symbol ids of the sources, or what an encoder makes of them; None where there are none.
+        posterior: Probabilities of the labels, where they are given.
     """
 
     x: Int[Tensor, "B T"] | Encoding
@@ -29,13 +30,15 @@ class Rows(NamedTuple):
     row_mask: Bool[Tensor, " B"]
     noise: Noise
     source: Int[Tensor, "B S"] | Encoding | None = None
+    posterior: Float[Tensor, "B K"] | None = None
 
 
 def rows_of(batch: Batch, observed: bool, noise: Noise, device: torch.device) -> Rows:
     """A batch on the device, its labels observed or missing."""
     y = to_tensor(np.maximum(batch.y, 0), device) if observed else None  # filler rows: any label will do
     source = None if batch.source is None else to_tensor(batch.source, device)
-    return Rows(to_tensor(batch.x, device), y, to_tensor(batch.row_mask, device), noise, source)
+    posterior = None if batch.posterior is None else to_tensor(batch.posterior, device)
+    return Rows(to_tensor(batch.x, device), y, to_tensor(batch.row_mask, device), noise, source, posterior)
 
 
 def to_tensor(values: np.ndarray, device: torch.device) -> Tensor:

@@ -84,7 +84,7 @@ class FakeBackend:
     def _train_step(self, step: TrainingStep) -> StepTotals:
         noise = np.random.default_rng([self.config.training.seed, step.step])
         gradients = {name: np.zeros(self.shapes[name]) for name in (BIAS, BAG, UNIGRAM)}
-        sums = np.zeros(5)
+        sums = np.zeros(6)
         rows = labelled_rows = symbols = 0
         for batch in (step.labelled, step.unlabelled):
             if batch is None:
@@ -107,7 +107,7 @@ class FakeBackend:
             classification = -log_q_y[np.arange(len(real)), batch.y][labelled].sum()
             kl_y = (np.exp(log_q_y) * (log_q_y - self.prior)).sum(axis=1)[real].sum()
             consistency = CONSISTENCY * (real & ~labelled).sum()
-            sums += [reconstruction[real].sum(), 0.0, kl_y, classification, consistency]
+            sums += [reconstruction[real].sum(), 0.0, kl_y, classification, consistency, 0.0]
         norm = float(np.sqrt(sum((gradient**2).sum() for gradient in gradients.values())))
         terms = ELBOTerms(*sums)
         loss = terms.classification / max(labelled_rows, 1)
@@ -134,7 +134,7 @@ class FakeBackend:
         log_q_y = self._log_q_y(counts)
         z = np.random.default_rng([seed, *batch.x.shape]).normal(size=len(batch.x))
         kl_y = (np.exp(log_q_y) * (log_q_y - self.prior)).sum(axis=1)
-        terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, np.zeros(len(z)), np.zeros(len(z)))
+        terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, *np.zeros((3, len(z))))
         return Evaluation(ELBOTerms(*(np.where(batch.row_mask, term, 0.0) for term in terms)), log_q_y)
 
     def label_bounds(self, batch: Batch, seed: int, particles: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from seqssvae.config import (
     OptimizerConfig,
     TemperatureConfig,
     TrainingConfig,
+    uses_unlabelled,
 )
 from seqssvae.errors import ConfigurationError, DataError, UserError
 
@@ -107,6 +108,9 @@ WRONG = [
         "exact",
         "one of enumerate, sequential, top_k, gumbel_softmax, score_function",
     ),
+    (ObjectiveConfig, "posterior", "best", "one of amortised, exact, given, not 'best'"),
+    (ObjectiveConfig, "posterior_temperature", 0.0, "above 0"),
+    (ObjectiveConfig, "distillation", -1.0, "of at least 0"),
     (ObjectiveConfig, "k", -1, "at least 0"),
     (ObjectiveConfig, "rest_mass", 0.0, "above 0"),
     (ObjectiveConfig, "baseline", "mean", "one of none, average, input"),
@@ -162,6 +166,7 @@ def test_every_constrained_field_is_tested():
         (ModelConfig, {"dropout": 0.95, "word_dropout": 1}),
         (EncoderConfig, {"kind": "both", "widths": [3, 1], "channels": 1}),
         (ConsistencyConfig, {"aligned": True, "realigned": True, "label_shift": [0.0, -1.5]}),
+        (ObjectiveConfig, {"posterior": "exact", "posterior_temperature": None, "distillation": 0}),
         (BetaConfig, {"floor": 1.0, "maximum": 1.0}),
         (ObjectiveConfig, {"alpha": 0}),
         (ObjectiveConfig, {"batching": "alternate", "labelled_ratio": 7}),
@@ -180,6 +185,15 @@ def test_values_at_the_bounds_are_accepted(section, keywords):
 def test_a_decoder_with_a_context_has_no_recurrence_to_configure(other):
     with pytest.raises(ConfigurationError, match=r"^model\.decoder\.context goes with .*output and .*layers: 1\.$"):
         DecoderConfig(context=2, **other)
+
+
+def test_another_posterior_is_summed_out_and_the_exact_one_needs_an_elbo():
+    with pytest.raises(ConfigurationError, match=r"^objective\.posterior: given goes with .*estimator: enumerate\.$"):
+        ObjectiveConfig(posterior="given", gradient_estimator="top_k")
+    with pytest.raises(ConfigurationError, match=r"^objective\.posterior: exact goes with objective\.name: ssvae"):
+        ObjectiveConfig(posterior="exact", name="classifier")
+    assert uses_unlabelled(ObjectiveConfig(posterior="given", name="classifier"))
+    assert not uses_unlabelled(ObjectiveConfig(name="classifier"))
 
 
 def test_what_is_aligned_once_more_is_aligned_once():

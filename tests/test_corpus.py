@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import DataConfig, ModelConfig
+from seqssvae.data.batches import pad
 from seqssvae.data.corpus import Corpus, CorpusCounts, encode_table, limit_lengths
 from seqssvae.data.schema import Schema, build_schema, label_prior
 from seqssvae.data.table import Table
@@ -186,6 +187,18 @@ def test_encoding_is_what_a_loop_over_rows_does(rows, max_length, too_long, has_
     long, unknown = fits.count(False), sum(row.count(1) for row in x + source * has_sources)
     assert corpus.counts == (len(rows), *((long, 0) if too_long == "skip" else (0, long)), unknown)
     assert corpus.sequences.values.dtype == corpus.y.dtype == np.int32
+
+
+def test_a_posterior_goes_with_its_rows():
+    rows = np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
+    corpus = Corpus.from_sequences([[4, 3], [5, 3], [3]], [-1, -1, 1]).with_posterior(rows)
+    np.testing.assert_array_equal(corpus.take(np.array([2, 0])).posterior, rows[[2, 0]])
+    batch = pad(corpus, np.array([1, 2]), 3, 2)
+    np.testing.assert_array_equal(batch.posterior, [[1.0, 0.0], [0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_array_equal(batch.take(np.array([1])).posterior, rows[[2]])
+    for wrong in (rows[:2], rows * 2, np.array([[2.0, -1.0]] * 3)):
+        with pytest.raises(ValueError, match="posterior must have 3 rows of probabilities that sum to 1"):
+            corpus.with_posterior(wrong)
 
 
 def test_with_labels_replaces_labels_alone():

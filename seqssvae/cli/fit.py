@@ -19,7 +19,7 @@ from seqssvae.data.prepare import prepare_files
 from seqssvae.errors import ConfigurationError
 from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
 from seqssvae.recipes.named import with_recipe
-from seqssvae.runs.ensemble import read_ensemble
+from seqssvae.runs.ensemble import ensemble_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
 

@@ -27,8 +27,10 @@ from seqssvae.config.objective import (
     GradientEstimatorName,
     Objective,
     ObjectiveConfig,
+    PosteriorName,
     TemperatureConfig,
     has_consistency,
+    has_distillation,
     uses_unlabelled,
 )
 from seqssvae.config.optimizer import LearningRateSchedule, OptimizerConfig, OptimizerName
@@ -56,12 +58,14 @@ __all__ = [
     "OptimizerConfig",
     "OptimizerName",
     "Pooling",
+    "PosteriorName",
     "Precision",
     "StoppingMetric",
     "TemperatureConfig",
     "TooLong",
     "TrainingConfig",
     "has_consistency",
+    "has_distillation",
     "uses_unlabelled",
     "weight_type",
 ]

@@ -11,6 +11,7 @@ from seqssvae.errors import ConfigurationError
 Objective = Literal["ssvae", "classifier"]
 Batching = Literal["alternate", "joint"]
 BetaSchedule = Literal["constant", "linear", "cyclical"]
+PosteriorName = Literal["amortised", "exact", "given"]
 GradientEstimatorName = Literal["enumerate", "sequential", "top_k", "gumbel_softmax", "score_function"]
 BaselineName = Literal["none", "average", "input"]
 
@@ -109,7 +110,7 @@ class ObjectiveConfig:
     Args:
         name: `ssvae` is minus the ELBO per row plus the classification term; `classifier` is the classification term
             alone, with weight 1, on the labelled rows alone (the supervised baseline), and the consistency term on the
-            others if it has a weight.
+            others if it has a weight, or with posteriors that are `given` those of the latter.
         alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows, beside the ELBO.
         beta: Weight of the KL of z.
         batching: Whether labelled and unlabelled batches are steps in turn (`alternate`) or share a step (`joint`).
@@ -118,6 +119,14 @@ class ObjectiveConfig:
             same. 1 is the exact gradient. With 0, q(y|x) learns from labels alone, while the encoder it shares with
             q(z|x,y) learns from all rows: the ELBO pulls q(y|x) towards whatever best explains the sequences, which
             need not be your classes.
+        posterior: By what the labels of a row are weighted where its label is missing. `amortised` is q(y|x), as above.
+            `exact` is the best there is, r proportional to `exp(L(x, y))`, held fixed: the loss of such a row is minus
+            `sum_y r(y) L(x, y) + H(r)`, at `posterior_temperature` 1 minus `log sum_y exp L(x, y)`, the tightest bound,
+            and q(y|x) learns to be like r by the term of `distillation`. So what generates x is not led by a q(y|x)
+            that knows little. `given` takes for r what came with the rows (`Corpus.posterior`).
+        posterior_temperature: Temperature of `exact`: r is proportional to `exp(L(x, y) / temperature)`; None: the
+            square root of the row's number of symbols, since a sum over many symbols is surer than it should be.
+        distillation: Weight, per row, of `-sum_y r(y) log q(y|x)` with `exact` and `given`.
         consistency: The consistency term, on rows whose label is missing.
         gradient_estimator: How a missing label is treated in training. `enumerate` sums out all K labels at once,
             exactly. `sequential` does so one label after the other, in the memory of one. `top_k` sums out the `k` most
@@ -140,6 +149,9 @@ class ObjectiveConfig:
     batching: Batching = "joint"
     labelled_ratio: float = 1.0
     label_gradient: float = 1.0
+    posterior: PosteriorName = "amortised"
+    posterior_temperature: float | None = 1.0
+    distillation: float = 1.0
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     gradient_estimator: GradientEstimatorName = "enumerate"
     k: int = 4
@@ -164,6 +176,16 @@ class ObjectiveConfig:
         check_literal("objective.baseline", self.baseline, BaselineName)
         check_number("objective.baseline_decay", self.baseline_decay, 0.0, 0.9999)
         check_integer("objective.num_particles", self.num_particles, 1)
+        check_literal("objective.posterior", self.posterior, PosteriorName)
+        check_number("objective.distillation", self.distillation, 0.0)
+        if self.posterior_temperature is not None:
+            check_number("objective.posterior_temperature", self.posterior_temperature, 0.0, open_low=True)
+        if self.posterior != "amortised" and self.gradient_estimator != "enumerate":
+            raise ConfigurationError(
+                f"objective.posterior: {self.posterior} goes with objective.gradient_estimator: enumerate."
+            )
+        if self.posterior == "exact" and self.name == "classifier":
+            raise ConfigurationError("objective.posterior: exact goes with objective.name: ssvae, which has an ELBO.")
 
 
 def has_consistency(objective: ObjectiveConfig) -> bool:
@@ -171,6 +193,11 @@ def has_consistency(objective: ObjectiveConfig) -> bool:
     return objective.consistency.weight > 0
 
 
+def has_distillation(objective: ObjectiveConfig) -> bool:
+    """Return whether q(y|x) of rows whose label is missing learns to be like another posterior."""
+    return objective.posterior != "amortised"
+
+
 def uses_unlabelled(objective: ObjectiveConfig) -> bool:
     """Return whether rows whose label is missing take part in training."""
-    return objective.name == "ssvae" or has_consistency(objective)
+    return objective.name == "ssvae" or has_consistency(objective) or has_distillation(objective)

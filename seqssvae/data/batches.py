@@ -51,7 +51,11 @@ def pad(
     y[: len(indices)] = corpus.y[indices]
     rows = np.full(size, -1, dtype=np.int32)
     rows[: len(indices)] = indices
-    return Batch(x=x, y=y, row_mask=np.arange(size) < len(indices), rows=rows, source=source)
+    posterior = None
+    if corpus.posterior is not None:
+        posterior = np.full((size, corpus.posterior.shape[1]), 1.0 / corpus.posterior.shape[1])
+        posterior[: len(indices)] = corpus.posterior[indices]
+    return Batch(x, y, np.arange(size) < len(indices), rows, source, posterior)
 
 
 def pad_sequences(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import DataConfig, TooLong
@@ -48,6 +48,7 @@ class Corpus:
         origin: Where the rows are from: a path or a description.
         counts: What happened to the rows of the origin.
         sources: Symbol ids of the source of each row, with END; None where there are no sources.
+        posterior: Probabilities of the labels of each row, for `objective.posterior: given`; None where none are given.
     """
 
     sequences: RaggedArray
@@ -56,6 +57,7 @@ class Corpus:
     origin: str
     counts: CorpusCounts
     sources: RaggedArray | None = None
+    posterior: Float[np.ndarray, "N K"] | None = None
 
     @classmethod
     def from_sequences(
@@ -100,6 +102,7 @@ class Corpus:
             y=self.y[indices],
             groups=self.groups[indices],
             sources=None if self.sources is None else self.sources.take(indices),
+            posterior=None if self.posterior is None else self.posterior[indices],
         )
 
     def with_labels(self, y: Int[np.ndarray, " M"]) -> "Corpus":
@@ -107,6 +110,13 @@ class Corpus:
         if len(y) != len(self):
             raise ValueError(f"y must have {len(self)} entries, one for each row, not {len(y)}.")
         return dataclasses.replace(self, y=np.asarray(y, dtype=np.int32))
+
+    def with_posterior(self, posterior: Float[np.ndarray, "M K"]) -> "Corpus":
+        """The corpus of the same rows with probabilities of their labels."""
+        valid = posterior.ndim == 2 and len(posterior) == len(self) and bool((posterior >= 0).all())
+        if not valid or not np.allclose(posterior.sum(axis=1), 1.0, atol=1e-3):
+            raise ValueError(f"posterior must have {len(self)} rows of probabilities that sum to 1.")
+        return dataclasses.replace(self, posterior=posterior)
 
 
 class LimitedTable(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import ELBOTerms, Evaluation, StepTotals
-from seqssvae.config import ObjectiveConfig, StoppingMetric, has_consistency
+from seqssvae.config import ObjectiveConfig, StoppingMetric, has_consistency, has_distillation
 
 
 class Metrics(NamedTuple):
@@ -30,6 +30,8 @@ class Metrics(NamedTuple):
         accuracy: The share of labelled rows whose most probable label is their label; not computed in training.
         consistency: The cross entropy of q(y|x) with dropout from q(y|x) without, sharpened, in nats per row without
             label; computed in training alone, where the objective has this term.
+        distillation: The cross entropy of q(y|x) from the posterior that it is to be like, in nats per row without
+            label; computed in training alone, where the objective has this term.
         importance_bound: A tighter lower bound of log p(x) than the ELBO, in nats per row, where it was asked for.
     """
 
@@ -46,6 +48,7 @@ class Metrics(NamedTuple):
     classification: float | None = None
     accuracy: float | None = None
     consistency: float | None = None
+    distillation: float | None = None
     importance_bound: float | None = None
 
 
@@ -77,8 +80,9 @@ def training_metrics(totals: Sequence[StepTotals], objective: ObjectiveConfig) -
         sum(int(getattr(step, name)) for step in totals) for name in ("rows", "labelled_rows", "symbols")
     )
     fields = _elbo_fields(terms, rows, symbols) if objective.name == "ssvae" else {}
-    if has_consistency(objective) and rows > labelled_rows:
-        fields["consistency"] = float(terms.consistency) / (rows - labelled_rows)
+    for name, has_term in (("consistency", has_consistency), ("distillation", has_distillation)):
+        if has_term(objective) and rows > labelled_rows:
+            fields[name] = float(getattr(terms, name)) / (rows - labelled_rows)
     return Metrics(
         rows,
         labelled_rows,

@@ -85,8 +85,8 @@ def learn(
         best = ensemble.trials[-1]
         warnings.warn(
             f"Nothing was learned about the labels: over {len(rows.y)} labelled rows the accuracy in cross-validation "
-            f"is {best.accuracy:.2f}, and guessing does as well with a probability of {ensemble.chance:.2f}. Label more "
-            "rows, or check the labels.",
+            f"is {best.accuracy:.2f}, and guessing does as well with a probability of {ensemble.chance:.2f}. "
+            "Label more rows, or check the labels.",
             stacklevel=2,
         )
     return ensemble

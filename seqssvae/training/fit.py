@@ -119,6 +119,11 @@ def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:
         raise ConfigurationError(f"objective.name: classifier needs labelled rows, and {training.origin} has none.")
     if objective == "classifier" and metric == "elbo":
         raise ConfigurationError("training.metric: elbo does not go with objective.name: classifier, which has none.")
+    if config.objective.posterior == "given" and training.posterior is None and np.any(training.y < 0):
+        raise ConfigurationError(
+            f"objective.posterior: given needs a posterior of each row, and {training.origin} has none: "
+            "give it by Corpus.with_posterior."
+        )
     needs_labels = metric in ("accuracy", "classification") or (objective == "classifier" and metric == "loss")
     if len(validation) and needs_labels and not np.any(validation.y >= 0):
         raise ConfigurationError(

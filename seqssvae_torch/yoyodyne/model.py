@@ -163,7 +163,7 @@ class SequenceSSVAE(models.BaseModel):
         self.log("train_loss", loss.detach(), batch_size=size, on_epoch=True, on_step=False, prog_bar=True)
         for name in ELBOTerms._fields:
             total, rows = sum(getattr(of_kind, name).sum() for of_kind in terms), size
-            if name in ("classification", "consistency"):
+            if name in ("classification", "consistency", "distillation"):
                 rows = known if name == "classification" else size - known
             if rows:
                 self.log(f"train_{name}", total / rows, batch_size=rows, on_epoch=True, on_step=False)

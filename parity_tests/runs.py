@@ -37,5 +37,5 @@ def fit(folder: Path, twin: str, *options: str) -> tuple[Path, Path]:
     rows, settings, run = write_rows(folder / "rows.tsv"), folder / "config.yaml", folder / f"run-{twin}"
     settings.write_text(SETTINGS)
     arguments = ["--config", str(settings), "--data.train", str(rows), "--backend", twin, "--output", str(run)]
-    assert main(["fit", *arguments, *options]) == 0
+    assert main(["fit", "--recipe=ssvae", *arguments, *options]) == 0
     return run, rows

@@ -5,7 +5,19 @@ from pathlib import Path
 
 import pytest
 
-FIT = ["fit", "--config", "toy.yaml", "--backend", "fake", "--output", "run", "--data.train", "train.tsv"]
+FIT = [
+    "fit",
+    "--recipe",
+    "ssvae",
+    "--config",
+    "toy.yaml",
+    "--backend",
+    "fake",
+    "--output",
+    "run",
+    "--data.train",
+    "train.tsv",
+]
 """A command that trains in the directory that the fixture `workplace` makes."""
 
 

@@ -70,7 +70,7 @@ class Trainer:
 
     def fit(self, arguments: list[str], after: float | None = None) -> tuple[int | None, float]:
         """Run a fit, killed after so many seconds; its status (None if it was killed), and how long it took."""
-        self._requests.put((["fit", *arguments], after))
+        self._requests.put((["fit", "--recipe=ssvae", *arguments], after))
         return self._replies.get()
 
     def close(self) -> None:

@@ -149,7 +149,14 @@ def test_an_old_run_is_resumed_in_place(tmp_path, fake_twins, whole):
 
 
 def test_the_command_line_resumes_in_place(workplace, capsys):
-    fit_ = ["fit", "--config=toy.yaml", "--backend=fake", "--data.train=train.tsv", "--training.patience=0"]
+    fit_ = [
+        "fit",
+        "--recipe=ssvae",
+        "--config=toy.yaml",
+        "--backend=fake",
+        "--data.train=train.tsv",
+        "--training.patience=0",
+    ]
     assert main([*fit_, "--output=whole", "--training.epochs=6"]) == 0
     assert main([*fit_, "--output=run"]) == 0
     assert main(["fit", "--resume=run", "--training.epochs=6"]) == 0

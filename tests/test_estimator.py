@@ -13,7 +13,7 @@ from toy import make_estimator as make
 from seqssvae.config import Config, DataConfig
 from seqssvae.config.settings import to_dict
 from seqssvae.errors import BackendError, ConfigurationError, DataError, RunError
-from seqssvae.estimator.fields import FIELDS
+from seqssvae.estimator.fields import FIELDS, build_config
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 
 pytestmark = pytest.mark.usefixtures("fake_twins")
@@ -38,14 +38,16 @@ def test_a_copy_has_the_same_hyperparameters_and_is_not_fitted():
     model = make(hidden_size=3).fit(TEXTS, NAMES)
     copy = clone(model)
     assert copy.get_params() == model.get_params()
-    assert repr(copy).startswith("SequenceSSVAE(backend='fake', hidden_size=3, epochs=10, config=Config(")
+    assert repr(copy).startswith(
+        "SequenceSSVAE(backend='fake', recipe='ssvae', hidden_size=3, epochs=10, config=Config("
+    )
     with pytest.raises(RunError, match="not fitted yet"):
         copy.predict(TEXTS)
 
 
 def test_set_params_refuses_what_there_is_not():
     assert make().set_params(hidden_size=5).hidden_size == 5
-    with pytest.raises(ConfigurationError, match="has no parameter 'hiden_size'; it has backend, hidden_size"):
+    with pytest.raises(ConfigurationError, match="has no parameter 'hiden_size'; it has backend, recipe, hidden_size"):
         make().set_params(hiden_size=5)
 
 
@@ -66,17 +68,18 @@ VALUES = {
 
 
 def test_every_hyperparameter_but_those_of_the_class_itself_stands_for_fields():
-    assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == {"backend", "missing", "device", "config"}
+    assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == {"backend", "recipe", "missing", "device", "config"}
 
 
 def test_the_defaults_are_those_of_the_configuration():
-    assert SequenceSSVAE()._build_config() == Config()
+    assert build_config(SequenceSSVAE().get_params(), None) == Config()
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_hyperparameter_sets_its_fields_and_no_others(name):
     value = VALUES.get(name, 3)
-    before, after = to_dict(toy_config()), to_dict(SequenceSSVAE(config=toy_config(), **{name: value})._build_config())
+    estimator = SequenceSSVAE(config=toy_config(), **{name: value})
+    before, after = to_dict(toy_config()), to_dict(build_config(estimator.get_params(), estimator.config))
 
     def get(settings, path):
         for part in path.split("."):

@@ -143,7 +143,7 @@ def test_a_directory_that_may_not_be_searched_is_one_sentence(trained, monkeypat
 
 def test_what_a_terminal_would_obey_is_printed_as_an_escape(workplace, capsys):
     texts = ["\x1b[2J" + letter for letter in "abcd"] * 6
-    model = SequenceSSVAE(backend="fake", config=None, epochs=1, conditioning="output")
+    model = SequenceSSVAE(backend="fake", recipe="ssvae", config=None, epochs=1, conditioning="output")
     labels = ["\x1b]0;title\x07", "\x9b31m"] * 12
     model.fit(texts, labels).save("run")
     Path("new.tsv").write_text("a\t\x1b]0;title\x07\n")

@@ -147,7 +147,16 @@ def run(tmp_path_factory):
     """A run on English verbs and adjectives."""
     place = tmp_path_factory.mktemp("transduction")
     (place / "english.yaml").write_text(yaml.safe_dump(SETTINGS))
-    fit = ["fit", "--config", str(place / "english.yaml"), "--backend", "torch", "--output", str(place / "run")]
+    fit = [
+        "fit",
+        "--recipe=ssvae",
+        "--config",
+        str(place / "english.yaml"),
+        "--backend",
+        "torch",
+        "--output",
+        str(place / "run"),
+    ]
     assert main([*fit, "--data.train", str(ENGLISH)]) == 0
     return place / "run"
 
@@ -224,7 +233,16 @@ def test_a_list_of_sources_will_do_whatever_the_columns_of_training(run, tmp_pat
 def test_a_run_without_sources_says_so(run, tmp_path, capsys):
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "source_column": 0}}
     (tmp_path / "without.yaml").write_text(yaml.safe_dump(settings))
-    fit = ["fit", "--config", str(tmp_path / "without.yaml"), "--backend", "torch", "--output", str(tmp_path / "run")]
+    fit = [
+        "fit",
+        "--recipe=ssvae",
+        "--config",
+        str(tmp_path / "without.yaml"),
+        "--backend",
+        "torch",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     assert main([*fit, "--data.train", str(ENGLISH), "--training.epochs", "1"]) == 0
     for column in ([], ["--source-column", "1"]):
         given = ["--data", str(ENGLISH), "--output", str(tmp_path / "out"), *column]
@@ -248,7 +266,7 @@ def test_an_estimator_with_sources(tmp_path):
     lemmas, forms, labels = (list(column) for column in zip(*rows_of(ENGLISH), strict=True))
     y = [label if index < 60 else None for index, label in enumerate(labels)]
     flat = {"hidden_size": 8, "embedding_size": 6, "decoder_hidden_size": 8, "latent_size": 2, "epochs": 2}
-    model = SequenceSSVAE(backend="torch", max_length=14, **flat).fit(forms, y, source=lemmas)
+    model = SequenceSSVAE(backend="torch", recipe="ssvae", max_length=14, **flat).fit(forms, y, source=lemmas)
     probabilities = model.predict_proba(forms[:5], lemmas[:5])
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
     assert not np.allclose(probabilities, model.predict_proba(forms[:5], lemmas[5:10]))
@@ -268,4 +286,4 @@ def test_an_estimator_with_sources(tmp_path):
     with pytest.raises(DataError, match="There is no label 'NN'"):
         model.transduce(lemmas[:1], ["NN"])
     with pytest.raises(DataError, match="was fitted without sources"):
-        SequenceSSVAE(backend="torch", **flat).fit(forms, y).transduce(lemmas)
+        SequenceSSVAE(backend="torch", recipe="ssvae", **flat).fit(forms, y).transduce(lemmas)

@@ -97,7 +97,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(tmp_path, 
 
 @pytest.mark.parametrize("name", ["fsync", "rename", "replace", "mkdir"])
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, fake_twins, monkeypatch, name):
-    model = SequenceSSVAE(backend="fake", config=toy_config(), epochs=1).fit(["ab", "cd"] * 8, ["l", "r"] * 8)
+    model = SequenceSSVAE(backend="fake", recipe="ssvae", config=toy_config(), epochs=1).fit(
+        ["ab", "cd"] * 8, ["l", "r"] * 8
+    )
     with monkeypatch.context() as patch:
         patch.setattr(os, name, full)
         with pytest.raises(RunError, match="No space left on device"):
@@ -143,7 +145,7 @@ def test_output_to_a_full_disk_is_one_sentence(place, command):
 def test_output_in_another_locale_is_no_traceback(place):
     text = "".join(f"{text}\t{label}\n" for text, label in (("äb", "söt"), ("ça", "øre")) for _ in range(8))
     Path("other.tsv").write_text(text, encoding="utf-8")
-    fit = ["fit", "--backend=fake", "--data.train=other.tsv", "--config=toy.yaml", "--output=other"]
+    fit = ["fit", "--recipe=ssvae", "--backend=fake", "--data.train=other.tsv", "--config=toy.yaml", "--output=other"]
     for encoding in ("ascii", "latin-1"):
         environment = {"PYTHONIOENCODING": encoding}
         if not Path("other").exists():

@@ -52,6 +52,7 @@ def module(tmp_path: Any, transduces: bool = False) -> SequenceSSVAE:
     columns = {"source_col": 3 if transduces else 1, "target_col": 1, "features_col": 2}
     module = data.DataModule(model_dir=str(tmp_path), train=str(path), batch_size=6, **columns)
     model = SequenceSSVAE(
+        recipe="ssvae",
         networks=NETWORKS,
         objective=OBJECTIVE,
         index=module.index,

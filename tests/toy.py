@@ -56,4 +56,6 @@ OTHER_TEXTS, OTHER_NAMES = toy_texts(40, seed=1)
 
 def make_estimator(**hyperparameters: object) -> SequenceSSVAE:
     """An estimator for these texts, with the fake twin."""
-    return SequenceSSVAE(**{"backend": "fake", "config": toy_config(), "epochs": 10, **hyperparameters})
+    return SequenceSSVAE(
+        **{"backend": "fake", "recipe": "ssvae", "config": toy_config(), "epochs": 10, **hyperparameters}
+    )

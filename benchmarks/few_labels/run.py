@@ -65,7 +65,8 @@ def _methods(
     build: Callable[[Config, Dimensions], Backend],
     with_network: bool,
 ) -> dict[str, Any]:
-    learning, result = learning_rows(config, prepared), {"accuracy": {}, "balanced": {}, "validated": {}, "seconds": {}}
+    learning = learning_rows(config, prepared)
+    result: dict[str, Any] = {"accuracy": {}, "balanced": {}, "validated": {}, "seconds": {}}
 
     def note(name: str, method: Callable[[], tuple[Int[np.ndarray, " M"], float]]) -> None:
         began = time.perf_counter()

@@ -28,6 +28,8 @@ _EXPECTED = {
     "precision": "one of float32, float64, bf16",
 }
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
+WITH_CONFIGURATION = ("fit", "compare")
+"""Commands whose options include the fields of the configuration."""
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
@@ -51,7 +53,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
     parser = _command_parser(command)
     _check_options(rest, _options(command, parser))
     try:
-        return command, parser.parse_args(rest, defaults=command != "fit")
+        return command, parser.parse_args(rest, defaults=command not in WITH_CONFIGURATION)
     except ArgumentError as error:
         _explain(command, error, rest)
 
@@ -108,7 +110,7 @@ def _command_parser(name: str) -> ArgumentParser:
 
 
 def _options(command: str, parser: ArgumentParser) -> list[str]:
-    hidden = section_loaders(parser) if command == "fit" else []
+    hidden = section_loaders(parser) if command in WITH_CONFIGURATION else []
     actions = [action for action in parser._actions if action not in hidden]
     return [option for action in actions for option in action.option_strings if option.startswith("--")]
 

@@ -20,17 +20,17 @@ from seqssvae.recipes.named import with_recipe
 
 def compare_command(arguments: Namespace) -> None:
     """Print how this tool and others do in cross-validation over the labelled rows of a file."""
-    settings = read_yaml(arguments.config) if arguments.config else {}
+    settings = read_yaml(arguments.config) if arguments.get("config") else {}
     config = from_dict(with_recipe("auto", merge(settings, config_overrides(arguments))))
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
-    name = arguments.backend or _usable()
+    name = arguments.get("backend") or _usable()
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(name)(config, dimensions, arguments.device)
+        return get_backend(name)(config, dimensions, arguments.get("device"))
 
     comparisons = compare(config, prepared, build)
-    if arguments.json:
+    if arguments.get("json"):
         print(json.dumps([one._asdict() for one in comparisons]))
         return
     console().print(compare_table(comparisons, len(learning_rows(config, prepared).y)))

@@ -54,7 +54,7 @@ def fit_command(arguments: Namespace) -> None:
         return get_backend(backend)(config, dimensions, arguments.get("device"))
 
     ensemble = read_ensemble(resumed.files, build) if resumed else None
-    if not resumed and arguments.recipe == "auto":
+    if not resumed and (arguments.get("recipe") or "auto") == "auto":
         reason = obstacle(config, prepared)
         if reason is None:
             config = affordable(config, prepared)
@@ -98,7 +98,7 @@ def _build_config(arguments: Namespace, resumed: RunDirectory | None) -> Config:
     if resumed is None:
         own = merge(settings, overrides)
         check_fields(own, None if overrides else path)
-        return from_dict(with_recipe(arguments.recipe, own), None if overrides else path)
+        return from_dict(with_recipe(arguments.get("recipe") or "auto", own), None if overrides else path)
     before = to_dict(resumed.config)
     after = to_dict(from_dict(merge(merge(before, settings), overrides)))
     for name in field_paths():

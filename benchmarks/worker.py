@@ -1,4 +1,4 @@
-"""A process that has one side of a comparison, and measures it when it is told to."""
+"""A process that has one side of a comparison, and measures it on request."""
 
 import ctypes
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between processes, and who is told that one is being compiled."""
+"""Where compiled programs are kept between processes, and who hears of a compilation."""
 
 import os
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def device_named(name: str | None) -> Any:
 
 
 def compiler_options(platform: str, deterministic: bool) -> dict[str, Any] | None:
-    """What XLA is told of a training step: on a GPU, to make sums in one order, so that bits are the same."""
+    """Options of XLA for a training step: on a GPU, sums in one order, so that bits are the same."""
     return {"xla_gpu_deterministic_ops": True} if deterministic and platform == "gpu" else None
 
 

@@ -204,8 +204,8 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
 
     def _elbo(self, run: Evaluated, labels: Int[Array, " B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         log_q_drawn = jnp.take_along_axis(run.log_q, labels[:, None], -1)[:, 0]
-        surprise = jax.lax.stop_gradient(run.signal) - self._expected(run, args, kwargs)
-        return run.signal + surprise * _gradient_only(log_q_drawn)
+        advantage = jax.lax.stop_gradient(run.signal) - self._expected(run, args, kwargs)
+        return run.signal + advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:

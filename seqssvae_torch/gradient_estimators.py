@@ -203,8 +203,8 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
 
     def _elbo(self, run: Evaluated, labels: Int[Tensor, " B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         log_q_drawn = run.log_q.gather(-1, labels[:, None])[:, 0]
-        surprise = run.signal.detach() - self._expected(run, args, kwargs)
-        return run.signal + surprise * _gradient_only(log_q_drawn)
+        advantage = run.signal.detach() - self._expected(run, args, kwargs)
+        return run.signal + advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:

@@ -113,7 +113,7 @@ BAD_USES = {
     "no command": (["fti"], "There is no command 'fti'; did you mean fit?"),
     "unknown command": (
         ["zzz"],
-        "There is no command 'zzz'; known are demo, fit, evaluate, predict, encode, generate, transduce, "
+        "There is no command 'zzz'; known are demo, fit, compare, evaluate, predict, encode, generate, transduce, "
         "gradient-estimators, import-yoyodyne, verify.",
     ),
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),

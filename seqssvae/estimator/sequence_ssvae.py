@@ -284,7 +284,8 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         """
         fitted, classes, missing = load_estimator(path, backend, device)
         config = dataclasses.replace(fitted.config, data=dataclasses.replace(fitted.config.data, labels=None))
-        estimator = cls(backend=fitted.backend.name, missing=missing, device=device, config=config)
+        recipe = "ssvae" if fitted.ensemble is None else "auto"
+        estimator = cls(backend=fitted.backend.name, recipe=recipe, missing=missing, device=device, config=config)
         estimator.classes_ = as_array(classes)
         estimator.fitted_ = fitted
         return estimator

@@ -139,6 +139,8 @@ class StepTotals(NamedTuple):
         rows: Number of real rows.
         labelled_rows: How many of them were labelled.
         symbols: Number of symbols they have, END included.
+        finite: For each batch of the step, labelled before unlabelled, whether all terms of each row are finite; empty
+            where a backend does not say.
     """
 
     loss: Any
@@ -147,6 +149,7 @@ class StepTotals(NamedTuple):
     rows: Any
     labelled_rows: Any
     symbols: Any
+    finite: Any = ()
 
 
 class Evaluation(NamedTuple):
@@ -296,6 +299,16 @@ class Backend(Protocol):
     def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
         ...
+
+
+def rebuild(
+    kind: type[Backend], config: Config, dimensions: Dimensions, device: str | None, weights: Weights, state: Weights
+) -> Backend:
+    """Build a backend with its weights and its optimiser's state: what a pickle of one holds."""
+    backend = kind(config, dimensions, device)
+    backend.set_weights(weights)
+    backend.set_optimizer_state(state)
+    return backend
 
 
 def installed_backends() -> list[str]:

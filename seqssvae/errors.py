@@ -22,3 +22,7 @@ class RunError(UserError):
 
 class BackendError(UserError, ImportError):
     """A twin that was asked for is not installed; the message names the extra to install."""
+
+
+class NonFiniteError(UserError):
+    """A model gives a value that is not finite; the message names term and rows."""

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, Weights
+from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, Weights, rebuild
 from seqssvae.config import Config
 from seqssvae.data.vocabulary import PAD
 from seqssvae.parameters import check_weights
@@ -40,6 +40,7 @@ class JaxBackend(JaxModel):
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         super().__init__(config, dimensions, device)
+        self._built_with = config, dimensions, device
         self.optimizer = Optimizer(config.optimizer)
         with self.x64_mode(), jax.default_device(self.device):
             self.state = self.state._replace(optimizer=self.optimizer.initial_state(self.state.weights))
@@ -65,6 +66,9 @@ class JaxBackend(JaxModel):
                 self.state, total = self._train_several(self.state, stacked, len(inputs))
                 totals.extend(entry(total, place) for place in range(len(inputs)))
         return totals
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (type(self), *self._built_with, self.get_weights(), self.get_optimizer_state())
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told, in a few words, what is about to be compiled."""
@@ -106,7 +110,11 @@ class JaxBackend(JaxModel):
         if unlabelled is not None and baseline:
             signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
             baseline = baselines.updated(baseline, symbols_of(unlabelled.x), signal, unlabelled.row_mask, decay)
-        return TrainState(weights, optimizer, baseline), step_totals(loss, norm, labelled, unlabelled, terms)
+        moved = TrainState(weights, optimizer, baseline)
+        if self.config.training.on_nonfinite == "skip":
+            finite = jnp.isfinite(loss + norm)
+            moved = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+        return moved, step_totals(loss, norm, labelled, unlabelled, terms)
 
     @in_precision
     def get_optimizer_state(self) -> Weights:
@@ -187,4 +195,5 @@ def step_totals(
         rows=sum(rows.row_mask.sum() for rows in batches),
         labelled_rows=0 if labelled is None else labelled.row_mask.sum(),
         symbols=sum((symbols_of(rows.x) != PAD).sum() for rows in batches),
+        finite=tuple(jnp.isfinite(sum(parts)) for parts in terms),
     )

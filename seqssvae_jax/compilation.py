@@ -25,16 +25,17 @@ def use_cache() -> None:
 
 
 def device_named(name: str | None) -> Any:
-    """A device of JAX's platform of that name; None for its default.
+    """A device by the name of JAX's platform, maybe with a number, such as `cuda:1`; None for JAX's default.
 
     Raises:
         ConfigurationError: If there is none.
     """
     if name is None:
         return None
+    platform, _, number = name.partition(":")
     try:
-        return jax.devices(name)[0]
-    except RuntimeError as error:
+        return jax.devices(platform)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"JAX has no device {name!r} here ({reason}): try cpu.") from error
 

@@ -73,7 +73,7 @@ class JaxModel:
     Args:
         config: The run's configuration.
         dimensions: Sizes taken from the data.
-        device: JAX's name of a platform (`cpu`, `cuda`, `tpu`); None: JAX's default device.
+        device: JAX's name of a platform (`cpu`, `cuda`, `tpu`), maybe with a number (`cuda:1`); None: JAX's default.
 
     Raises:
         ConfigurationError: If there is no such device.

@@ -12,8 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
-from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
+from jaxtyping import Bool, Float, PRNGKeyArray
+from numpyro import handlers
+from numpyro.infer import TraceEnum_ELBO
+from numpyro.infer.elbo import ELBO
+from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 
 from seqssvae.backend import ELBOTerms
@@ -38,8 +41,22 @@ class _Recorder(Messenger):
         return [site["fn"].log_prob(site["value"]) for site in last]
 
 
-class LabelledELBO(Trace_ELBO):
-    """`sum L` over labelled rows (its negative, as NumPyro minimises). Nothing is enumerated."""
+class LabelledELBO(ELBO):
+    """`sum L` over labelled rows (its negative, as NumPyro minimises). Nothing is enumerated.
+
+    It is NumPyro's `Trace_ELBO`, but sites are added in the order of the programs. `Trace_ELBO` adds them in that of a
+    set, which depends on `PYTHONHASHSEED`: then bits would differ, and each process would compile programs of its own.
+    """
+
+    def loss_with_mutable_state(
+        self, rng_key: PRNGKeyArray, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Minus the ELBO, as NumPyro's `SVI` asks for it. Programs have no mutable state."""
+        model_key, guide_key = jax.random.split(rng_key)
+        log_q, guide_trace = log_density(handlers.seed(guide, guide_key), args, kwargs, param_map)
+        replayed = handlers.replay(handlers.seed(model, model_key), guide_trace)
+        log_p, _ = log_density(replayed, args, kwargs, param_map)
+        return {"loss": log_q - log_p, "mutable_state": None}
 
     def loss_and_terms(self, row_mask: Bool[Array, " B"], *args: Any) -> tuple[Float[Array, ""], ELBOTerms]:
         """The loss, and the terms of each row; `classification` is 0. Arguments as of `loss`."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, Weights
+from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, Weights, rebuild
 from seqssvae.config import Config
 from seqssvae.data.vocabulary import PAD
 from seqssvae.parameters import check_weights
@@ -26,6 +27,7 @@ class TorchBackend(TorchModel):
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         super().__init__(config, dimensions, device)
+        self._built_with = config, dimensions, device
         self.optimizer = Optimizer(config.optimizer, self.ssvae)
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
@@ -37,6 +39,9 @@ class TorchBackend(TorchModel):
                 rows = self.drawn(step.labelled, step.unlabelled, step.step)
                 totals.append(self.train_on(*rows, step.beta, step.learning_rate, step.temperature, step.consistency))
         return totals
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (type(self), *self._built_with, self.get_weights(), self.get_optimizer_state())
 
     def _in_one_order(self) -> AbstractContextManager[None]:
         return deterministic(self.device) if self.config.training.deterministic else nullcontext()
@@ -55,8 +60,9 @@ class TorchBackend(TorchModel):
     ) -> StepTotals:
         """One step of the optimiser on rows whose noise is given."""
         loss, terms = self.loss(labelled, unlabelled, beta, temperature, consistency)
-        norm = self.optimizer.step(loss, learning_rate)
-        self.learn_baseline(unlabelled, terms, beta)
+        norm, moved = self.optimizer.step(loss, learning_rate, self.config.training.on_nonfinite == "skip")
+        if moved:
+            self.learn_baseline(unlabelled, terms, beta)
         return step_totals(loss.detach(), norm, labelled, unlabelled, terms)
 
     def get_optimizer_state(self) -> Weights:
@@ -85,4 +91,5 @@ def step_totals(
         rows=sum(rows.row_mask.sum() for rows in batches),
         labelled_rows=0 if labelled is None else labelled.row_mask.sum(),
         symbols=sum((symbols_of(rows.x) != PAD).sum() for rows in batches),
+        finite=tuple(torch.isfinite(sum(parts)) for parts in terms),
     )

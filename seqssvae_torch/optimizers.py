@@ -50,8 +50,16 @@ class Optimizer:
             self.optimizer = kind(weights, betas=betas, eps=config.epsilon, weight_decay=decay, fused=fused)
         self.set_state({name: np.zeros(shape) for name, shape in self.shapes.items()})
 
-    def step(self, loss: Float[Tensor, ""], learning_rate: float) -> Float[Tensor, ""]:
-        """Differentiate, clip, move; returns the gradient's norm before clipping."""
+    def step(
+        self, loss: Float[Tensor, ""], learning_rate: float, skip_nonfinite: bool = False
+    ) -> tuple[Float[Tensor, ""], bool]:
+        """Differentiate, clip, move; returns the gradient's norm before clipping, and whether anything moved.
+
+        Args:
+            loss: What is minimised.
+            learning_rate: The step size.
+            skip_nonfinite: Whether nothing moves if the loss or the norm is not finite, for which the device is waited.
+        """
         gradients = []
         for weight in self.named.values():
             weight.grad = None
@@ -61,11 +69,13 @@ class Optimizer:
                 weight.grad = torch.zeros_like(weight)
             gradients.append(weight.grad)
         norm = clip_gradients(gradients, self.config.clip_norm)
+        if skip_nonfinite and not torch.isfinite(norm + loss.detach()):
+            return norm, False
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.steps_taken += 1
-        return norm
+        return norm, True
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Copies of the state, named as in `seqssvae.parameters.optimizer_shapes`."""

@@ -126,6 +126,7 @@ WRONG = [
     (TrainingConfig, "evaluation_interval", -1, "at least 0"),
     (TrainingConfig, "deterministic", 1, "true or false, not 1"),
     (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
+    (TrainingConfig, "on_nonfinite", "go", "one of stop, skip"),
     (TrainingConfig, "patience", -1, "at least 0"),
     (TrainingConfig, "standard_errors", -0.5, "at least 0"),
     (TrainingConfig, "checkpoint_minutes", -1.0, "at least 0"),
@@ -204,7 +205,9 @@ def test_what_is_aligned_once_more_is_aligned_once():
 def test_labelled_ratio_above_one_needs_alternate_batching():
     with pytest.raises(ConfigurationError, match=r"^objective\.labelled_ratio .*joint.* at most 1, not 2"):
         ObjectiveConfig(batching="joint", labelled_ratio=2)
-    with pytest.raises(ConfigurationError, match=r"objective\.labelled_ratio .*alternate.* above 0, not 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"objective\.labelled_ratio .*alternate.* above 0 and at most 1000, not 0"
+    ):
         ObjectiveConfig(batching="alternate", labelled_ratio=0)
 
 

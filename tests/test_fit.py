@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_last_good_state
     config = make_config(evaluation_interval=5, epochs=10)
     recorder = Recorder()
     with pytest.raises(
-        UserError, match=r"training loss is nan at step 14 .* those of step 10\).*optimizer.learning_rate"
+        UserError, match=r"training loss is nan at step 14, in rows .* those of step 10\).*optimizer.learning_rate"
     ):
         fit(config, TRAINING, VALIDATION, Diverging(config, DIMENSIONS), [recorder])
     assert recorder.events[-1] == ("finished", 10)

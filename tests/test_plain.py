@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import NAMES, TEXTS
+from toy import NAMES, TEXTS, toy_config
 from toy import make_estimator as make
 
 from seqssvae.data.in_memory import make_table, read_labels, read_sequences
@@ -116,7 +116,7 @@ def test_rows_keep_their_label_group_and_source_whatever_holds_them(random):
     X, y, g, s = (
         holder(values, order) for holder, values in zip(holders, (TEXTS, NAMES, groups, sources), strict=True)
     )
-    data = make()._build_config().data
+    data = toy_config().data
     table = make_table(read_sequences(X), data, read_labels(y, 60, None), g, read_sequences(s, "source"))
     assert list(table.sequences.joined("")) == TEXTS
     assert list(table.labels) == NAMES
@@ -127,7 +127,7 @@ def test_rows_keep_their_label_group_and_source_whatever_holds_them(random):
 def test_a_row_without_a_group_is_a_group_of_its_own():
     missing = [float("nan"), None, NAT, np.ma.masked]
     groups = [f"g{index}" if index < 20 else missing[index % 4] for index in range(60)]
-    table = make_table(TEXTS, make()._build_config().data, NAMES, groups)
+    table = make_table(TEXTS, toy_config().data, NAMES, groups)
     assert list(table.groups) == [f"g{index}" for index in range(20)] + [None] * 40
 
 

@@ -11,7 +11,7 @@ from seqssvae.data.corpus import encode_table
 from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError
-from seqssvae.inference.evaluate import generate
+from seqssvae.inference.evaluate import generate, greatest_length
 from seqssvae.inference.transduce import transduce
 
 
@@ -19,7 +19,7 @@ def generate_command(arguments: Namespace) -> None:
     """Print new sequences of one label: sequence, label, log p(x|y,z)."""
     check_options(arguments, {"count": 1, "seed": 0, "beam_width": 1, "max_length": 1})
     run = run_directory(arguments).open(arguments.backend, arguments.device)
-    max_length = arguments.max_length or run.config.data.max_length
+    max_length = greatest_length(arguments.max_length, run.config)
     sources = run.schema.source_vocabulary
     if (arguments.source is not None) != (sources is not None):
         what = "has no sources; leave --source out" if sources is None else "has sources; give one by --source"

@@ -23,10 +23,12 @@ def check(condition: bool, path: str, expected: str, value: object) -> None:
         raise ConfigurationError(f"{path} must be {expected}, not {value!r}.")
 
 
-def check_integer(path: str, value: int, minimum: int) -> None:
-    """Check that a value is a whole number, and not below a minimum."""
+def check_integer(path: str, value: int, minimum: int, maximum: int | None = None) -> None:
+    """Check that a value is a whole number, not below a minimum and, if there is one, not above a maximum."""
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    check(valid, path, f"a whole number of at least {minimum}", value)
+    within = maximum is None or (valid and value <= maximum)
+    bounds = f"of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
+    check(valid and within, path, f"a whole number {bounds}", value)
 
 
 def check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:

@@ -1,6 +1,5 @@
 """The section `objective`: the loss, and the schedules of its weights."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +13,9 @@ BetaSchedule = Literal["constant", "linear", "cyclical"]
 PosteriorName = Literal["amortised", "exact", "given"]
 GradientEstimatorName = Literal["enumerate", "sequential", "top_k", "gumbel_softmax", "score_function"]
 BaselineName = Literal["none", "average", "input"]
+
+MOST_LABELLED_BATCHES, MOST_PARTICLES = 1000, 1000
+"""Greatest `labelled_ratio` and `num_particles`: more would be a slip, and a single step would not end."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class ObjectiveConfig:
         alpha: Weight of the classification term, the mean of -log q(y|x) over labelled rows, beside the ELBO.
         beta: Weight of the KL of z.
         batching: Whether labelled and unlabelled batches are steps in turn (`alternate`) or share a step (`joint`).
-        labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`.
+        labelled_ratio: Labelled batches per unlabelled batch; at most 1 with `joint`, and 1000 with `alternate`.
         label_gradient: Share of the unlabelled rows' ELBO gradient that reaches q(y|x), from 0 to 1; the loss stays the
             same. 1 is the exact gradient. With 0, q(y|x) learns from labels alone, while the encoder it shares with
             q(z|x,y) learns from all rows: the ELBO pulls q(y|x) towards whatever best explains the sequences, which
@@ -140,7 +142,8 @@ class ObjectiveConfig:
         baseline: What `score_function` subtracts from the objective of a row: nothing (`none`), an exponential moving
             average over the steps before (`average`), or that and a linear function of the row's symbols (`input`).
         baseline_decay: Decay of the baseline's moving average at each step.
-        num_particles: Draws of z (and of a sampled y) for each row of a step, whose objectives are averaged.
+        num_particles: Draws of z (and of a sampled y) for each row of a step, whose objectives are averaged; at most
+            1000.
     """
 
     name: Objective = "ssvae"
@@ -165,7 +168,7 @@ class ObjectiveConfig:
         check_literal("objective.name", self.name, Objective)
         check_number("objective.alpha", self.alpha, 0.0)
         check_literal("objective.batching", self.batching, Batching)
-        high = 1.0 if self.batching == "joint" else math.inf
+        high = 1.0 if self.batching == "joint" else MOST_LABELLED_BATCHES
         check_number(
             f"objective.labelled_ratio (with {self.batching} batching)", self.labelled_ratio, 0.0, high, open_low=True
         )
@@ -175,7 +178,7 @@ class ObjectiveConfig:
         check_number("objective.rest_mass", self.rest_mass, 0.0, 1.0, open_low=True)
         check_literal("objective.baseline", self.baseline, BaselineName)
         check_number("objective.baseline_decay", self.baseline_decay, 0.0, 0.9999)
-        check_integer("objective.num_particles", self.num_particles, 1)
+        check_integer("objective.num_particles", self.num_particles, 1, MOST_PARTICLES)
         check_literal("objective.posterior", self.posterior, PosteriorName)
         check_number("objective.distillation", self.distillation, 0.0)
         if self.posterior_temperature is not None:

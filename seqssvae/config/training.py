@@ -6,6 +6,7 @@ from typing import Literal
 from seqssvae.config.checks import check, check_flag, check_integer, check_literal, check_number
 
 StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
+OnNonfinite = Literal["stop", "skip"]
 Precision = Literal["float32", "float64", "bf16"]
 
 
@@ -40,6 +41,9 @@ class TrainingConfig:
         seed: Seed of everything that is drawn: split, first weights, order of rows, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
             sums, attention weights and the log-likelihood stay in float32.
+        on_nonfinite: What is done when a step's loss or gradient is not finite: `stop` ends training with an error;
+            with `skip` the step moves nothing, and training goes on unless no step since the last evaluation was
+            finite.
         deterministic: Whether the same seed gives the same run, bit for bit, on a GPU too, where that takes time. On a
             CPU it always does, with the same number of threads.
     """
@@ -58,6 +62,7 @@ class TrainingConfig:
     standard_errors: float = 0.0
     seed: int = 0
     precision: Precision = "float32"
+    on_nonfinite: OnNonfinite = "stop"
     deterministic: bool = True
 
     def __post_init__(self) -> None:
@@ -70,4 +75,5 @@ class TrainingConfig:
         check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         check_literal("training.metric", self.metric, StoppingMetric)
         check_literal("training.precision", self.precision, Precision)
+        check_literal("training.on_nonfinite", self.on_nonfinite, OnNonfinite)
         check_flag("training.deterministic", self.deterministic)

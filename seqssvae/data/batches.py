@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Batch
-from seqssvae.data.buckets import bucket_of_rows, rows_per_batch
+from seqssvae.data.buckets import bounded_size, bucket_of_rows, rows_per_batch
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import PAD
@@ -108,7 +108,8 @@ def evaluation_batches(
     steps_of_rows = bucket_of_rows(corpus.lengths[chosen], buckets)
     for time_steps in np.unique(steps_of_rows).tolist():
         rows = chosen[steps_of_rows == time_steps]
-        size, source_steps = rows_per_batch(batch_size, batch_symbols, time_steps), _longest_source(corpus, rows)
+        size = rows_per_batch(bounded_size(batch_size, len(rows)), batch_symbols, time_steps)
+        source_steps = _longest_source(corpus, rows)
         for start in range(0, len(rows), size):
             yield pad(corpus, rows[start : start + size], size, time_steps, source_steps)
 
@@ -210,7 +211,7 @@ class BatchStream:
         self._batch_symbols = batch_symbols
         self._run_length = run_length
         self._indices = np.asarray(indices)
-        self._batch_size = batch_size
+        self._batch_size = batch_size = bounded_size(batch_size, len(self._indices))
         self._seed = seed
         lengths = corpus.lengths[self._indices]
         if len(self._indices) == 0:

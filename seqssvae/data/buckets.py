@@ -47,6 +47,15 @@ def choose_buckets(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...
     return tuple(int(length) for length in candidates[chosen[::-1]])
 
 
+LEAST_BOUND = 1024
+"""Batches of so many rows are filled up, however few rows there are, so that shapes do not depend on the data."""
+
+
+def bounded_size(batch_size: int, rows: int) -> int:
+    """Bound B by the number of rows that there are: to the next power of two, or `LEAST_BOUND` if that is more."""
+    return min(batch_size, max(LEAST_BOUND, 1 << max(rows - 1, 0).bit_length()))
+
+
 def rows_per_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
     """Compute B of the batches that are padded to one length.
 

@@ -49,6 +49,7 @@ class Corpus:
         counts: What happened to the rows of the origin.
         sources: Symbol ids of the source of each row, with END; None where there are no sources.
         posterior: Probabilities of the labels of each row, for `objective.posterior: given`; None where none are given.
+        lines: The number of each row's line in the origin; None where rows are known by their place alone.
     """
 
     sequences: RaggedArray
@@ -58,6 +59,7 @@ class Corpus:
     counts: CorpusCounts
     sources: RaggedArray | None = None
     posterior: Float[np.ndarray, "N K"] | None = None
+    lines: Int[np.ndarray, " N"] | None = None
 
     @classmethod
     def from_sequences(
@@ -103,7 +105,14 @@ class Corpus:
             groups=self.groups[indices],
             sources=None if self.sources is None else self.sources.take(indices),
             posterior=None if self.posterior is None else self.posterior[indices],
+            lines=None if self.lines is None else self.lines[indices],
         )
+
+    def places(self, indices: Int[np.ndarray, " R"]) -> str:
+        """Where the rows at these indices are from, the first five of them if there are more."""
+        lines = sorted(set((indices if self.lines is None else self.lines[indices]).tolist()))
+        more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
+        return f"{self.origin}:{', '.join(map(str, lines[:5]))}{more}"
 
     def with_labels(self, y: Int[np.ndarray, " M"]) -> "Corpus":
         """The corpus of the same rows with other labels."""
@@ -187,7 +196,7 @@ def encode_limited(limited: LimitedTable, schema: Schema) -> Corpus:
     unknown = sum(np.count_nonzero(rows.values == UNK) for rows in (sequences, sources) if rows is not None)
     counts = CorpusCounts(len(table) + limited.skipped, limited.skipped, limited.truncated, int(unknown))
     y = _label_ids(table, schema.labels)
-    return Corpus(sequences, y, table.groups.codes, table.origin, counts, sources)
+    return Corpus(sequences, y, table.groups.codes, table.origin, counts, sources, lines=table.lines)
 
 
 def encode_column(column: SymbolColumn, vocabulary: Vocabulary) -> RaggedArray:

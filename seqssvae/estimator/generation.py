@@ -9,7 +9,7 @@ from seqssvae.backend import NO_LABEL, DecodingMethod
 from seqssvae.data.in_memory import read_labels
 from seqssvae.errors import DataError, RunError
 from seqssvae.estimator.fitted import FittedModel, Sequences
-from seqssvae.inference.evaluate import generate
+from seqssvae.inference.evaluate import generate, greatest_length
 from seqssvae.inference.transduce import transduce
 
 
@@ -88,7 +88,7 @@ class GenerationMixin:
         _check_label(label, classes)
         fitted.check_source(source)
         source_ids = None if source is None else fitted.encode_sources([source])[0]
-        search = n, max_length or fitted.config.data.max_length, seed, method, beam_width
+        search = n, greatest_length(max_length, fitted.config), seed, method, beam_width
         vocabulary = fitted.schema.vocabulary
         sequences = generate(fitted.backend, vocabulary, classes.index(label), *search, source=source_ids)
         return [fitted.decode(sequence.symbols) for sequence in sequences]

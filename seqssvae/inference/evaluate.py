@@ -8,16 +8,20 @@ from jaxtyping import Float, Int
 
 from seqssvae.backend import Backend, Batch, DecodingMethod, ELBOTerms, Evaluation
 from seqssvae.config import Config
+from seqssvae.config.checks import check_integer, check_literal
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.vocabulary import END, Vocabulary
+from seqssvae.errors import NonFiniteError
 from seqssvae.inference.metrics import Metrics, elbo_metrics, label_metrics, standard_error, validation_loss
 from seqssvae.inference.per_row import classify_rows, embed_rows, evaluate_rows, label_bounds
 from seqssvae.noise import batch_seed
 
 GENERATION_BATCH = 256
 """Most sequences generated at once."""
+MOST_SYMBOLS = 10_000
+"""Most symbols of a generated sequence where no number is given, however great `data.max_length` is."""
 
 
 class CorpusEvaluation(NamedTuple):
@@ -65,6 +69,9 @@ def evaluate(
         seed: Seed of the noise of z.
         importance_samples: The number of draws of z for the importance-weighted bound; 0: it is not computed.
         batches: Batches that hold every row of the corpus once; None: they are made with buckets of its own.
+
+    Raises:
+        NonFiniteError: If a row's term or log q(y|x) is not a number.
     """
     count, symbols = len(corpus), int(np.sum(corpus.lengths))
 
@@ -80,6 +87,7 @@ def evaluate(
         if importance_samples:
             bounds = label_bounds(backend, all_batches(), count, seed, importance_samples)
             fields["importance_bound"] = float(np.logaddexp.reduce(bounds, axis=1).mean())
+    _check_finite(evaluation.terms, evaluation.log_q_y, corpus)
     fields |= label_metrics(evaluation.log_q_y, corpus.y)
     labelled = np.flatnonzero(corpus.y >= 0)
     loss = validation_loss(fields, config.objective)
@@ -93,6 +101,7 @@ def evaluate(
 def predict_proba(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N K"]:
     """Compute q(y|x) of every row, in the order of the corpus; the probabilities of each row sum to 1."""
     log_q_y = classify_rows(backend, corpus_batches(corpus, config), len(corpus)).astype(float)
+    _check_finite(None, log_q_y, corpus)
     probabilities = np.exp(log_q_y)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
@@ -125,7 +134,12 @@ def generate(
         method: Draw each symbol, take the most probable one, or search the most probable sequence.
         beam_width: The number of candidates kept by `beam`.
         source: Symbol ids, with END, of what the sequences are made from, for a model that has sources.
+
+    Raises:
+        ConfigurationError: If the count is below 0, or the method or a number of the search is wrong.
     """
+    check_integer("the number of sequences", count, 0)
+    check_search(method, beam_width, max_length, seed)
     size = min(count, GENERATION_BATCH)
     y = np.full(size, label, np.int32)
     sources = None if source is None else np.tile(source, (size, 1))
@@ -139,6 +153,29 @@ def generate(
     return generated[:count]
 
 
+def greatest_length(max_length: int | None, config: Config) -> int:
+    """Return the most symbols of a generated sequence: the number given, or as in training."""
+    return min(config.data.max_length, MOST_SYMBOLS) if max_length is None else max_length
+
+
+def check_search(method: str, beam_width: int, max_length: int, seed: int) -> None:
+    """Check how sequences are to be decoded.
+
+    Args:
+        method: One of `DecodingMethod`.
+        beam_width: The number of candidates kept by `beam`.
+        max_length: Most symbols of a sequence, without END.
+        seed: Seed of what is drawn.
+
+    Raises:
+        ConfigurationError: If one of them is wrong.
+    """
+    check_literal("method", method, DecodingMethod)
+    check_integer("beam_width", beam_width, 1)
+    check_integer("max_length", max_length, 1)
+    check_integer("seed", seed, 0)
+
+
 def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     """Batches that hold every row once, with buckets of this corpus's own."""
     if not len(corpus):
@@ -146,6 +183,16 @@ def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     training = config.training
     buckets = choose_buckets(corpus.lengths, min(training.buckets, len(corpus)))
     return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
+
+
+def _check_finite(terms: ELBOTerms | None, log_q_y: Float[np.ndarray, "N K"], corpus: Corpus) -> None:
+    """Raise an error for the first term that is not finite; log q(y|x) may be minus infinity."""
+    for name, values in ({} if terms is None else terms._asdict()).items():
+        if not (finite := np.isfinite(values)).all():
+            rows = np.flatnonzero(~finite)
+            raise NonFiniteError(f"the {name.replace('_', ' of ')} is {values[rows[0]]} in rows {corpus.places(rows)}")
+    if len(rows := np.flatnonzero(np.isnan(log_q_y).any(axis=1))):
+        raise NonFiniteError(f"log q(y|x) is not a number in rows {corpus.places(rows)}")
 
 
 def _confusion(y: Int[np.ndarray, " N"], log_q_y: Float[np.ndarray, "N K"]) -> Int[np.ndarray, "K K"]:

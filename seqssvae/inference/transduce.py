@@ -8,9 +8,10 @@ from jaxtyping import Int
 from seqssvae.backend import NO_LABEL, Backend, DecodingMethod
 from seqssvae.config import Config
 from seqssvae.data.batches import pad_sequences
-from seqssvae.data.buckets import choose_buckets
+from seqssvae.data.buckets import bounded_size, choose_buckets
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import END, Vocabulary
+from seqssvae.inference.evaluate import check_search, greatest_length
 from seqssvae.noise import batch_seed
 
 
@@ -58,8 +59,13 @@ def transduce(
 
     Returns:
         The sequences, in the order of their sources.
+
+    Raises:
+        ConfigurationError: If the method or a number of the search is wrong.
     """
-    size, longest = config.training.batch_size, max_length or config.data.max_length
+    longest = greatest_length(max_length, config)
+    check_search(method, beam_width, longest, seed)
+    size = bounded_size(config.training.batch_size, len(sources))
     transduced: dict[int, Transduced] = {}
     buckets = choose_buckets(sources.lengths, min(config.training.buckets, len(sources))) if len(sources) else ()
     for number, (low, high) in enumerate(zip((0, *buckets), buckets, strict=False)):

@@ -119,6 +119,7 @@ def _labelled(config: Config, prepared: Prepared) -> Corpus:
         sequences=RaggedArray.from_lengths(np.concatenate([first.sequences.values, second.sequences.values]), lengths),
         y=np.concatenate([first.y, second.y]),
         groups=np.concatenate([first.groups, second.groups]),
+        lines=None if first.lines is None or second.lines is None else np.concatenate([first.lines, second.lines]),
     )
 
 

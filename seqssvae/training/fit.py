@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import Backend, StepTotals
+from seqssvae.backend import Backend, StepTotals, Weights
 from seqssvae.config import Config
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.corpus import Corpus
-from seqssvae.errors import ConfigurationError, UserError
+from seqssvae.errors import ConfigurationError, NonFiniteError
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
 from seqssvae.inference.metrics import Metrics, training_metrics
+from seqssvae.training.divergence import StepReport, check_weights_finite, diverged, finite_totals, is_finite, report_of
 from seqssvae.training.prefetch import prefetch
 from seqssvae.training.state import FitResult, Observer, Record, Score, TrainingState
 from seqssvae.training.step_order import Chunk, ScheduledStep, StepOrder
@@ -60,7 +61,7 @@ def fit(
         ConfigurationError: If these rows cannot serve the objective or the metric, or there are more steps than the
             learning rate's schedule is long; before anything is trained.
         KeyboardInterrupt: If training was interrupted.
-        UserError: If the loss is no longer finite; observers have seen the last good state.
+        UserError: If a value is no longer finite; observers have seen the last good state.
     """
     _check_rows(config, training, validation)
     order = StepOrder(config, training, 0 if resume is None else resume.schedule_steps)
@@ -94,10 +95,20 @@ def fit(
     try:
         for observer in observers:
             observer.started(order.total_steps, state)
-        keeper = _Keeper(config.training.checkpoint_minutes, backend, observers, interrupted)
+        keeper = _Keeper(config, backend, observers, interrupted)
         while not _exhausted(state, config) and (segment := _train(backend, chunks, state, keeper, began)):
-            record = _record(config, segment, validate(), state.step, began)
-            state = _next_state(state, record, segment.last, config, backend)
+            totals = finite_totals(segment.reports, training, config.training.on_nonfinite, state.step)
+            weights, step = backend.get_weights(), segment.last.step.step + 1
+            check_weights_finite(weights, step, state.step)
+            try:
+                evaluation = validate()
+            except NonFiniteError as error:
+                raise diverged(f"in validation after step {step} {error}", state.step) from error
+            loss = None if evaluation is None else evaluation.metrics.loss
+            if loss is not None and not math.isfinite(loss):
+                raise diverged(f"the validation loss is {loss} after step {step}", state.step)
+            record = _record(config, segment.last, totals, evaluation, began)
+            state = _next_state(state, record, segment.last, config, weights, backend.get_optimizer_state())
             records.append(record)
             best = record if state.best_step == record.step else best
             for observer in observers:
@@ -140,11 +151,11 @@ class _Segment(NamedTuple):
     """The training steps since the last evaluation.
 
     Args:
-        totals: The totals of each step.
+        reports: What each step reported.
         last: The last step.
     """
 
-    totals: list[StepTotals]
+    reports: list[StepReport]
     last: ScheduledStep
 
 
@@ -152,10 +163,11 @@ class _Keeper:
     """Has the state between evaluations kept: every so many minutes, and where training is interrupted."""
 
     def __init__(
-        self, minutes: float, backend: Backend, observers: Sequence[Observer], interrupted: Callable[[], bool]
+        self, config: Config, backend: Backend, observers: Sequence[Observer], interrupted: Callable[[], bool]
     ) -> None:
+        self.skips = config.training.on_nonfinite == "skip"
         self.backend, self.observers, self.interrupted = backend, observers, interrupted
-        self._minutes, self._kept = minutes, time.perf_counter()
+        self._minutes, self._kept = config.training.checkpoint_minutes, time.perf_counter()
 
     def evaluated(self) -> None:
         """Note that observers have just seen the state."""
@@ -167,17 +179,20 @@ class _Keeper:
         """Keep the state within a segment if it is time to."""
         now, interrupted = time.perf_counter(), self.interrupted()
         if interrupted or (self._minutes and now - self._kept >= 60 * self._minutes):
-            if all(math.isfinite(float(total.loss)) for total in segment.totals):  # else the evaluation tells
-                midway = self._state(state, segment, now - began)
+            totals = [report.totals for report in segment.reports if is_finite(report.totals)]
+            if self.skips or len(totals) == len(segment.reports):  # else the evaluation tells
+                midway = self._state(state, segment.last, totals, now - began)
                 for observer in self.observers:
                     observer.checkpointed(midway)
             self._kept = time.perf_counter()
         if interrupted:
             raise KeyboardInterrupt
 
-    def _state(self, state: TrainingState, segment: _Segment, seconds: float) -> TrainingState:
+    def _state(
+        self, state: TrainingState, last: ScheduledStep, totals: list[StepTotals], seconds: float
+    ) -> TrainingState:
         """The state after the steps of a segment that have been taken."""
-        last, weights = segment.last, self.backend.get_weights()
+        weights = self.backend.get_weights()
         step = last.step.step + 1
         if not state.evaluations:  # nothing is known to be better
             state = replace(state, best_step=step, best_weights=weights)
@@ -189,7 +204,7 @@ class _Keeper:
             seconds=seconds,
             weights=weights,
             optimizer=self.backend.get_optimizer_state(),
-            totals=pack_totals(segment.totals),
+            totals=pack_totals(totals),
         )
 
 
@@ -197,31 +212,26 @@ def _train(
     backend: Backend, chunks: Iterator[Chunk], state: TrainingState, keeper: _Keeper, began: float
 ) -> _Segment | None:
     """Take the steps up to the next evaluation; None if there are none."""
-    totals = unpack_totals(state.totals)
+    reports = [StepReport(0, totals, []) for totals in unpack_totals(state.totals)]
     for chunk in chunks:
-        totals.extend(backend.train([scheduled.step for scheduled in chunk.steps]))
+        steps = [scheduled.step for scheduled in chunk.steps]
+        reports.extend(map(report_of, steps, backend.train(steps)))
         last = chunk.steps[-1]
         for observer in keeper.observers:
             observer.advanced(last.step.step + 1)
         if chunk.ends_segment:
-            return _Segment(totals, last)
-        keeper.advanced(state, _Segment(totals, last), began)
+            return _Segment(reports, last)
+        keeper.advanced(state, _Segment(reports, last), began)
     return None
 
 
 def _record(
-    config: Config, segment: _Segment, evaluation: CorpusEvaluation | None, good_step: int, began: float
+    config: Config, last: ScheduledStep, totals: list[StepTotals], evaluation: CorpusEvaluation | None, began: float
 ) -> Record:
-    step, totals = segment.last.step, segment.totals
-    validation = None if evaluation is None else evaluation.metrics
-    for number, total in enumerate(totals, start=step.step + 2 - len(totals)):
-        if not math.isfinite(float(total.loss)):
-            raise _diverged("training loss", float(total.loss), number, good_step)
-    if validation is not None and validation.loss is not None and not math.isfinite(validation.loss):
-        raise _diverged("validation loss", validation.loss, step.step + 1, good_step)
+    step, validation = last.step, None if evaluation is None else evaluation.metrics
     return Record(
         step=step.step + 1,
-        epoch=segment.last.epoch + 1,
+        epoch=last.epoch + 1,
         seconds=time.perf_counter() - began,
         beta=step.beta,
         learning_rate=step.learning_rate,
@@ -229,13 +239,6 @@ def _record(
         training=training_metrics(totals, config.objective),
         validation=validation,
         standard_error=None if evaluation is None else evaluation.standard_error,
-    )
-
-
-def _diverged(what: str, value: float, step: int, good_step: int) -> UserError:
-    return UserError(
-        f"Training diverged: the {what} is {value} at step {step} (the last good weights are those of step "
-        f"{good_step}); a smaller optimizer.learning_rate or optimizer.clip_norm may help."
     )
 
 
@@ -251,9 +254,9 @@ def _score(validation: Metrics | None, config: Config) -> Score | None:
 
 
 def _next_state(
-    state: TrainingState, record: Record, last: ScheduledStep, config: Config, backend: Backend
+    state: TrainingState, record: Record, last: ScheduledStep, config: Config, weights: Weights, optimizer: Weights
 ) -> TrainingState:
-    weights, score, error = backend.get_weights(), _score(record.validation, config), record.standard_error or 0.0
+    score, error = _score(record.validation, config), record.standard_error or 0.0
     state = replace(
         state,
         step=record.step,
@@ -262,7 +265,7 @@ def _next_state(
         evaluations=state.evaluations + 1,
         seconds=record.seconds,
         weights=weights,
-        optimizer=backend.get_optimizer_state(),
+        optimizer=optimizer,
         totals={},
     )
     if score is None or state.best is None:

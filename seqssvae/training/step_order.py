@@ -55,9 +55,9 @@ def _paired_steps(
     due_batches = labelled.starting_at(_labelled_before(first, objective))
     for number, unlabelled_batch in enumerate(unlabelled.epoch(epoch), start=first):
         count = _labelled_before(number + 1, objective) - _labelled_before(number, objective)
-        due = list(itertools.islice(due_batches, count))
+        due = itertools.islice(due_batches, count)
         if objective.batching == "joint":
-            yield (due[0] if due else None), unlabelled_batch
+            yield next(due, None), unlabelled_batch
         else:
             yield from ((batch, None) for batch in due)
             yield None, unlabelled_batch

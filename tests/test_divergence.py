@@ -1,0 +1,197 @@
+"""Values that are not finite stop training, or their step is skipped; in every twin, and before anything reads them."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from fake_backend import FakeBackend
+from hypothesis import given
+from hypothesis import strategies as st
+from test_fit import DIMENSIONS, TRAINING, VALIDATION, Recorder, assert_same_weights, make_config
+from toy import toy_config, toy_table
+
+from seqssvae.backend import get_backend
+from seqssvae.config import ObjectiveConfig
+from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.buckets import bounded_size
+from seqssvae.data.prepare import prepare_table
+from seqssvae.errors import ConfigurationError, NonFiniteError, UserError
+from seqssvae.inference.evaluate import evaluate, predict_proba
+from seqssvae.training.fit import fit
+from seqssvae.training.step_order import StepOrder
+
+
+class Spoiled(FakeBackend):
+    """Some of its steps are not finite, and move nothing; `finite` says which rows were to blame."""
+
+    bad: ClassVar[dict[int, tuple[str, float]]] = {}
+
+    def _train_step(self, step):
+        if step.step not in self.bad:
+            return super()._train_step(step)
+        kept, moments, number = self.get_weights(), {name: m.copy() for name, m in self.moments.items()}, self.step
+        totals = super()._train_step(step)
+        self.weights, self.moments, self.step = kept, moments, number
+        name, value = self.bad[step.step]
+        flags = [np.arange(len(batch.x)) != 1 for batch in (step.labelled, step.unlabelled) if batch]
+        terms = totals.terms._replace(**{name: value}) if name in totals.terms._fields else totals.terms
+        return totals._replace(loss=math.nan, terms=terms, finite=tuple(flags))
+
+
+def spoiled(config, **bad):
+    backend = Spoiled(config, DIMENSIONS)
+    backend.bad = {int(name[1:]): value for name, value in bad.items()}
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("kl_z", math.inf, "the kl of z is inf and the training loss is nan"),
+        ("reconstruction", -math.inf, "the reconstruction is -inf and"),
+        ("loss", math.nan, "the training loss is nan"),
+    ],
+)
+def test_step_term_and_rows_are_named(name, value, said):
+    config = make_config(evaluation_interval=5)
+    corpus = dataclasses.replace(TRAINING, lines=np.arange(60, dtype=np.int32) + 101, origin="train.tsv")
+    step = next(
+        scheduled.step
+        for chunk in StepOrder(config, corpus).chunks(64)
+        for scheduled in chunk.steps
+        if scheduled.step.step == 7
+    )
+    rows = sorted(101 + int(batch.rows[1]) for batch in (step.labelled, step.unlabelled))
+    with pytest.raises(UserError) as raised:
+        fit(config, corpus, VALIDATION, spoiled(config, _7=(name, value), _8=(name, value)))
+    assert said in str(raised.value)
+    assert f"at step 8, in rows train.tsv:{rows[0]}, {rows[1]} (" in str(raised.value)
+    assert "those of step 5)" in str(raised.value)
+
+
+def test_steps_that_are_skipped_are_as_if_they_had_not_been():
+    config = make_config(evaluation_interval=5, on_nonfinite="skip")
+    with pytest.warns(
+        UserWarning, match=r"1 of 5 steps were skipped: the kl of z is inf .* at step 8, in rows memory:"
+    ):
+        result = fit(config, TRAINING, VALIDATION, spoiled(config, _7=("kl_z", math.inf)))
+    assert all(math.isfinite(record.training.loss) for record in result.records)
+    with pytest.raises(UserError, match="at step 6, in rows"):
+        fit(config, TRAINING, VALIDATION, spoiled(config, **{f"_{step}": ("kl_z", math.nan) for step in range(5, 10)}))
+
+
+def test_nothing_reads_weights_that_are_not_finite():
+    class Overflowing(FakeBackend):
+        def train(self, steps):
+            totals = super().train(steps)
+            if steps[-1].step > 5:
+                self.weights["decoder.output.bias"][4] = np.inf
+            return totals
+
+        def evaluate(self, batch, seed):
+            assert all(np.isfinite(value).all() for value in self.weights.values())
+            return super().evaluate(batch, seed)
+
+    config, recorder = make_config(evaluation_interval=5), Recorder()
+    with pytest.raises(UserError, match=r"the weight decoder\.output\.bias is not finite after step 10 .* step 5\)"):
+        fit(config, TRAINING, VALIDATION, Overflowing(config, DIMENSIONS), [recorder])
+    assert recorder.states[-1].step == 5
+
+
+def test_an_evaluation_names_term_and_rows():
+    class Broken(FakeBackend):
+        def evaluate(self, batch, seed):
+            found = super().evaluate(batch, seed)
+            found.terms.kl_z[np.isin(batch.rows, [3, 4])] = np.nan
+            return found
+
+        def classify(self, x, source=None):
+            return np.full_like(super().classify(x), np.nan)
+
+    config = make_config()
+    with pytest.raises(NonFiniteError, match="the kl of z is nan in rows memory:3, 4"):
+        evaluate(Broken(config, DIMENSIONS), VALIDATION, config)
+    with pytest.raises(NonFiniteError, match=r"log q\(y\|x\) is not a number in rows memory:0, 1, 2, 3, 4 and 15 more"):
+        predict_proba(Broken(config, DIMENSIONS), VALIDATION, config)
+    with pytest.raises(UserError, match=r"in validation after step .* the kl of z is nan in rows memory:3, 4"):
+        fit(config, TRAINING, VALIDATION, Broken(config, DIMENSIONS))
+
+
+EXTREMES = {
+    "learning rate": {"optimizer": {"learning_rate": 1e30}},
+    "plain descent": {"optimizer": {"name": "sgd", "learning_rate": 1e25, "clip_norm": 0.0}},
+    "weight decay": {"optimizer": {"name": "adamw", "weight_decay": 1e30}},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("twin", "on_nonfinite", "extreme"),
+    [
+        *(("torch", on_nonfinite, extreme) for on_nonfinite in ("stop", "skip") for extreme in EXTREMES),
+        ("jax", "stop", "learning rate"),
+        ("jax", "skip", "plain descent"),
+    ],
+)
+def test_diverging_is_one_sentence_in_both_twins(twin, on_nonfinite, extreme):
+    config = toy_config()
+    sections = {
+        name: dataclasses.replace(getattr(config, name), **fields) for name, fields in EXTREMES[extreme].items()
+    }
+    training = dataclasses.replace(config.training, on_nonfinite=on_nonfinite, epochs=3, buckets=1)
+    config = dataclasses.replace(config, training=training, **sections)
+    prepared = prepare_table(toy_table(), config)
+    backend = get_backend(twin)(config, prepared.schema.dimensions)
+    with pytest.raises(UserError, match=r"Training diverged: .* (after|at) step"):
+        fit(config, prepared.training, prepared.validation, backend)
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_a_step_that_is_skipped_moves_neither_weights_nor_the_optimizer(twin):
+    config = toy_config()
+    training = dataclasses.replace(config.training, on_nonfinite="skip", buckets=1)
+    config = dataclasses.replace(config, training=training)
+    prepared = prepare_table(toy_table(), config)
+    step = next(StepOrder(config, prepared.training).chunks(1)).steps[0].step
+    backend = get_backend(twin)(config, prepared.schema.dimensions)
+    backend.train([step])
+    before, state = backend.get_weights(), backend.get_optimizer_state()
+    (totals,) = backend.train([dataclasses.replace(step, beta=math.inf)])
+    assert not math.isfinite(float(totals.loss))
+    assert_same_weights(backend.get_weights(), before)
+    assert_same_weights(backend.get_optimizer_state(), state)
+    (totals,) = backend.train([step])
+    assert math.isfinite(float(totals.loss))
+    assert [np.asarray(flags).all() for flags in totals.finite] == [True, True]
+    assert int(backend.get_optimizer_state()["step"]) == 2
+
+
+# Sizes
+
+
+@given(st.integers(1, 2**31), st.integers(1, 10**6))
+def test_a_batch_has_at_most_about_twice_as_many_places_as_there_are_rows(batch_size, rows):
+    size = bounded_size(batch_size, rows)
+    assert size == batch_size or size == 1024 or rows <= size < 2 * rows
+    assert size <= batch_size
+
+
+def test_huge_batches_take_no_more_memory_than_the_rows():
+    config = make_config(batch_size=2_000_000_000, labelled_batch_size=2_000_000_000)
+    (chunk, *_) = StepOrder(config, TRAINING).chunks(1)
+    assert chunk.steps[0].step.unlabelled.x.shape[0] == 1024
+    assert all(len(batch.x) == 1024 for batch in evaluation_batches(VALIDATION, None, 2_000_000_000, (10,)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batching": "alternate", "labelled_ratio": 1e9}, "above 0 and at most 1000"),
+        ({"num_particles": 10**6}, "of at least 1 and at most 1000"),
+    ],
+)
+def test_numbers_with_which_a_step_would_not_end_are_refused(fields, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ObjectiveConfig(**fields)

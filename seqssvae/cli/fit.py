@@ -17,7 +17,7 @@ from seqssvae.config.fields import check_fields, field_paths
 from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
 from seqssvae.data.prepare import prepare_files
 from seqssvae.errors import ConfigurationError
-from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
+from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle
 from seqssvae.recipes.named import with_recipe
 from seqssvae.runs.ensemble import ensemble_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
@@ -58,10 +58,11 @@ def fit_command(arguments: Namespace) -> None:
         reason = obstacle(config, prepared)
         if reason is None:
             config = affordable(config, prepared)
-            ensemble = learn(config, prepared, build, lambda name: [ProgressBar(name)] if name == "network" else [])
+            ensemble = learn(config, prepared, build, [ProgressBar("networks")])
             console().print(trials_table(ensemble.trials))
         else:
             warn(reason)
+        config = network_config(config, ensemble)
     carried = ensemble_files(ensemble)
     writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, carried, in_place=in_place)
     state = checkpoint.state if checkpoint else None

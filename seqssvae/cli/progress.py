@@ -28,6 +28,8 @@ class ProgressBar(Observer):
 
     def started(self, total_steps: int, state: TrainingState) -> None:
         """Show the bar."""
+        for task in self._progress.task_ids:  # of a training before
+            self._progress.remove_task(task)
         self._progress.start()
         self._task = self._progress.add_task(self._title, total=total_steps, completed=state.step, metrics="")
 

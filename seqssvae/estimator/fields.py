@@ -8,7 +8,7 @@ import numpy as np
 from seqssvae.config import Config
 from seqssvae.config.settings import Settings, from_dict, merge, to_dict
 from seqssvae.errors import ConfigurationError
-from seqssvae.recipes.named import with_recipe
+from seqssvae.recipes.named import recipe_settings, with_recipe
 
 FIELDS = {
     "cell": ("model.cell",),
@@ -53,6 +53,7 @@ def build_config(hyperparameters: Mapping[str, Any], config: Config | None, reci
     """
     if config is not None and not isinstance(config, Config):
         raise ConfigurationError(f"config must be a seqssvae.config.Config, not {type(config).__name__}.")
+    recipe_settings(recipe)
     settings: Settings = {} if config is None else to_dict(config)
     for name, paths in FIELDS.items():
         value = hyperparameters[name]

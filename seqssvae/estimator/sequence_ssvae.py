@@ -180,7 +180,7 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training))
         self.classes_ = as_array(classes)
         self.trials_ = [] if ensemble is None else list(ensemble.trials)
-        self.fitted_ = FittedModel(fitted.backend, config, prepared.schema, texts, checkpoint, ensemble)
+        self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, ensemble)
         return self
 
     def fit_transform(

@@ -58,7 +58,8 @@ def learn(
     config: Config,
     prepared: Prepared,
     build: BuildBackend,
-    observers: Callable[[str], Sequence[Observer]] = lambda name: (),
+    observers: Sequence[Observer] = (),
+    report: Callable[[str], None] = lambda name: None,
 ) -> Ensemble:
     """Compare the candidates, and join those that are of use.
 
@@ -66,19 +67,16 @@ def learn(
         config: The configuration of the network.
         prepared: The rows. Those held out from them serve as well; those of a validation file do not.
         build: Builds a twin.
-        observers: Given the name of a candidate that is trained now, who is to be told of it.
+        observers: Their methods are called as networks are trained.
+        report: Called with the name of each candidate before it learns.
 
     Warns:
         UserWarning: If guessing the most frequent label does as well as what was learned.
     """
     rows = learning_rows(config, prepared)
 
-    def report(name: str) -> None:
-        for observer in observers(name):
-            observer.waiting(name)
-
     def train(shares: Float[np.ndarray, " K"], promising: Promising) -> Learned | None:
-        return Networks.learn(rows, shares, config, build, promising, observers("network"))
+        return Networks.learn(rows, shares, config, build, promising, observers)
 
     ensemble = learn_ensemble(rows, train, report)
     if ensemble.learned_nothing:
@@ -144,6 +142,7 @@ def fit_towards(
         interrupted: Asked every now and then whether training is to stop.
     """
     training, validation = prepared.training, prepared.validation
+    config = network_config(config, ensemble)
     if ensemble is not None and config.objective.posterior == "given":
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences)))
     twin = build(config, prepared.schema.dimensions)
@@ -151,6 +150,13 @@ def fit_towards(
         twin.set_weights(_with_symbol_frequencies(twin, training))
     result = fit(config, training, validation, twin, observers, resume, interrupted)
     return Fitted(config, twin, result, ensemble)
+
+
+def network_config(config: Config, ensemble: Ensemble | None) -> Config:
+    """The configuration of the network, which cannot be trained towards an ensemble where there is none."""
+    if ensemble is not None or config.objective.posterior != "given":
+        return config
+    return replace(config, objective=replace(config.objective, posterior="amortised"))
 
 
 def affordable(config: Config, prepared: Prepared) -> Config:

@@ -19,7 +19,9 @@ from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 
 @pytest.fixture(scope="module", params=["torch", "jax"])
 def fitted(request):
-    return SequenceSSVAE(backend=request.param, config=toy_config(), epochs=1, max_steps=1).fit(TEXTS, NAMES)
+    return SequenceSSVAE(backend=request.param, recipe="ssvae", config=toy_config(), epochs=1, max_steps=1).fit(
+        TEXTS, NAMES
+    )
 
 
 def test_a_pickle_has_the_same_weights_and_optimizer(fitted, tmp_path):

@@ -9,6 +9,7 @@ from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import encode, evaluate
+from seqssvae.recipes.calibration import method_metrics
 from seqssvae.recipes.predictors import predict_log_proba
 from seqssvae.runs.run import Run
 
@@ -25,6 +26,9 @@ def evaluate_command(arguments: Namespace) -> None:
     if arguments.confusion is not None:
         counts = zip(run.labels.names, evaluation.confusion.tolist(), strict=True)
         write_table(arguments.confusion, ("label", *run.labels.names), ((name, *map(str, row)) for name, row in counts))
+    baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
+    measured = evaluation.metrics.labelled_rows
+    methods = method_metrics(run.backend, corpus, run.config, run.ensemble) if measured else {}
     if arguments.json:
         report = {
             "run": str(run.path),
@@ -33,14 +37,19 @@ def evaluate_command(arguments: Namespace) -> None:
             "data": arguments.data,
             "counts": corpus.counts._asdict(),
             "metrics": evaluation.metrics._asdict(),
+            "baselines": baselines,
+            "methods": {name: one._asdict() for name, one in methods.items()},
             "labels": list(run.labels.names),
             "confusion": evaluation.confusion.tolist(),
         }
         print_json(report)
         return
+    from seqssvae.cli.recipe_tables import methods_table
     from seqssvae.cli.tables import confusion_table, console, metrics_table  # the other commands print no table
 
-    console().print(metrics_table(evaluation.metrics))
+    console().print(metrics_table(evaluation.metrics, baselines))
+    if methods:
+        console().print(methods_table(methods))
     if evaluation.metrics.labelled_rows:
         console().print(confusion_table(evaluation, run.labels.names, console().width))
 

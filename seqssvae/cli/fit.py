@@ -18,8 +18,9 @@ from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_d
 from seqssvae.data.prepare import prepare_files
 from seqssvae.errors import ConfigurationError
 from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
-from seqssvae.runs.ensemble import ensemble_files, read_ensemble
+from seqssvae.runs.learned import learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
 
@@ -63,7 +64,8 @@ def fit_command(arguments: Namespace) -> None:
         else:
             warn(reason)
         config = network_config(config, ensemble)
-    carried = ensemble_files(ensemble)
+    baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
+    carried = learned_files(ensemble, baselines)
     writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, carried, in_place=in_place)
     state = checkpoint.state if checkpoint else None
     try:

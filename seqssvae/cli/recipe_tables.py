@@ -1,11 +1,13 @@
 """The tables of what a recipe tried, and of what was compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from seqssvae.recipes.calibration import MethodMetrics
 from seqssvae.recipes.compare import MethodAccuracy
 from seqssvae.recipes.ensemble import Trial
+from seqssvae.recipes.names import PredictionMethod
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
@@ -33,4 +35,14 @@ def compare_table(comparisons: Sequence[MethodAccuracy], rows: int) -> Table:
     for one in comparisons:
         numbers = (f"{value:.3f}" for value in (one.accuracy, one.low, one.high))
         table.add_row(one.name, one.learns_from, *numbers, f"{one.seconds:.0f}")
+    return table
+
+
+def methods_table(methods: Mapping[PredictionMethod, MethodMetrics]) -> Table:
+    """Return how each way to predict a label does."""
+    table = Table(title="labels by --method")
+    for name in ("", "accuracy", "balanced", "nats a row", "calibration error"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, one in methods.items():
+        table.add_row(name, *(f"{value:.3f}" for value in one))
     return table

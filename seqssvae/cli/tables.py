@@ -1,6 +1,6 @@
 """The tables that commands print, and what stands in them as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -72,14 +72,21 @@ def fit_table(result: FitResult) -> Table:
     return table
 
 
-def metrics_table(metrics: Metrics) -> Table:
-    """Return the metrics of a corpus, one a line."""
+def metrics_table(metrics: Metrics, baselines: Mapping[str, float] | None = None) -> Table:
+    """Return the metrics of a corpus, one a line.
+
+    Args:
+        metrics: The metrics.
+        baselines: Nats a symbol of simpler models, by name.
+    """
     title = f"{metrics.rows} rows, {metrics.labelled_rows} of them labelled, {metrics.symbols} symbols with END"
     table = Table("", title=title, min_width=len(title) + 2)
     table.add_column("", justify="right")
     table.add_column("unit")
     for name, unit in _UNITS.items():
         table.add_row(name, _number(getattr(metrics, name)), unit)
+    for name, value in (baselines or {}).items() if metrics.elbo is not None else ():
+        table.add_row(f"for comparison, {name}s", _number(value), "nats a symbol")
     if metrics.importance_bound is not None:
         table.add_row("importance_bound", _number(metrics.importance_bound), "nats a row")
     return table

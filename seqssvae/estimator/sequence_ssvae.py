@@ -22,9 +22,11 @@ from seqssvae.estimator.hyperparameters import HyperparametersMixin
 from seqssvae.estimator.storage import StoredEstimator, load_estimator, save_estimator
 from seqssvae.inference.evaluate import encode
 from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.compare import MethodAccuracy, compare
 from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
+from seqssvae.runs.learned import learned_files
 
 
 class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
@@ -176,8 +178,10 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             config = affordable(config, prepared)
             ensemble = learn(config, prepared, self._build_backend)
         fitted = fit_towards(ensemble, config, prepared, self._build_backend)
+        size = prepared.schema.dimensions.vocabulary_size
+        carried = learned_files(ensemble, Baselines.learn(prepared.training.sequences, size))
         history = [metrics_line(record) for record in fitted.result.records]
-        checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training))
+        checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training), carried)
         self.classes_ = as_array(classes)
         self.trials_ = [] if ensemble is None else list(ensemble.trials)
         self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, ensemble)

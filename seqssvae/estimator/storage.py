@@ -9,7 +9,6 @@ from seqssvae.data.plain import is_missing
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
 from seqssvae.runs.checkpoints import CheckpointFiles
-from seqssvae.runs.ensemble import ensemble_files
 from seqssvae.runs.files import ESTIMATOR, read_json
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.storage import to_json
@@ -48,7 +47,7 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
     entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
-    carried = {ESTIMATOR: to_json(entries), **ensemble_files(fitted.ensemble)}
+    carried = {ESTIMATOR: to_json(entries)}
     checkpoint = fitted.checkpoint
     writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, checkpoint, carried)
     writer.started(checkpoint.state.step, checkpoint.state)

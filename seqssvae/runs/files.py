@@ -40,13 +40,14 @@ WEIGHTS, LAST, OPTIMIZER, STEPS = (
     "steps.safetensors",
 )
 ESTIMATOR = "estimator.json"
-ENSEMBLE, MEMBERS = "ensemble.json", "ensemble.safetensors"
+ENSEMBLE = ("ensemble.json", "ensemble.safetensors")
+BASELINES = ("baselines.json", "baselines.safetensors")
 
 LIMITS = {CONFIG: 1 << 18, VOCABULARY: 1 << 23, STATE: 1 << 16, METRICS: 1 << 25, ESTIMATOR: 1 << 23}
-LIMITS |= {ENSEMBLE: 1 << 20, MEMBERS: 1 << 30}
+LIMITS |= {ENSEMBLE[0]: 1 << 20, ENSEMBLE[1]: 1 << 30, BASELINES[0]: 1 << 16, BASELINES[1]: 1 << 30}
 """Most bytes of each file but those of weights, whose arrays say it."""
 
-CARRIED = (ESTIMATOR, ENSEMBLE, MEMBERS)
+CARRIED = (ESTIMATOR, *ENSEMBLE, *BASELINES)
 """Files that are not needed to train and that a resumed run keeps as they are."""
 
 MOST_LAYERS = 1000

@@ -12,9 +12,9 @@ from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.runs.checkpoints import CheckpointFiles
-from seqssvae.runs.ensemble import read_ensemble
 from seqssvae.runs.files import (
     CARRIED,
     LAST,
@@ -33,6 +33,7 @@ from seqssvae.runs.files import (
     state_entry,
     state_scalars,
 )
+from seqssvae.runs.learned import read_baselines, read_ensemble
 from seqssvae.training.state import TrainingState
 from seqssvae.training.step_order import total_steps
 
@@ -51,6 +52,7 @@ class Run:
         step: Training step of these weights.
         trained_by: Name of the twin that trained it.
         ensemble: What was learned of the labels beside the model; None where the model alone predicts them.
+        baselines: What its generator must be better than; None in runs of earlier versions.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Run:
     step: int
     trained_by: str
     ensemble: Ensemble | None = None
+    baselines: Baselines | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -153,9 +156,9 @@ class RunDirectory:
 
         twin = build(config, schema.dimensions)
         twin.set_weights(weights)
-        return Run(
-            self.path, config, schema, twin, step, trained_by, self._read(lambda files: read_ensemble(files, build))
-        )
+        ensemble = self._read(lambda files: read_ensemble(files, build))
+        learned = ensemble, self._read(read_baselines)
+        return Run(self.path, config, schema, twin, step, trained_by, *learned)
 
     def read_checkpoint(self) -> Checkpoint:
         """Read the last state of training and its history.

@@ -1,0 +1,59 @@
+"""What a generator must be better than: symbols by their frequency, and each symbol by the one before it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.recipes.markov import STRENGTH, Markov, NgramTree
+from seqssvae.recipes.ngrams import ngram_codes
+from seqssvae.recipes.rows import perplexity
+
+ORDERS = {"unigram": 1, "bigram": 2}
+
+
+class Baselines(NamedTuple):
+    """Models of the training rows' symbols, whatever their labels.
+
+    Args:
+        unigram: Symbols by their frequency.
+        bigram: Symbols by the one before, smoothed by the former (MacKay and Peto 1995).
+    """
+
+    unigram: Markov
+    bigram: Markov
+
+    @classmethod
+    def learn(cls, rows: RaggedArray, vocabulary_size: int) -> "Baselines":
+        """Count the n-grams of training rows."""
+        return cls(*(_count(rows, vocabulary_size, order) for order in ORDERS.values()))
+
+    def nats_per_symbol(self, rows: RaggedArray) -> dict[str, float]:
+        """The mean log-probability of the symbols of rows, END included, by model."""
+        symbols = len(rows.values)
+        return {name: float(model.log_likelihood(rows).sum()) / symbols for name, model in self._asdict().items()}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What was counted, by name."""
+        return {
+            f"{name}.{key}": array for name, model in self._asdict().items() for key, array in model.to_arrays().items()
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Baselines":
+        """The models that these arrays are of."""
+        parts = (
+            {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+            for name in ORDERS
+        )
+        return cls(*(Markov.from_arrays(part) for part in parts))
+
+
+def _count(rows: RaggedArray, size: int, order: int) -> Markov:
+    codes, counts = np.unique(ngram_codes(rows, size, order), return_counts=True)
+    symbol_counts = np.bincount(rows.values, minlength=size)
+    background = (symbol_counts + 0.5) / (symbol_counts + 0.5).sum()
+    tree, known = NgramTree(codes, size, order), np.ones(size, bool)
+    strength = STRENGTH * perplexity(symbol_counts)
+    return Markov(tree, counts[:, None].astype(float), background, strength, known, np.ones(1))

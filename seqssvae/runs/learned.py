@@ -1,0 +1,83 @@
+"""The files of a checkpoint that hold what was learned beside the network: an ensemble, and the generator's baselines.
+
+Of each there is a JSON file, which also says the type and shape of every array, and a safetensors file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seqssvae.errors import RunError
+from seqssvae.recipes.baselines import Baselines
+from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.network import BuildBackend
+from seqssvae.runs.checkpoints import CheckpointFiles
+from seqssvae.runs.files import BASELINES, ENSEMBLE, LIMITS, read_json
+from seqssvae.runs.storage import parse_safetensors, safetensors_limit, to_json, to_safetensors
+
+TYPES = ("float32", "float64", "int32", "int64")
+"""Types of arrays."""
+
+
+def learned_files(ensemble: Ensemble | None, baselines: Baselines) -> dict[str, bytes]:
+    """The content of the files, by name; those of an ensemble if there is one."""
+    files = _stored(BASELINES, {}, baselines.to_arrays())
+    return files if ensemble is None else {**files, **_stored(ENSEMBLE, *ensemble.to_stored())}
+
+
+def read_ensemble(files: CheckpointFiles, build: BuildBackend) -> Ensemble | None:
+    """Read the ensemble of a run; None if it has none.
+
+    Args:
+        files: The files of the checkpoint.
+        build: Builds the twin of members that are networks.
+
+    Raises:
+        RunError: If a file is damaged, or they do not fit each other.
+    """
+    if ENSEMBLE[0] not in files:
+        return None
+    settings, arrays = _read(files, ENSEMBLE)
+    try:
+        return Ensemble.from_stored(settings, arrays, build)
+    except RunError as error:
+        raise RunError(f"{files.folder / ENSEMBLE[0]}: {error}") from error
+
+
+def read_baselines(files: CheckpointFiles) -> Baselines | None:
+    """Read the baselines of a run; None if it has none, as one of an earlier version.
+
+    Raises:
+        RunError: If a file is damaged, or they do not fit each other.
+    """
+    if BASELINES[0] not in files:
+        return None
+    _, arrays = _read(files, BASELINES)
+    try:
+        return Baselines.from_arrays(arrays)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(f"{files.folder / BASELINES[1]}: not what counts of symbols are ({error!r}).") from error
+
+
+def _stored(names: tuple[str, str], settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    layout = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
+    return {names[0]: to_json({**settings, "arrays": layout}), names[1]: to_safetensors(arrays, 0)}
+
+
+def _read(files: CheckpointFiles, names: tuple[str, str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    settings = read_json(files, names[0])
+    layout = settings.get("arrays")
+    if not isinstance(layout, dict) or not all(map(_is_entry, layout.values())):
+        raise RunError(f"{files.folder / names[0]}: arrays must hold the type and the shape of each array.")
+    shapes = {name: tuple(entry[1:]) for name, entry in layout.items()}
+    types = {name: entry[0] for name, entry in layout.items()}
+    content = files.read(names[1], min(LIMITS[names[1]], safetensors_limit(shapes)))
+    arrays, _ = parse_safetensors(content, files.folder / names[1], shapes, types)
+    return settings, arrays
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, list) or not entry or entry[0] not in TYPES:
+        return False
+    return all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in entry[1:])

@@ -63,6 +63,7 @@ def test_cross_validation_and_grid_search_work():
     assert is_classifier(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The generator's bound")
         scores = cross_val_score(model, TEXTS, NAMES, cv=3)
         assert scores.shape == (3,)
         assert scores.mean() > 0.7

@@ -20,6 +20,7 @@ from seqssvae.errors import ConfigurationError
 from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
+from seqssvae.recipes.report import generator_warning, kept_sentence
 from seqssvae.runs.learned import learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
@@ -78,6 +79,9 @@ def fit_command(arguments: Namespace) -> None:
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
     if result.records:
         console().print(fit_table(result))
+        print(kept_sentence(result, config))
+    if (worse := generator_warning(result, prepared.validation, baselines)) is not None:
+        print(worse)
     print(f"The run is in {output}.")
 
 

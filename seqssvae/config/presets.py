@@ -71,7 +71,9 @@ def languages() -> Config:
         ),
         objective=ObjectiveConfig(alpha=50.0, beta=BetaConfig(schedule="constant")),
         optimizer=OptimizerConfig(learning_rate=1e-2, clip_norm=5.0),
-        training=TrainingConfig(max_steps=600, batch_size=128, evaluation_interval=50, patience=0, buckets=2),
+        training=TrainingConfig(
+            max_steps=600, batch_size=128, evaluation_interval=50, patience=0, buckets=2, standard_errors=0.0
+        ),
     )
 
 

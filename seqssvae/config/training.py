@@ -59,7 +59,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     metric: StoppingMetric = "accuracy"
     patience: int = 10
-    standard_errors: float = 0.0
+    standard_errors: float = 1.0
     seed: int = 0
     precision: Precision = "float32"
     on_nonfinite: OnNonfinite = "stop"

@@ -25,6 +25,7 @@ from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.compare import MethodAccuracy, compare
 from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
+from seqssvae.recipes.report import generator_warning
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.runs.learned import learned_files
 
@@ -179,7 +180,10 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             ensemble = learn(config, prepared, self._build_backend)
         fitted = fit_towards(ensemble, config, prepared, self._build_backend)
         size = prepared.schema.dimensions.vocabulary_size
-        carried = learned_files(ensemble, Baselines.learn(prepared.training.sequences, size))
+        baselines = Baselines.learn(prepared.training.sequences, size)
+        if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
+            warnings.warn(worse, stacklevel=2)
+        carried = learned_files(ensemble, baselines)
         history = [metrics_line(record) for record in fitted.result.records]
         checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training), carried)
         self.classes_ = as_array(classes)

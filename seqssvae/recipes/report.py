@@ -1,0 +1,42 @@
+"""What a user should know of a training that has ended, in sentences."""
+
+from seqssvae.config import Config
+from seqssvae.data.corpus import Corpus
+from seqssvae.recipes.baselines import Baselines
+from seqssvae.training.state import FitResult
+
+
+def kept_sentence(result: FitResult, config: Config) -> str:
+    """Which weights were kept, what decided, and why training stopped."""
+    state, training = result.state, config.training
+    record = result.best or (result.records[-1] if result.records else None)
+    stopped = "its steps or epochs were used up"
+    if training.patience and state.waited >= training.patience:
+        stopped = f"{training.metric} had not become better for {state.waited} evaluations"
+    kept = f"The weights of step {state.best_step} were kept; training stopped at step {state.step}, since {stopped}."
+    if record is None or record.validation is None:
+        return f"{kept} No validation rows decided."
+    rows, labelled = record.validation.rows, record.validation.labelled_rows
+    decided = rows if training.metric in ("elbo", "loss") else labelled
+    return f"{kept} What decided was {training.metric} over {decided} validation rows, {labelled} of them labelled."
+
+
+def generator_warning(result: FitResult, validation: Corpus, baselines: Baselines) -> str | None:
+    """A sentence where the generator is worse than simple models of the symbols; None where it is not.
+
+    Args:
+        result: What training returned.
+        validation: The validation rows.
+        baselines: Simple models of the training rows' symbols.
+    """
+    record = result.best or (result.records[-1] if result.records else None)
+    if record is None or record.validation is None or record.validation.elbo_per_symbol is None:
+        return None
+    ours, others = record.validation.elbo_per_symbol, baselines.nats_per_symbol(validation.sequences)
+    better = [f"{name}s ({value:.3f})" for name, value in others.items() if value > ours]
+    if not better:
+        return None
+    return (
+        f"The generator's bound, {ours:.3f} nats a symbol of validation rows, is worse than that of "
+        f"{' and of '.join(better)}: train longer before you generate with it."
+    )

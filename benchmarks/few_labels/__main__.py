@@ -39,7 +39,7 @@ def main() -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn"), max_tasks_per_child=4) as pool:
+    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
         tasks = [pool.submit(run, cell, arguments.folder, arguments.network_seeds) for cell in cells]
         for task in as_completed(tasks):
             done.append(task.result())

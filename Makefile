@@ -11,7 +11,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 OLDEST := $(VENV)/.minimum
 
-.PHONY: help setup demo test minimum parity lint accuracy bench estimators inflection
+.PHONY: help setup demo test minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
 	@echo "make estimators  what else can be done with a missing label, and its price (an hour; PARTS='price labels')"
 	@echo "make inflection  the plug-in for yoyodyne with untagged rows and without, and beside the host's models (an hour)"
+	@echo "make few-labels  the default beside n-grams with EM and others, over many sets (hours; FOLDER=DIR for further sets)"
 	@echo "make accuracy  the README's table of accuracies: seeds 0 to 9, both twins"
 
 setup: $(READY)
@@ -64,6 +65,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+few-labels: $(READY)
+	$(BIN)/python -m benchmarks.few_labels $(if $(FOLDER),--folder $(FOLDER)) $(ARGUMENTS)
 
 accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy

@@ -86,7 +86,9 @@ def test_what_is_hardly_worse_is_measured_from_the_best_and_not_from_what_was_ke
 
 @pytest.mark.parametrize(("metric", "best"), [("classification", min), ("loss", min), ("elbo", max)])
 def test_the_best_evaluation_is_the_one_the_metric_says(metric, best):
-    config = dataclasses.replace(make_config(metric=metric, epochs=11, standard_errors=0.0), optimizer=OptimizerConfig(learning_rate=2.0))
+    config = dataclasses.replace(
+        make_config(metric=metric, epochs=11, standard_errors=0.0), optimizer=OptimizerConfig(learning_rate=2.0)
+    )
     result = fit(config, TRAINING, VALIDATION, build(config))
     values = [getattr(record.validation, metric) for record in result.records]
     assert values[-1] != best(values)

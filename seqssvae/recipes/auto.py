@@ -15,6 +15,7 @@ from seqssvae.data.prepare import Prepared
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
 from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
+from seqssvae.recipes.named import recipe_settings
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
 from seqssvae.training.fit import fit
@@ -160,12 +161,17 @@ def network_config(config: Config, ensemble: Ensemble | None) -> Config:
 
 
 def affordable(config: Config, prepared: Prepared) -> Config:
-    """The configuration with as many steps as are affordable with this vocabulary and these labels."""
+    """The configuration with as many steps as are affordable with this vocabulary and these labels.
+
+    A number of steps that is not the recipe's own is somebody's wish, and stays.
+    """
     schema, training = prepared.schema, config.training
+    if training.max_steps != recipe_settings("auto")["training"]["max_steps"]:
+        return config
     symbols = training.batch_size * float(prepared.training.lengths.mean())
     sizes = config.model.decoder.hidden_size * schema.dimensions.vocabulary_size * len(schema.labels)
     steps = int(OPERATIONS / (6 * symbols * sizes))
-    most = max(LEAST_STEPS, min(training.max_steps or steps, steps))
+    most = max(LEAST_STEPS, min(training.max_steps, steps))
     return replace(config, training=replace(training, max_steps=most))
 
 

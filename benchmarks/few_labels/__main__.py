@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.few_labels.cells import Cell, run
 from benchmarks.few_labels.sets import names
-from benchmarks.few_labels.tables import print_tables
+from benchmarks.few_labels.tables import print_tables, write_plot
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--twins", nargs="+", default=["jax"])
     parser.add_argument("--network-seeds", type=int, default=1, help="Seeds for which the network is trained, too")
     parser.add_argument("--output", type=Path, default=Path("runs/few_labels.jsonl"))
+    parser.add_argument("--plot", type=Path, help="An SVG file to draw the first twin's results into")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     done = []
@@ -47,6 +48,8 @@ def main() -> None:
                 file.write(json.dumps(done[-1]) + "\n")
             print(*(done[-1][key] for key in ("set", "labels", "seed", "twin", "accuracy")), flush=True)
     print_tables(done)
+    if arguments.plot is not None:
+        write_plot([one for one in done if one["twin"] == arguments.twins[0]], arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The table of results, as Markdown, and the figures that it must show."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,26 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         f"{np.mean(chosen):.1f} | |"
     )
     return "\n".join(lines)
+
+
+def write_plot(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw, for each set and number of labels, what every method has."""
+    from matplotlib import pyplot
+
+    grouped = cells(results)
+    figure, axes = pyplot.subplots(figsize=(8, 0.36 * len(grouped) + 1.2), layout="constrained")
+    places = range(len(grouped), 0, -1)
+    styles = {AUTO: ("#c1121f", "D", 46)}
+    for number, (method, name) in enumerate(SHORT.items()):
+        color, marker, size = styles.get(method, (f"C{number}", "o", 26))
+        means = [np.mean([score(one, method) for one in of_cell]) for of_cell in grouped.values()]
+        axes.scatter(means, places, size, color=color, marker=marker, label=f"seqssvae, {name}" if number > 2 else name)
+    axes.set_yticks(list(places), [f"{name}, {labels}" for name, labels in grouped])
+    axes.set_xlabel("accuracy on test rows, %")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.0 + 1.1 / len(grouped)), ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 def print_tables(results: Sequence[dict[str, Any]]) -> None:

@@ -16,8 +16,9 @@ from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import END
 from seqssvae.recipes.rows import LearningRows
 
-EM_ITERATIONS = 15
-THRESHOLD = 0.75
+EM_ITERATIONS, PSEUDO_COUNT = 15, 0.1
+THRESHOLD, ROUNDS = 0.75, 4
+"""With these the competitors do better, on most sets that we have, than with scikit-learn's defaults."""
 
 Reference = Callable[[Any, Int[np.ndarray, " N"], Any, Any], Int[np.ndarray, " M"]]
 """From counts of labelled rows, their labels, counts of rows without label and of further rows: the latter's labels."""
@@ -34,20 +35,20 @@ def self_training(labelled: Any, y: Int[np.ndarray, " N"], unlabelled: Any, rows
     """The same, which then labels the rows of which it is sure and learns from them, too (Yarowsky 1995)."""
     together = scipy.sparse.vstack([labelled, unlabelled]).tocsr()
     weighted = TfidfTransformer(sublinear_tf=True).fit(together)
-    model = SelfTrainingClassifier(LogisticRegression(C=10.0, max_iter=300), threshold=THRESHOLD)
+    model = SelfTrainingClassifier(LogisticRegression(C=10.0, max_iter=300), threshold=THRESHOLD, max_iter=ROUNDS)
     model.fit(weighted.transform(together), np.concatenate([y, np.full(unlabelled.shape[0], NO_LABEL)]))
     return model.predict(weighted.transform(rows))
 
 
 def naive_bayes_em(labelled: Any, y: Int[np.ndarray, " N"], unlabelled: Any, rows: Any) -> Any:
     """Multinomial naive Bayes with EM over all rows (Nigam et al. 2000)."""
-    model = MultinomialNB(fit_prior=False).fit(labelled, y)
+    model = MultinomialNB(alpha=PSEUDO_COUNT, fit_prior=False).fit(labelled, y)
     classes, count = model.classes_, unlabelled.shape[0]
     every_label = scipy.sparse.vstack([labelled, *[unlabelled] * len(classes)])
     targets = np.concatenate([y, np.repeat(classes, count)])
     for _ in range(EM_ITERATIONS if count else 0):
         weights = np.concatenate([np.ones(len(y)), model.predict_proba(unlabelled).T.ravel()])
-        model = MultinomialNB(fit_prior=False).fit(every_label, targets, sample_weight=weights)
+        model = MultinomialNB(alpha=PSEUDO_COUNT, fit_prior=False).fit(every_label, targets, sample_weight=weights)
     return model.predict(rows)
 
 

@@ -117,11 +117,11 @@ def test_sequential_equals_enumerate(name: str, conditioning: Conditioning, chec
 
 def test_particles_are_averaged(name: str, check: Check) -> None:
     for estimator, given in (("enumerate", {"kind": "mixed"}), ("top_k", {"k": 1})):
-        twin = TWINS[name](problem_with(estimator, num_particles=3, **given))
+        twin = TWINS[name](problem_with(estimator, num_particles=2, **given))
         one = TWINS[name](problem_with(estimator, **given))
         every = named(twin.solve())
         singles = []
-        for draw in range(3):
+        for draw in range(2):
             labelled, unlabelled = twin.problem.labelled, twin.problem.unlabelled
             of_labelled = labelled and {**labelled.noise, "z": labelled.noise["z"][draw]}
             of_unlabelled = {key: value[draw] if key in "zy" else value for key, value in unlabelled.noise.items()}
@@ -131,7 +131,7 @@ def test_particles_are_averaged(name: str, check: Check) -> None:
                 unlabelled=unlabelled._replace(noise=of_unlabelled),
             )
             singles.append(named(one.solve()))
-        mean = {key: np.asarray(sum(single[key] for single in singles) / 3) for key in every}
+        mean = {key: np.asarray(sum(single[key] for single in singles) / 2) for key in every}
         check(compare("particles and their mean, float64", f"{name} {estimator}", mean, every, 1e-9))
 
 

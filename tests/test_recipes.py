@@ -100,6 +100,8 @@ def test_where_nothing_can_be_compared_the_network_is_trained_alone(fake_twins):
     assert model.trials_ == []
     assert model.fitted_.ensemble is None
     assert model.fitted_.config.objective.posterior == "amortised"
+    with pytest.warns(UserWarning, match="All labelled rows are of one group"):
+        make_estimator(recipe="auto", metric="elbo").fit(TEXTS, LABELS, groups=["one"] * 24 + [None] * 36)
     with pytest.raises(DataError, match="Nothing can be compared"):
         make_estimator().compare(TEXTS, few)
 

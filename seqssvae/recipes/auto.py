@@ -47,10 +47,15 @@ def obstacle(config: Config, prepared: Prepared) -> str | None:
     """Why candidates cannot be compared on these rows, as a sentence; None if they can."""
     if prepared.schema.source_vocabulary is not None:
         return "The recipe auto does not know sources; the network is trained alone."
-    observed = _labelled(config, prepared).y
+    labelled = _labelled(config, prepared)
+    observed = labelled.y
     if len(observed) < LEAST_LABELLED or len(np.unique(observed)) < 2:
         return (
             "There are too few labelled rows for the recipe auto to compare candidates; the network is trained alone."
+        )
+    if stratified_folds(observed, labelled.groups, config.training.seed).max() == 0:
+        return (
+            "All labelled rows are of one group, so the recipe auto cannot hold any out; the network is trained alone."
         )
     return None
 

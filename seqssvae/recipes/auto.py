@@ -21,7 +21,7 @@ from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
 from seqssvae.training.fit import fit
 from seqssvae.training.state import FitResult, Observer, TrainingState
 
-OPERATIONS = 4e12
+OPERATIONS = 2e12
 """Multiplications and additions that the SSVAE's output layer may take in training, which is most of its time."""
 LEAST_STEPS = 100
 LEAST_LABELLED = 4

@@ -240,7 +240,8 @@ class SSVAE(nnx.Module):
 def _path(name: str) -> list[str | int]:
     """Keys on the way to a weight: lists have numbers, dictionaries names."""
     parts = name.split(".")
-    return [int(key) if before in ("towers", "layers") else key for before, key in zip(["", *parts], parts)]  # noqa: B905
+    pairs = zip(["", *parts[:-1]], parts, strict=True)
+    return [int(key) if before in ("towers", "layers") else key for before, key in pairs]
 
 
 def _entry(nested: Any, name: str) -> Array:

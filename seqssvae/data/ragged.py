@@ -47,7 +47,7 @@ class RaggedArray(Sequence[np.ndarray]):
         """N, the number of rows."""
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]
+    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]  # no slices
         """One row, as a view."""
         row = range(len(self))[index]
         return self.values[self.offsets[row] : self.offsets[row + 1]]

@@ -9,7 +9,7 @@ from seqssvae.errors import RunError
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 class DirectoryLock:

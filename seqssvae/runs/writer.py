@@ -70,7 +70,7 @@ class RunWriter(Observer):
         """The training step of the last checkpoint written; None before the first."""
         self._backend = backend
         resumed = training if isinstance(training, Checkpoint) else None
-        self._digest = resumed.digest if resumed else corpus_digest(training)  # type: ignore[arg-type]
+        self._digest = training.digest if isinstance(training, Checkpoint) else corpus_digest(training)
         self._history = "".join(f"{line}\n" for line in resumed.history) if resumed else ""
         self._constant = {
             CONFIG: to_yaml(config).encode(),

@@ -88,7 +88,7 @@ def test_an_experiment_is_a_function_of_its_seed():
 
 def test_both_models_get_the_same_steps_evaluations_and_rows():
     config = toy_config()
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, patience=0))
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, patience=0, standard_errors=0.0))
     experiment = few_labels(seed=3)
     pair = run_pair(experiment, config, FakeBackend)
     taken = [[record.step for record in model.result.records] for model in pair]

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from seqssvae.backend import NO_LABEL, Backend
-from seqssvae.config import Config
+from seqssvae.config import Config, TrainingConfig
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.prepare import Prepared
 from seqssvae.data.ragged import RaggedArray
@@ -24,7 +24,13 @@ from seqssvae.training.state import FitResult, Observer, TrainingState
 OPERATIONS = 2e12
 """Multiplications and additions that the SSVAE's output layer may take in training, which is most of its time."""
 LEAST_STEPS = 100
+LEAST_BATCH = 8
 LEAST_LABELLED = 4
+MOST_LABELLED, MOST_UNLABELLED = 20_000, 100_000
+"""Rows that the candidates learn from, and without a label that the network does: more take time and tell little."""
+MOST_KEPT_OF_A_LABEL = 20
+"""So many rows of a label are always among those that candidates learn from."""
+ROW_STREAM = 0x70F5
 
 
 class Fitted(NamedTuple):
@@ -97,21 +103,38 @@ def learn(
 
 
 def learning_rows(config: Config, prepared: Prepared) -> LearningRows:
-    """The rows that the candidates learn from."""
-    labelled, training = _labelled(config, prepared), prepared.training
+    """The rows that the candidates learn from; where there are very many, some that are drawn."""
+    labelled, training, seed = _labelled(config, prepared), prepared.training, config.training.seed
     return LearningRows(
         labelled.sequences,
         labelled.y,
-        training.sequences.take(np.flatnonzero(training.y == NO_LABEL)),
+        training.sequences.take(_drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, seed)),
         len(prepared.schema.labels),
         prepared.schema.dimensions.vocabulary_size,
-        stratified_folds(labelled.y, labelled.groups, config.training.seed),
-        config.training.seed,
+        stratified_folds(labelled.y, labelled.groups, seed),
+        seed,
     )
 
 
+def _drawn(indices: Int[np.ndarray, " N"], most: int, seed: int) -> Int[np.ndarray, " M"]:
+    """At most so many of the indices, in their order."""
+    if len(indices) <= most:
+        return indices
+    return np.sort(np.random.default_rng([seed, ROW_STREAM]).choice(indices, most, replace=False))
+
+
 def _labelled(config: Config, prepared: Prepared) -> Corpus:
-    """The labelled rows, those that were held out from the training rows included."""
+    """The labelled rows, those that were held out from the training rows included; of very many, some of each label."""
+    labelled = _all_labelled(config, prepared)
+    seed = config.training.seed
+    drawn = [_drawn(np.arange(len(labelled)), MOST_LABELLED, seed)]
+    if len(drawn[0]) == len(labelled):
+        return labelled
+    drawn += [_drawn(np.flatnonzero(labelled.y == y), MOST_KEPT_OF_A_LABEL, seed) for y in np.unique(labelled.y)]
+    return labelled.take(np.unique(np.concatenate(drawn)))
+
+
+def _all_labelled(config: Config, prepared: Prepared) -> Corpus:
     parts = [prepared.training] + ([prepared.validation] if config.data.validation is None else [])
     chosen = [part.take(np.flatnonzero(part.y != NO_LABEL)) for part in parts]
     if len(chosen) == 1:
@@ -150,6 +173,8 @@ def fit_towards(
     training, validation = prepared.training, prepared.validation
     config = network_config(config, ensemble)
     if ensemble is not None and config.objective.posterior == "given":
+        without = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, config.training.seed)
+        training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences)))
     twin = build(config, prepared.schema.dimensions)
     if ensemble is not None:
@@ -168,16 +193,19 @@ def network_config(config: Config, ensemble: Ensemble | None) -> Config:
 def affordable(config: Config, prepared: Prepared) -> Config:
     """The configuration with as many steps as are affordable with this vocabulary and these labels.
 
-    A number of steps that is not the recipe's own is somebody's wish, and stays.
+    Where even the least number of steps is not, batches are smaller. A number of steps, or of rows of a batch, that is
+    not the recipe's own is somebody's wish, and stays.
     """
     schema, training = prepared.schema, config.training
     if training.max_steps != recipe_settings("auto")["training"]["max_steps"]:
         return config
-    symbols = training.batch_size * float(prepared.training.lengths.mean())
     sizes = config.model.decoder.hidden_size * schema.dimensions.vocabulary_size * len(schema.labels)
-    steps = int(OPERATIONS / (6 * symbols * sizes))
-    most = max(LEAST_STEPS, min(training.max_steps, steps))
-    return replace(config, training=replace(training, max_steps=most))
+    of_a_row = 6 * float(prepared.training.lengths.mean()) * sizes
+    steps = int(OPERATIONS / (training.batch_size * of_a_row))
+    if steps < LEAST_STEPS and training.batch_size == TrainingConfig().batch_size:
+        rows = max(LEAST_BATCH, min(training.batch_size, int(OPERATIONS / (LEAST_STEPS * of_a_row))))
+        training = replace(training, batch_size=rows)
+    return replace(config, training=replace(training, max_steps=max(LEAST_STEPS, min(training.max_steps, steps))))
 
 
 def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.ndarray]:

@@ -36,6 +36,8 @@ Promising = Callable[[Float[np.ndarray, "M K"], Int[np.ndarray, " M"]], bool]
 
 STEPS = 300
 FOLDS_BEFORE_DECISION = 2
+BATCH, LEAST_BATCH, PLACES_OF_A_BATCH = 64, 16, 6144
+"""Rows of a batch, labelled ones and others apart; fewer where they are long, for no more places of symbols."""
 BUCKETS = 3
 """Numbers of lengths of batches to predict. In training rows of all lengths share a batch: alignment needs them all."""
 MOST_OF_THE_ROWS = 0.99
@@ -153,6 +155,7 @@ def classifier_config(config: Config, shift: Float[np.ndarray, " K"] | None, con
         consistency: Weight of the consistency term; 0 to learn from labels alone.
     """
     own = config.training
+    rows = max(LEAST_BATCH, min(BATCH, PLACES_OF_A_BATCH // config.data.max_length))
     return Config(
         data=config.data,
         model=ModelConfig(
@@ -175,8 +178,8 @@ def classifier_config(config: Config, shift: Float[np.ndarray, " K"] | None, con
             epochs=STEPS,
             max_steps=STEPS,
             evaluation_interval=STEPS,
-            batch_size=64,
-            labelled_batch_size=64,
+            batch_size=rows,
+            labelled_batch_size=rows,
             buckets=1,
             steps_per_dispatch=own.steps_per_dispatch,
             metric="classification",

@@ -33,4 +33,4 @@ def max_over_windows(
         https://arxiv.org/abs/1408.5882.
     """
     seen = windows(inputs, weight.shape[1] // inputs.shape[2])
-    return pool(linear(seen, weight, bias).relu(), lengths, "max")
+    return pool(linear(seen, weight, bias), lengths, "max").relu()  # relu and max commute

@@ -133,6 +133,10 @@ BAD_USES = {
     "output is a directory": (["predict", "run", *NEW, "--output=run"], "The output file run is a directory"),
     "output nowhere": (["encode", "run", *NEW, "--output=a/b.tsv"], "cannot be made: there is no directory a"),
     "label to generate": (["generate", "run", "--label=up"], "There is no label 'up'; known are left, right."),
+    "importance samples": (
+        ["evaluate", "run", "--data", "new.tsv", "--importance-samples=1000000"],
+        "--importance-samples must be a whole number of at least 0 and at most 1000, not 1000000.",
+    ),
     "count": (["generate", "run", "--label=left", "--count=0"], "--count must be a whole number of at least 1, not 0."),
     "beam": (
         ["generate", "run", "--label=left", "--beam-width=0"],

@@ -55,8 +55,13 @@ def test_joblib_and_scikit_learn_s_tools_work_in_processes(fitted):
         ({"method": "topk"}, "method must be one of sample, greedy, beam, not 'topk'"),
         ({"n": -1}, "the number of sequences must be a whole number of at least 0, not -1"),
         ({"n": 2.5}, "the number of sequences must be a whole number of at least 0, not 2.5"),
-        ({"beam_width": 0, "method": "beam"}, "beam_width must be a whole number of at least 1, not 0"),
-        ({"max_length": 0}, "max_length must be a whole number of at least 1, not 0"),
+        (
+            {"beam_width": 0, "method": "beam"},
+            "beam_width must be a whole number of at least 1 and at most 1000, not 0",
+        ),
+        ({"beam_width": 10**9, "method": "beam"}, "of at least 1 and at most 1000, not 1000000000"),
+        ({"max_length": 10**9}, "of at least 1 and at most 100000, not 1000000000"),
+        ({"max_length": 0}, "max_length must be a whole number of at least 1 and at most 100000, not 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
     ],
 )

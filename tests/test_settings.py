@@ -80,7 +80,7 @@ def test_fields_left_out_keep_their_defaults():
         ("model: {latent_size: 1.5}", "model.latent_size must be a whole number, not 1.5"),
         ("model: {latent_size: true}", "model.latent_size must be a whole number, not True"),
         ("model: {latent_size: null}", "model.latent_size must be a whole number, not None"),
-        ("model: {latent_size: 0}", "model.latent_size must be a whole number of at least 1, not 0"),
+        ("model: {latent_size: 0}", "model.latent_size must be a whole number of at least 1 and at most 16384, not 0"),
         ("model: {dropout: high}", "model.dropout must be a number, not 'high'"),
         ("model: {dropout: .nan}", "model.dropout must be a number, not '.nan'"),
         ("data: {train: 3}", "data.train must be text"),

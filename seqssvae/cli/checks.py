@@ -11,11 +11,12 @@ from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_comparison import compare_gradient_estimators
 from seqssvae.checks.gradient_estimators import Setting, list_gradient_estimators, random_batch
 from seqssvae.checks.verify import verify
-from seqssvae.cli.inputs import check_at_least, check_options, file_columns, run_directory
+from seqssvae.cli.inputs import check_options, file_columns, run_directory
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import print_json
 from seqssvae.cli.tables import certificate_tables, console, gradient_estimators_json, gradient_estimators_table
 from seqssvae.config import Config, weight_type
+from seqssvae.config.checks import check_integer
 from seqssvae.config.settings import from_dict, read_yaml
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.prepare import prepare_table
@@ -51,11 +52,11 @@ def gradient_estimators_command(arguments: Namespace) -> None:
     """Print what each gradient estimator of a missing label costs and how good its gradient is, as a table or JSON."""
     check_options(arguments, {"draws": 2, "repetitions": 1, "seed": 0})
     for k in arguments.k:
-        check_at_least("--k", k, 1)
+        check_integer("--k", k, 1)
     model = _read_model(arguments)
     warn_of_counts(model.corpus, model.config.data.max_length)
     size = arguments.rows or model.config.training.batch_size
-    check_at_least("--rows", size, 1)
+    check_integer("--rows", size, 1)
     batch = random_batch(model.corpus, size, arguments.seed)
     dimensions, label_count = model.schema.dimensions, len(model.schema.labels)
     setting = Setting(model.twin, model.config, dimensions, model.weights, batch, arguments.device, arguments.seed)

@@ -6,6 +6,7 @@ from jsonargparse import Namespace
 from seqssvae.cli.inputs import check_options, read_table_and_run
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, print_json, write_table
+from seqssvae.config.objective import MOST_PARTICLES
 from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import encode, evaluate
@@ -16,7 +17,7 @@ from seqssvae.runs.run import Run
 
 def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
-    check_options(arguments, {"seed": 0, "importance_samples": 0})
+    check_options(arguments, {"seed": 0, "importance_samples": 0}, {"importance_samples": MOST_PARTICLES})
     if arguments.confusion is not None:
         check_output(arguments.confusion, arguments.overwrite)
     table, run = read_table_and_run(arguments, labelled=True)

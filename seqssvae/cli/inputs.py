@@ -5,40 +5,26 @@ import dataclasses
 from jsonargparse import Namespace
 
 from seqssvae.config import DataConfig
+from seqssvae.config.checks import check_integer
 from seqssvae.data.table import Table
 from seqssvae.data.tsv import read_table
-from seqssvae.errors import ConfigurationError
 from seqssvae.runs.run import Run, RunDirectory
 
 
-def check_at_least(option: str, value: int, minimum: int) -> None:
-    """Check that the value of an option is not too small.
-
-    Args:
-        option: The option as it is written, such as `--seed`.
-        value: Its value.
-        minimum: The least value allowed.
-
-    Raises:
-        ConfigurationError: If the value is below the minimum.
-    """
-    if value < minimum:
-        raise ConfigurationError(f"{option} must be a whole number of at least {minimum}, not {value}.")
-
-
-def check_options(arguments: Namespace, minimums: dict[str, int]) -> None:
+def check_options(arguments: Namespace, minimums: dict[str, int], maximums: dict[str, int] | None = None) -> None:
     """Check options that hold whole numbers; those that were not given are left out.
 
     Args:
         arguments: The command's arguments.
         minimums: The least value of each option, by its name among the arguments.
+        maximums: The greatest value of those that have one.
 
     Raises:
-        ConfigurationError: If a value is below its minimum.
+        ConfigurationError: If a value is out of its bounds.
     """
     for name, minimum in minimums.items():
         if arguments[name] is not None:
-            check_at_least(f"--{name.replace('_', '-')}", arguments[name], minimum)
+            check_integer(f"--{name.replace('_', '-')}", arguments[name], minimum, (maximums or {}).get(name))
 
 
 def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -> DataConfig:

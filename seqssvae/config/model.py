@@ -13,6 +13,14 @@ EncoderKind = Literal["recurrent", "convolution", "both"]
 Pooling = Literal["last", "mean", "max"]
 LabelPrior = Literal["uniform", "empirical", "given"]
 
+MOST_UNITS, MOST_LAYERS, MOST_SEEN = 16_384, 100, 1000
+"""The greatest sizes of a vector, numbers of layers, and numbers of symbols that a convolution sees at once."""
+
+
+def most_of(name: str) -> int:
+    """The greatest number of layers, or the greatest size."""
+    return MOST_LAYERS if name == "layers" else MOST_UNITS
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -47,11 +55,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         check_literal("model.encoder.kind", self.kind, EncoderKind)
         widths = check_numbers("model.encoder.widths", self.widths)
-        valid = all(isinstance(width, int) and width > 0 for width in widths) and 0 < len(set(widths)) == len(widths)
-        check(valid, "model.encoder.widths", "different whole numbers of at least 1", self.widths)
+        valid = all(isinstance(width, int) and 0 < width <= MOST_SEEN for width in widths)
+        valid = valid and 0 < len(set(widths)) == len(widths)
+        check(valid, "model.encoder.widths", f"different whole numbers from 1 to {MOST_SEEN}", self.widths)
         object.__setattr__(self, "widths", widths)
         for name in ("channels", "embedding_size", "hidden_size", "layers"):
-            check_integer(f"model.encoder.{name}", getattr(self, name), 1)
+            check_integer(f"model.encoder.{name}", getattr(self, name), 1, most_of(name))
         check_literal("model.encoder.pooling", self.pooling, Pooling)
         check_number("model.encoder.word_dropout", self.word_dropout, 0.0, 1.0)
         for name in ("bidirectional", "separate"):
@@ -84,12 +93,12 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "layers"):
-            check_integer(f"model.decoder.{name}", getattr(self, name), 1)
+            check_integer(f"model.decoder.{name}", getattr(self, name), 1, most_of(name))
         check_literal("model.decoder.conditioning", self.conditioning, Conditioning)
         check_flag("model.decoder.attention", self.attention)
         if self.context is None:
             return
-        check_integer("model.decoder.context", self.context, 0)
+        check_integer("model.decoder.context", self.context, 0, MOST_SEEN)
         if self.conditioning != "output" or self.layers > 1:
             raise ConfigurationError(
                 "model.decoder.context goes with model.decoder.conditioning: output and model.decoder.layers: 1."
@@ -124,7 +133,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_literal("model.cell", self.cell, CellName)
-        check_integer("model.latent_size", self.latent_size, 1)
+        check_integer("model.latent_size", self.latent_size, 1, MOST_UNITS)
         check_number("model.dropout", self.dropout, 0.0, 0.95)
         check_number("model.word_dropout", self.word_dropout, 0.0, 1.0)
         check_literal("model.label_prior", self.label_prior, LabelPrior)

@@ -9,6 +9,9 @@ StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
 OnNonfinite = Literal["stop", "skip"]
 Precision = Literal["float32", "float64", "bf16"]
 
+MOST_STEPS_PER_DISPATCH = 10_000
+"""Their batches are in memory together."""
+
 
 def weight_type(precision: Precision) -> str:
     """Return NumPy's name of the type that weights, sums and results have in a precision."""
@@ -66,8 +69,9 @@ class TrainingConfig:
     deterministic: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets", "steps_per_dispatch"):
+        for name in ("epochs", "batch_size", "labelled_batch_size", "buckets"):
             check_integer(f"training.{name}", getattr(self, name), 1)
+        check_integer("training.steps_per_dispatch", self.steps_per_dispatch, 1, MOST_STEPS_PER_DISPATCH)
         for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
             check_integer(f"training.{name}", getattr(self, name), 0)
         for name in ("checkpoint_minutes", "standard_errors"):

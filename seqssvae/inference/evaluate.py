@@ -22,6 +22,8 @@ GENERATION_BATCH = 256
 """Most sequences generated at once."""
 MOST_SYMBOLS = 10_000
 """Most symbols of a generated sequence where no number is given, however great `data.max_length` is."""
+LONGEST_SEARCH, MOST_CANDIDATES = 100_000, 1000
+"""Most symbols of a generated sequence that may be asked for, and most candidates of a beam search."""
 
 
 class CorpusEvaluation(NamedTuple):
@@ -171,8 +173,8 @@ def check_search(method: str, beam_width: int, max_length: int, seed: int) -> No
         ConfigurationError: If one of them is wrong.
     """
     check_literal("method", method, DecodingMethod)
-    check_integer("beam_width", beam_width, 1)
-    check_integer("max_length", max_length, 1)
+    check_integer("beam_width", beam_width, 1, MOST_CANDIDATES)
+    check_integer("max_length", max_length, 1, LONGEST_SEARCH)
     check_integer("seed", seed, 0)
 
 

@@ -176,8 +176,8 @@ class ConditionedDecoder:
 
     Args:
         decoder: The networks.
-        y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
-        z: Latents, of shape `(K, B, Z)` or `(B, Z)`.
+        y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`; with more dimensions in front if z has them.
+        z: Latents, of shape `(K, B, Z)` or `(B, Z)`; `(K, P, B, Z)` where P draws are vectorised.
         noise: What is drawn at random for `log_prob_steps`, as in `seqssvae.noise`.
         memory: What the decoder knows of the source, if there is one.
     """
@@ -227,9 +227,11 @@ class ConditionedDecoder:
         self, x: Int[Tensor, "B T"], gradient_weights: Float[Tensor, "*B"] | None = None
     ) -> Float[Tensor, "*B T"]:
         """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
-        if len(self.batch_shape) == 1:  # an observed label is an enumeration of one
-            one_label = ConditionedDecoder(self.decoder, self.y[None], self.z[None], self.noise, self.memory)
-            return one_label.log_prob_steps(x, None if gradient_weights is None else gradient_weights[None])[0]
+        if self.z.dim() != 3 or self.y.dim() != 3:  # an observed label is an enumeration of one, draws of z are more
+            found = self._with_leading_joined().log_prob_steps(
+                x, None if gradient_weights is None else gradient_weights.reshape(-1, self.batch_shape[-1])
+            )
+            return found.reshape(*self.batch_shape, -1)
         decoder, output = self.decoder, self.decoder.output
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:
@@ -244,6 +246,12 @@ class ConditionedDecoder:
         rows = torch.arange(len(self.z), device=self.z.device).repeat_interleave(times)
         y, memory = self.y.expand(len(self.z), -1), self.memory and self.memory.take(rows)
         return ConditionedDecoder(self.decoder, y[rows], self.z[rows], {}, memory)
+
+    def _with_leading_joined(self) -> ConditionedDecoder:
+        """The same decoder with all dimensions before the rows as one."""
+        y = self.y.expand(*self.batch_shape[:-1], *self.y.shape[-2:])
+        y, z = (part.reshape(-1, *part.shape[-2:]) for part in (y, self.z))
+        return ConditionedDecoder(self.decoder, y, z, self.noise, self.memory)
 
     def _embedded(self, symbols: Int[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
         """Embeddings of symbols, of size 0 where the decoder reads none."""

@@ -1,6 +1,7 @@
 """The programs in the hands of people who write Pyro or NumPyro themselves: plain SVI loops, plain ELBO objects."""
 
 import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -105,3 +106,40 @@ def test_mean_loss_over_draws_is_the_same_in_both_twins() -> None:
     in_jax = [float(draw(key)) for key in jax.random.split(jax.random.key(0), 200)]
     error = np.sqrt(np.var(in_torch) / 200 + np.var(in_jax) / 200)
     assert np.mean(in_torch) == pytest.approx(np.mean(in_jax), abs=4 * error)
+
+
+@pytest.mark.parametrize("conditioning", ["init", "every_step", "output"])
+@pytest.mark.parametrize("with_source", [False, True])
+def test_draws_in_front_of_the_rows_are_as_if_they_were_alone(conditioning, with_source) -> None:
+    config = replace(CONFIG, decoder=DecoderConfig(3, 4, conditioning=conditioning))
+    ssvae = TorchSSVAE(config, 7, PRIOR, precision="float64", source_vocabulary_size=6 if with_source else 0)
+    source = ssvae.encode_source(torch.tensor(SOURCE)) if with_source else None
+    z = torch.tensor(np.random.default_rng(0).normal(size=(2, 5, 3, 2)), requires_grad=True)
+    enumerated = ssvae.one_hot(torch.arange(2)[:, None, None])
+    together = ssvae.decoder(enumerated, z, 4, source).log_prob(torch.tensor(X))
+    weights = torch.tensor(np.random.default_rng(1).normal(size=(2, 5, 3)))
+    (slope,) = torch.autograd.grad((together * weights).sum(), z, retain_graph=True)
+    labels = [ssvae.one_hot(torch.full((3,), k)) for k in (0, 1)]
+    alone = [[ssvae.decoder(y, z[k, draw], 4, source) for draw in range(5)] for k, y in enumerate(labels)]
+    one_by_one = torch.stack([torch.stack([one.log_prob(torch.tensor(X)) for one in ones]) for ones in alone])
+    (slope_alone,) = torch.autograd.grad((one_by_one * weights).sum(), z)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slope, slope_alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_particles_of_pyro_may_be_vectorised(observed) -> None:
+    pyro.clear_param_store()
+    ssvae = TorchSSVAE(CONFIG, 7, PRIOR)
+    given = (torch.tensor(X), torch.tensor(Y) if observed else None)
+    kind = PyroTrace if observed else PyroTraceEnum
+
+    def losses(vectorised: bool, calls: int) -> np.ndarray:
+        elbo = kind(num_particles=20, vectorize_particles=vectorised, max_plate_nesting=1)
+        pyro.set_rng_seed(int(vectorised))
+        return np.array([elbo.loss(ssvae.model, ssvae.guide, *given) for _ in range(calls)])
+
+    together, one_by_one = losses(True, 40), losses(False, 8)
+    error = np.sqrt(together.var() / 40 + one_by_one.var() / 8)
+    assert abs(together.mean() - one_by_one.mean()) < 4 * error
+    pyro.clear_param_store()

@@ -72,7 +72,7 @@ def test_training_has_a_price_that_is_bounded(labels, vocabulary, length):
     rows = SimpleNamespace(lengths=np.array([length]))
     schema = SimpleNamespace(labels=range(labels), dimensions=SimpleNamespace(vocabulary_size=vocabulary))
     chosen = affordable(config, SimpleNamespace(schema=schema, training=rows)).training
-    price = 6.0 * length * vocabulary * labels * config.model.decoder.hidden_size
+    price = 6.0 * length * config.model.decoder.hidden_size * ((vocabulary + 300) * labels + 1000)
     assert auto.LEAST_STEPS <= chosen.max_steps <= config.training.max_steps
     assert auto.LEAST_BATCH <= chosen.batch_size <= config.training.batch_size
     dear = chosen.max_steps * chosen.batch_size * price > auto.OPERATIONS

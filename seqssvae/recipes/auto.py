@@ -22,7 +22,9 @@ from seqssvae.training.fit import fit
 from seqssvae.training.state import FitResult, Observer, TrainingState
 
 OPERATIONS = 2e12
-"""Multiplications and additions that the SSVAE's output layer may take in training, which is most of its time."""
+"""Multiplications and additions that the SSVAE's training may take: some minutes of two cores."""
+OF_A_STATE, OF_A_RECURRENCE = 300, 1000
+"""What a label's state, and a step of the recurrence, take beside the output layer, in symbols of its vocabulary."""
 LEAST_STEPS = 100
 LEAST_BATCH = 8
 LEAST_LABELLED = 4
@@ -199,8 +201,8 @@ def affordable(config: Config, prepared: Prepared) -> Config:
     schema, training = prepared.schema, config.training
     if training.max_steps != recipe_settings("auto")["training"]["max_steps"]:
         return config
-    sizes = config.model.decoder.hidden_size * schema.dimensions.vocabulary_size * len(schema.labels)
-    of_a_row = 6 * float(prepared.training.lengths.mean()) * sizes
+    of_a_symbol = (schema.dimensions.vocabulary_size + OF_A_STATE) * len(schema.labels) + OF_A_RECURRENCE
+    of_a_row = 6 * float(prepared.training.lengths.mean()) * config.model.decoder.hidden_size * of_a_symbol
     steps = int(OPERATIONS / (training.batch_size * of_a_row))
     if steps < LEAST_STEPS and training.batch_size == TrainingConfig().batch_size:
         rows = max(LEAST_BATCH, min(training.batch_size, int(OPERATIONS / (LEAST_STEPS * of_a_row))))

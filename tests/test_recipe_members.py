@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.recipes.bag import Bag
+from seqssvae.recipes.ensemble import ENSEMBLE, GIVEN_UP, NETWORK, learn_ensemble
 from seqssvae.recipes.linear import Linear
 from seqssvae.recipes.markov import Markov, NgramTree
 from seqssvae.recipes.mixture import CountedRows, Mixture
@@ -242,3 +243,20 @@ def test_symbols_are_letters_or_words_by_their_perplexity():
     rows = LearningRows(words, np.arange(200) % 2, words, 2, 104, np.arange(200) % 5)
     assert rows.symbols_are_words
     assert known_only(ragged([[4, 6]]), np.array([True] * 6 + [False] * 2)).values.tolist() == [4, 1, END]
+
+
+def test_a_candidate_that_is_given_up_is_told_all_the_same():
+    rows = toy_rows()
+    seen = np.flatnonzero(rows.folds < 2)
+
+    def hopeless(shares, promising):
+        wrong = log_normalised(-5.0 * np.eye(2)[rows.y[seen]])
+        assert not promising(wrong, seen)
+        return None
+
+    ensemble = learn_ensemble(rows, hopeless, lambda name: None)
+    (trial,) = [one for one in ensemble.trials if one.name == NETWORK]
+    assert (trial.accuracy, trial.weight, trial.learns_from) == (0.0, 0.0, GIVEN_UP)
+    assert NETWORK not in ensemble.members
+    assert ensemble.trials[-1].name == ENSEMBLE
+    assert trial.seconds < ensemble.trials[-1].seconds

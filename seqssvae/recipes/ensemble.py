@@ -127,6 +127,7 @@ class Ensemble(NamedTuple):
 LINEAR, BAG, MARKOV, NETWORK, ENSEMBLE = "linear", "bag", "markov", "network", "ensemble"
 """Names of the members, and of all of them together."""
 LEARNS_FROM = {LINEAR: "labelled rows", BAG: "all rows", MARKOV: "all rows", NETWORK: "all rows", ENSEMBLE: "all rows"}
+GIVEN_UP = "all rows; given up after two folds"
 
 TrainNetworks = Callable[[Float[np.ndarray, " K"], Promising], Learned | None]
 """Trains the networks, given the shares of the labels among rows without label, and what tells whether to go on."""
@@ -142,13 +143,15 @@ def learn_ensemble(rows: LearningRows, train: TrainNetworks | None, report: Call
     """
     learned: dict[str, Learned] = {}
     seconds: dict[str, float] = {}
+    given_up: list[Trial] = []
 
     def keep(name: str, learn: Callable[[], Learned | None]) -> None:
         report(name)
         began = time.perf_counter()
         result = learn()
+        seconds[name] = time.perf_counter() - began
         if result is not None:
-            learned[name], seconds[name] = result, time.perf_counter() - began
+            learned[name] = result
 
     keep(LINEAR, lambda: Linear.learn(rows))
     linear = learned[LINEAR]
@@ -164,25 +167,35 @@ def learn_ensemble(rows: LearningRows, train: TrainNetworks | None, report: Call
         hits = [scores.argmax(axis=1) == rows.y[seen] for scores in (*others, out_of_fold)]
         behind = max((hit.astype(float) - hits[-1] for hit in hits[:-1]), key=lambda gap: float(gap.mean()))
         clearly = behind.mean() > 2 * behind.std() / np.sqrt(len(seen))
-        return not clearly or fit_pool([*others, out_of_fold], rows.y[seen]).weights[-1] >= LEAST_WEIGHT
+        pool = fit_pool([*others, out_of_fold], rows.y[seen])
+        go_on = not clearly or bool(pool.weights[-1] >= LEAST_WEIGHT)
+        if not go_on:
+            given_up.append(_trial(NETWORK, calibrate(out_of_fold, pool.temperatures[-1]), rows.y[seen], 0.0, 0.0))
+        return go_on
 
     if train is not None:
         keep(NETWORK, lambda: train(shares, promising))
-    return _joined(rows, learned, seconds)
+    dropped = [one._replace(learns_from=GIVEN_UP, seconds=seconds[one.name]) for one in given_up]
+    return _joined(rows, learned, seconds, dropped)
 
 
-def _joined(rows: LearningRows, learned: dict[str, Learned], seconds: dict[str, float]) -> Ensemble:
+def _joined(
+    rows: LearningRows, learned: dict[str, Learned], seconds: dict[str, float], dropped: Sequence[Trial]
+) -> Ensemble:
     scores = {name: one.out_of_fold for name, one in learned.items()}
     pool = fit_pool(list(scores.values()), rows.y)
     kept = [name for name, weight in zip(scores, pool.weights, strict=True) if weight >= LEAST_WEIGHT]
     weights = dict(zip(scores, pool.weights, strict=True))
     trials = [
-        _trial(name, calibrate(scores[name], temperature), rows, weights[name] if name in kept else 0.0, seconds[name])
+        _trial(
+            name, calibrate(scores[name], temperature), rows.y, weights[name] if name in kept else 0.0, seconds[name]
+        )
         for name, temperature in zip(scores, pool.temperatures, strict=True)
     ]
+    trials += dropped
     pool = fit_pool([scores[name] for name in kept], rows.y)
     joined = pooled_out_of_fold(list(scores.values()), rows.y, rows.folds)
-    trials.append(_trial(ENSEMBLE, joined, rows, None, sum(seconds.values())))
+    trials.append(_trial(ENSEMBLE, joined, rows.y, None, sum(seconds.values())))
     hits = int(np.sum(joined.argmax(axis=1) == rows.y))
     most = np.bincount(rows.y).max() / len(rows.y)
     chance = float(scipy.stats.binom.sf(hits - 1, len(rows.y), most))
@@ -190,11 +203,11 @@ def _joined(rows: LearningRows, learned: dict[str, Learned], seconds: dict[str, 
 
 
 def _trial(
-    name: str, log_p: Float[np.ndarray, "N K"], rows: LearningRows, weight: float | None, seconds: float
+    name: str, log_p: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"], weight: float | None, seconds: float
 ) -> Trial:
-    accuracy = float(np.mean(log_p.argmax(axis=1) == rows.y))
-    error = float(np.sqrt(accuracy * (1 - accuracy) / len(rows.y)))
-    loss = float(-np.mean(log_p[np.arange(len(rows.y)), rows.y]))
+    accuracy = float(np.mean(log_p.argmax(axis=1) == y))
+    error = float(np.sqrt(accuracy * (1 - accuracy) / len(y)))
+    loss = float(-np.mean(log_p[np.arange(len(y)), y]))
     return Trial(name, LEARNS_FROM[name], accuracy, error, loss, None if weight is None else float(weight), seconds)
 
 

@@ -79,3 +79,12 @@ def print_tables(results: Sequence[dict[str, Any]]) -> None:
     for twin in sorted({one["twin"] for one in results}):
         own = [one for one in results if one["twin"] == twin]
         print(f"\n{twin}, {len({one['seed'] for one in own})} seeds\n\n{markdown(own)}")
+    both: dict[tuple[str, int, int], dict[str, float]] = {}
+    for one in results:
+        both.setdefault((one["set"], one["labels"], one["seed"]), {})[one["twin"]] = score(one, AUTO)
+    apart = [of["torch"] - of["jax"] for of in both.values() if len(of) == 2]
+    if len(apart) > 1:
+        error = np.std(apart, ddof=1) / np.sqrt(len(apart))
+        print(
+            f"\ntorch less jax, {len(apart)} cells of both: {np.mean(apart):+.2f}, two standard errors {2 * error:.2f}"
+        )

@@ -24,9 +24,10 @@ def score(result: dict[str, Any], name: str) -> float:
 
 
 def cells(results: Sequence[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The results of each set and number of labels."""
+    """The results of each set and number of labels, the sets in the order in which they first occur."""
     grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for result in results:
+    sets = list(dict.fromkeys(result["set"] for result in results))
+    for result in sorted(results, key=lambda result: (sets.index(result["set"]), result["labels"])):
         grouped.setdefault((result["set"], result["labels"]), []).append(result)
     return grouped
 

@@ -1,10 +1,11 @@
-"""Greedy and beam search over the oracle's decoder, each hypothesis decoded from its start at every step."""
+"""The nucleus, and greedy and beam search over the oracle's decoder, each hypothesis decoded from its start."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from parity_tests.arithmetic import log_softmax
 from parity_tests.oracle import Oracle
 from seqssvae.data.vocabulary import END, PAD
 
@@ -67,6 +68,20 @@ def beam_search(
             sequences[n, w] = _padded(hypothesis, max_length)
             scores[n, w] = hypothesis.score
     return sequences, scores
+
+
+def nucleus(logits: Float[np.ndarray, " V"], temperature: float, top_p: float) -> Float[np.ndarray, " V"]:
+    """Log-probabilities of one symbol after temperature and nucleus (Holtzman et al. 2020).
+
+    Symbols are taken in turn, the most probable first and of equals the one with the lower id, until their probability
+    at this temperature reaches `top_p`; those that were not taken have probability 0.
+    """
+    of_all = log_softmax(logits / temperature)
+    kept: list[int] = []
+    for symbol in sorted(range(len(logits)), key=lambda symbol: (-of_all[symbol], symbol)):
+        if not kept or top_p == 1 or sum(np.exp(of_all[kept])) < top_p:
+            kept.append(symbol)
+    return log_softmax(of_all, excluded=[symbol for symbol in range(len(logits)) if symbol not in kept])
 
 
 def _of(source: np.ndarray | None, n: int) -> np.ndarray | None:

@@ -53,7 +53,7 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
         return backend._classify.trace(weights, unlabelled.x, unlabelled.source)
     labels, source = np.array([0, 1, 2], np.int32), None if unlabelled.source is None else unlabelled.source[:3]
     options = {"time_steps": 7, "method": program, "beam_width": 2, "use_mean": False}
-    return backend._generate.trace(weights, labels, None, source, stream, **options)
+    return backend._generate.trace(weights, labels, None, source, stream, 0.8, 0.9, **options)
 
 
 @cache

@@ -164,6 +164,15 @@ class Evaluation(NamedTuple):
     log_q_y: Float[np.ndarray, "B K"]
 
 
+class Latents(NamedTuple):
+    """Diagonal Normals for every label of some rows, of shape `(B, K, Z)`: q(z|x,y), and p(z) or p(z|source,y)."""
+
+    loc: Any
+    scale: Any
+    prior_loc: Any
+    prior_scale: Any
+
+
 class Dimensions(NamedTuple):
     """What the model must know of the data.
 
@@ -208,12 +217,7 @@ class Backend(Protocol):
     ) -> Derivatives:
         """The objective of a training step and its gradient, at the weights as they are, which it does not move.
 
-        Args:
-            labelled: Rows whose label is observed, or None.
-            unlabelled: Rows whose label is missing, or None. At least one of the two is given.
-            beta: Weight of the KL of z.
-            temperature: Of `gumbel_softmax`.
-            consistency: Weight of the consistency term, if the run's objective has one; None: its greatest.
+        Arguments are those of `TrainingStep`.
         """
         ...
 
@@ -225,17 +229,22 @@ class Backend(Protocol):
         """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
         ...
 
-    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
-        """A lower bound of log p(x, y) for each label, tighter the more draws of z it has, by importance sampling.
+    def log_weights(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "P B K"]:
+        """log p(x, y, z) - log q(z|x,y) of each label at each of P draws of z from q(z|x,y); 0 for filler rows.
 
-        `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y) (Burda et al. 2016). Their
-        log-sum-exp is a lower bound of log p(x); normalised over y, they are the posterior p(y|x) of the generator.
-
-        Args:
-            batch: The rows.
-            seed: Of the noise of z, with the batch's shape.
-            particles: P.
+        They are importance weights (Burda et al. 2016): over the draws, the mean of their exponential is p(x, y).
+        `particles` is P, and the noise depends on `seed` and on the batch's shape alone.
         """
+        ...
+
+    def latents(self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None) -> Latents:
+        """q(z|x,y) and p(z), or p(z|source,y), of every label."""
+        ...
+
+    def log_likelihood(
+        self, x: Int[np.ndarray, "B T"], z: Float[np.ndarray, "B K Z"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log p(x|y,z), or log p(x|source,y,z), of every label at the z given for it."""
         ...
 
     def classify(
@@ -264,6 +273,8 @@ class Backend(Protocol):
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label, and source of a model that has them.
 
@@ -276,10 +287,12 @@ class Backend(Protocol):
             z: Latents; None: drawn from p(z), or from p(z|source,y).
             source: Symbol ids, with END.
             use_mean: Whether z, where it is not given, is the mean of that distribution instead of drawn from it.
+            temperature: Of `sample`: divides the logits of each symbol.
+            top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
 
         Returns:
             Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the
-            sequence's log p(x|y,z).
+            sequence's log p(x|y,z), the model's own whatever the temperature and `top_p`.
         """
         ...
 

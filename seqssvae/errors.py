@@ -24,5 +24,9 @@ class BackendError(UserError, ImportError):
     """A twin that was asked for is not installed; the message names the extra to install."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """A package that was asked for is not installed; the message says how to install it."""
+
+
 class NonFiniteError(UserError):
     """A model gives a value that is not finite; the message names term and rows."""

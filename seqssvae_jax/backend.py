@@ -14,10 +14,11 @@ from seqssvae.config import Config
 from seqssvae.data.vocabulary import PAD
 from seqssvae.parameters import check_weights
 from seqssvae_jax import baselines
-from seqssvae_jax.core import JaxModel, TrainState, in_precision
+from seqssvae_jax.core import JaxModel, TrainState
 from seqssvae_jax.dispatch import entry, of_one_shape, stack
 from seqssvae_jax.modules import symbols_of
 from seqssvae_jax.optimizers import Optimizer
+from seqssvae_jax.precision import in_precision
 from seqssvae_jax.rows import Arrays, Rows, arrays_of
 
 

@@ -1,9 +1,8 @@
 """A run's model in JAX, with NumPy arrays in and out: its objective, evaluation, generation and weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from seqssvae.backend import (
     ELBOTerms,
     Evaluation,
     GivenRows,
+    Latents,
     Weights,
 )
 from seqssvae.config import Config, ObjectiveConfig, has_consistency
@@ -30,27 +30,12 @@ from seqssvae_jax.compilation import Announcer, compiler_options, device_named, 
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import symbols_of
 from seqssvae_jax.objectives import Consistency, GradientEstimator, Posterior
-from seqssvae_jax.ops import rounded_products
-from seqssvae_jax.ops.products import float32_products
 from seqssvae_jax.optimizers import OptimizerState
+from seqssvae_jax.precision import in_precision
 from seqssvae_jax.rows import Arrays, Rows, arrays_of, draw, draw_noise, rows_of
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def in_precision(method: Method) -> Method:
-    """Run a method on the run's device with its products, and in JAX's x64 mode if, and only if, it is in float64."""
-
-    @wraps(method)
-    def wrapped(self: "JaxModel", *args: Any, **kwargs: Any) -> Any:
-        rounding = rounded_products(jnp.bfloat16 if self.config.training.precision == "bf16" else None)
-        with self.x64_mode(), jax.default_device(self.device), float32_products(self.platform), rounding:
-            return method(self, *args, **kwargs)
-
-    return cast(Method, wrapped)
 
 
 class TrainState(NamedTuple):
@@ -100,10 +85,12 @@ class JaxModel:
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
         self._differentiate = jax.jit(differentiate, static_argnames="k", compiler_options=self.options)
         self._rest_masses = jax.jit(self._rest)
-        self._bound = jax.jit(self._drawn_bound, static_argnames="particles")
+        self._log_weights = jax.jit(self._drawn_log_weights, static_argnames="particles")
+        self._latents = jax.jit(lambda weights, *given: inference.latents(self.bound(weights), *given))
+        self._log_likelihood = jax.jit(lambda weights, *given: inference.log_likelihood(self.bound(weights), *given))
         self._evaluate = jax.jit(self._drawn_evaluation)
-        self._classify = jax.jit(self._log_q_y)
-        self._classify_source = jax.jit(self._log_p_y)
+        self._classify = jax.jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
+        self._classify_source = jax.jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
         self._encode = jax.jit(lambda weights, *given: inference.embed(self.bound(weights), *given))
         self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "use_mean"))
 
@@ -207,10 +194,24 @@ class JaxModel:
         return Evaluation(ELBOTerms(*map(np.asarray, terms)), np.asarray(log_q_y))
 
     @in_precision
-    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
-        """A lower bound of log p(x, y) for each label, from so many draws of z, without dropout."""
+    def log_weights(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "P B K"]:
+        """Importance weights of so many draws of z, without dropout."""
         self.announce("a bound", batch)
-        return np.asarray(self._bound(self.state.weights, arrays_of(batch), self.stream(seed), particles=particles))
+        given = self.state.weights, arrays_of(batch), self.stream(seed)
+        return np.asarray(self._log_weights(*given, particles=particles))
+
+    @in_precision
+    def latents(self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None) -> Latents:
+        """q(z|x,y) and p(z) of every label."""
+        return Latents(*map(np.asarray, self._latents(self.state.weights, x, source)))
+
+    @in_precision
+    def log_likelihood(
+        self, x: Int[np.ndarray, "B T"], z: Float[np.ndarray, "B K Z"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log p(x|y,z) of every label at the z given for it."""
+        latent = jnp.asarray(z, self._model.precision)
+        return np.asarray(self._log_likelihood(self.state.weights, x, latent, source))
 
     @in_precision
     def classify(
@@ -242,9 +243,12 @@ class JaxModel:
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
-        given, options = (self.state.weights, y, z, source, self.stream(seed)), {"method": method, "use_mean": use_mean}
+        given = self.state.weights, y, z, source, self.stream(seed), temperature, top_p
+        options: dict[str, Any] = {"method": method, "use_mean": use_mean}
         x, log_prob = self._generate(*given, time_steps=max_length + 1, beam_width=beam_width, **options)
         return np.asarray(x, np.int32), np.asarray(log_prob)
 
@@ -289,26 +293,18 @@ class JaxModel:
         specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, source_steps)
         return rows_of(batch, observed, draw_noise(specs, key, self._model.precision))
 
-    def _drawn_bound(
+    def _drawn_log_weights(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"], particles: int
-    ) -> Float[Array, "B K"]:
+    ) -> Float[Array, "P B K"]:
         key, objective = _key(stream, _BOUND), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, key, observed=False, training=False, objective=objective)
-        return inference.label_bounds(self.bound(weights), rows, particles)
+        return inference.log_weights(self.bound(weights), rows, particles)
 
     def _drawn_evaluation(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"]
     ) -> tuple[ELBOTerms, Float[Array, "B K"]]:
         rows = self._drawn_rows(batch, _key(stream, _EVALUATION), observed=False, training=False)
         return inference.evaluate(self.bound(weights), rows)
-
-    def _log_q_y(self, weights: dict[str, Array], x: Array, source: Array | None) -> Float[Array, "B K"]:
-        ssvae = self.bound(weights)
-        return ssvae.classifier(ssvae.encode(x, source)).logits
-
-    def _log_p_y(self, weights: dict[str, Array], source: Array) -> Float[Array, "B K"]:
-        ssvae = self.bound(weights)
-        return ssvae.label_prior(ssvae.encode_source(source)).logits
 
     def _generated(
         self,
@@ -317,6 +313,8 @@ class JaxModel:
         z: Float[Array, "N Z"] | None,
         source: Int[Array, "N S"] | None,
         stream: Int[Array, "2"],
+        temperature: Float[Array, ""],
+        top_p: Float[Array, ""],
         time_steps: int,
         method: DecodingMethod,
         beam_width: int,
@@ -326,7 +324,7 @@ class JaxModel:
         precision = self._model.precision
         noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), latent_key, precision)
         noise, latent = jnp.zeros_like(noise) if use_mean else noise, None if z is None else z.astype(precision)
-        options = time_steps, method, beam_width, key
+        options = time_steps, method, beam_width, key, temperature, top_p
         return inference.generate(self.bound(weights), y, latent, noise, source, *options)
 
     def stream(self, number: int) -> Int[np.ndarray, "2"]:

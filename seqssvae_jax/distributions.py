@@ -131,19 +131,35 @@ class AutoregressiveCategorical(dist.Distribution):
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
         return self.network.log_prob_steps(value, self.gradient_weights)
 
-    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*B T"]:
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        sample_shape: tuple[int, ...] = (),
+        temperature: Float[Array, ""] | float = 1.0,
+        top_p: Float[Array, ""] | float = 1.0,
+    ) -> Int[Array, "*B T"]:
         """Ancestral sampling, symbol by symbol.
+
+        Args:
+            key: Draws the symbols.
+            sample_shape: `()`.
+            temperature: Of each step's logits, as in `nucleus`.
+            top_p: Of each step's symbols, as in `nucleus`.
 
         Raises:
             ValueError: If more than one sample for each y and z is asked for: repeat y and z instead.
         """
         if len(sample_shape) > 0:
             raise ValueError(f"sample_shape must be (), not {tuple(sample_shape)}: repeat y and z instead.")
-        return self._generate(lambda step, log_probs: jax.random.categorical(jax.random.fold_in(key, step), log_probs))
+
+        def draw(step: Array, logits: Array) -> Array:
+            return jax.random.categorical(jax.random.fold_in(key, step), nucleus(logits, temperature, top_p))
+
+        return self._generate(draw)
 
     def greedy(self) -> Int[Array, "*B T"]:
         """The most probable symbol at each step."""
-        return self._generate(lambda step, log_probs: log_probs.argmax(-1))
+        return self._generate(lambda step, logits: jax.nn.log_softmax(logits).argmax(-1))
 
     def beam_search(self, width: int) -> tuple[Int[Array, "B W T"], Float[Array, "B W"]]:
         """The best sequences found by a beam search and their log-probabilities, the best first.
@@ -188,7 +204,7 @@ class AutoregressiveCategorical(dist.Distribution):
         def extend(carry: tuple, step: Array) -> tuple[tuple, Array]:
             symbols, ended, states = carry
             logits, states = self.network.step(symbols, states)
-            symbols = jnp.where(ended, PAD, choose(step, next_log_probs(logits)))
+            symbols = jnp.where(ended, PAD, choose(step, _allowed(logits)))
             return (symbols, ended | (symbols == END), states), symbols
 
         symbols = jnp.full(self.batch_shape, START)
@@ -201,4 +217,40 @@ class AutoregressiveCategorical(dist.Distribution):
 
 def next_log_probs(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
     """Log-probabilities of the next symbol, of which some are never generated."""
-    return jax.nn.log_softmax(logits.at[..., jnp.array(NEVER_GENERATED)].set(-jnp.inf))
+    return jax.nn.log_softmax(_allowed(logits))
+
+
+def nucleus(
+    logits: Float[Array, "*N V"], temperature: Float[Array, ""] | float, top_p: Float[Array, ""] | float
+) -> Float[Array, "*N V"]:
+    """Log-probabilities of the next symbol after temperature and nucleus: what `sample` draws from.
+
+    The logits are divided by the temperature first. Of the symbols, ordered by probability (ties by the lower id), the
+    fewest whose probability reaches `top_p` are kept, at least one; they are normalised, the others have probability 0.
+
+    Args:
+        logits: Of each symbol; minus infinity for those that are never generated.
+        temperature: Above 0: towards 0 the most probable symbol alone remains, at 1 all is as the model has it.
+        top_p: Above 0, at most 1, where every symbol is kept.
+
+    References:
+        Holtzman et al. 2020, The Curious Case of Neural Text Degeneration, section 3.1 (nucleus) and 3.3 (temperature),
+        https://arxiv.org/abs/1904.09751.
+    """
+    limits = jnp.finfo(logits.dtype)
+    scaled = (logits - logits.max(-1, keepdims=True)) / jnp.clip(temperature, limits.tiny, limits.max)
+
+    def filtered(scaled: Array) -> Array:
+        order = jnp.argsort(scaled, axis=-1, descending=True, stable=True)
+        reached = jnp.cumsum(jax.nn.softmax(jnp.take_along_axis(scaled, order, -1)), -1)
+        before = jnp.roll(reached, 1, -1).at[..., 0].set(-1.0)  # so that the first is always kept
+        dropped = jnp.put_along_axis(jnp.zeros_like(order, bool), order, before >= top_p, -1, inplace=False)
+        return jnp.where(dropped, -jnp.inf, scaled)
+
+    scaled = jax.lax.cond(top_p < 1, filtered, lambda scaled: scaled, scaled)  # which does not sort where all are kept
+    return jax.nn.log_softmax(scaled)
+
+
+def _allowed(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
+    """Logits, minus infinity for the symbols that are never generated."""
+    return logits.at[..., jnp.array(NEVER_GENERATED)].set(-jnp.inf)

@@ -1,13 +1,11 @@
 """What a model says of rows: bounds of their likelihood, labels, embeddings; and the sequences it generates."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from seqssvae.backend import DecodingMethod, ELBOTerms
+from seqssvae.backend import DecodingMethod, ELBOTerms, Latents
 from seqssvae_jax.elbo import UnlabelledELBO
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.objectives import encoded, label_posterior, negative_elbo
@@ -21,23 +19,48 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Array, "B K"]]:
     return terms, label_posterior(ssvae, rows).logits
 
 
-def label_bounds(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "B K"]:
-    """A lower bound of log p(x, y) for each label, from `count` draws of z (noise has them in front).
+def log_weights(ssvae: SSVAE, rows: Rows, count: int) -> Float[Array, "P B K"]:
+    """log p(x, y, z) - log q(z|x,y) of each label at each of `count` draws of z (noise has them in front).
 
-    `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z drawn from q(z|x,y). Their log-sum-exp over y is a lower
-    bound of log p(x), and they themselves, normalised, are the posterior of the generative model, p(y|x).
+    Over the draws, which are of q(z|x,y), the mean of its exponential is p(x, y); 0 for filler rows.
 
     References:
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
     rows = encoded(ssvae, rows)
 
-    def log_weights(drawn: Rows) -> Float[Array, "K B"]:
+    def of_draw(drawn: Rows) -> Float[Array, "B K"]:
         arguments = rows.x, None, rows.source, 1.0, drawn.noise
-        return UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments)
+        return UnlabelledELBO().log_weights(jax.random.key(0), {}, ssvae.model, ssvae.guide, *arguments).T
 
-    mean = jax.nn.logsumexp(each_particle(log_weights, rows, count), 0) - math.log(count)
-    return jnp.where(rows.row_mask[:, None], mean.T, 0.0)
+    return jnp.where(rows.row_mask[:, None], each_particle(of_draw, rows, count), 0.0)
+
+
+def latents(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None) -> Latents:
+    """q(z|x,y) and p(z), or p(z|source,y), of every label."""
+    of_source = ssvae.encode_source(source)
+    labels = ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])
+    q, p = ssvae.latent_encoder(ssvae.encode(x, of_source), labels), ssvae.latent_prior(of_source, labels)
+    return Latents(*(jnp.broadcast_to(part, q.loc.shape).swapaxes(0, 1) for part in (q.loc, q.scale, p.loc, p.scale)))
+
+
+def log_likelihood(
+    ssvae: SSVAE, x: Int[Array, "B T"], z: Float[Array, "B K Z"], source: Int[Array, "B S"] | None = None
+) -> Float[Array, "B K"]:
+    """log p(x|y,z) of every label at the z given for it."""
+    labels = ssvae.one_hot(jnp.arange(ssvae.label_count)[:, None])
+    decoder = ssvae.decoder(labels, z.swapaxes(0, 1), x.shape[1], ssvae.encode_source(source))
+    return decoder.log_prob(x).T
+
+
+def classify(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None) -> Float[Array, "B K"]:
+    """log q(y|x), or log q(y|source,x)."""
+    return ssvae.classifier(ssvae.encode(x, source)).logits
+
+
+def classify_source(ssvae: SSVAE, source: Int[Array, "B S"]) -> Float[Array, "B K"]:
+    """log p(y|source)."""
+    return ssvae.label_prior(ssvae.encode_source(source)).logits
 
 
 def embed(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None) -> Float[Array, "B Z"]:
@@ -58,6 +81,8 @@ def generate(
     method: DecodingMethod,
     beam_width: int,
     key: PRNGKeyArray,
+    temperature: Float[Array, ""] | float = 1.0,
+    top_p: Float[Array, ""] | float = 1.0,
 ) -> tuple[Int[Array, "N T"], Float[Array, " N"]]:
     """A sequence for each label, and source of a model that has them, and its log p(x|y,z).
 
@@ -71,6 +96,8 @@ def generate(
         method: How symbols are chosen.
         beam_width: Of `beam`.
         key: Draws the symbols of `sample`.
+        temperature: Of `sample`.
+        top_p: Of `sample`.
     """
     one_hot, encoding = ssvae.one_hot(y), ssvae.encode_source(source)
     if z is None:
@@ -80,5 +107,5 @@ def generate(
     if method == "beam":
         sequences, scores = decoder.beam_search(beam_width)
         return sequences[:, 0], scores[:, 0]
-    x = decoder.greedy() if method == "greedy" else decoder.sample(key)
+    x = decoder.greedy() if method == "greedy" else decoder.sample(key, temperature=temperature, top_p=top_p)
     return x, decoder.log_prob(x)

@@ -1,14 +1,11 @@
 """A run's model in PyTorch, with NumPy arrays in and out: its objective, evaluation, generation and weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pyro import validation_enabled
 from torch import Tensor
 
 from seqssvae.backend import (
@@ -19,6 +16,7 @@ from seqssvae.backend import (
     ELBOTerms,
     Evaluation,
     GivenRows,
+    Latents,
     Weights,
 )
 from seqssvae.config import Config, ObjectiveConfig, has_consistency
@@ -30,25 +28,11 @@ from seqssvae_torch import baselines, inference, objectives
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import symbols_of
 from seqssvae_torch.objectives import Consistency, GradientEstimator, Posterior
-from seqssvae_torch.ops import rounded_products
+from seqssvae_torch.precision import in_precision
 from seqssvae_torch.rows import Rows, draw, draw_noise, rows_of, to_tensor
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _in_precision(method: Method) -> Method:
-    """Run a method with products rounded as the run's precision says; values are checked by those who read them."""
-
-    @wraps(method)
-    def wrapped(self: "TorchModel", *args: Any, **kwargs: Any) -> Any:
-        rounding = rounded_products(torch.bfloat16 if self.config.training.precision == "bf16" else None)
-        with rounding, validation_enabled(False):
-            return method(self, *args, **kwargs)
-
-    return cast(Method, wrapped)
 
 
 class TorchModel:
@@ -78,7 +62,7 @@ class TorchModel:
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
-    @_in_precision
+    @in_precision
     def loss(
         self,
         labelled: Rows | None,
@@ -142,7 +126,7 @@ class TorchModel:
         rest = objectives.rest_masses(self.ssvae, unlabelled, candidates(label_count))
         return least_k(label_count, to_numpy(rest), config.rest_mass)
 
-    @_in_precision
+    @in_precision
     def differentiate(
         self,
         labelled: GivenRows | None,
@@ -180,42 +164,54 @@ class TorchModel:
         finally:
             torch.set_float32_matmul_precision(before)
 
-    @_in_precision
+    @in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
         rows = self._drawn_rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
         terms, log_q_y = inference.evaluate(self.ssvae, rows)
         return Evaluation(ELBOTerms(*(to_numpy(term) for term in terms)), to_numpy(log_q_y))
 
-    @_in_precision
-    def label_bounds(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "B K"]:
-        """A lower bound of log p(x, y) for each label, from so many draws of z, without dropout."""
+    @in_precision
+    def log_weights(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "P B K"]:
+        """Importance weights of so many draws of z, without dropout."""
         generator, objective = self._generator(_BOUND, seed), ObjectiveConfig(num_particles=particles)
         rows = self._drawn_rows(batch, generator, observed=False, training=False, objective=objective)
-        return to_numpy(inference.label_bounds(self.ssvae, rows, particles))
+        return to_numpy(inference.log_weights(self.ssvae, rows, particles))
 
-    @torch.no_grad()
-    @_in_precision
+    @in_precision
+    def latents(self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None) -> Latents:
+        """q(z|x,y) and p(z) of every label."""
+        return Latents(*map(to_numpy, inference.latents(self.ssvae, *self._tensors(x, source))))
+
+    @in_precision
+    def log_likelihood(
+        self, x: Int[np.ndarray, "B T"], z: Float[np.ndarray, "B K Z"], source: Int[np.ndarray, "B S"] | None = None
+    ) -> Float[np.ndarray, "B K"]:
+        """log p(x|y,z) of every label at the z given for it."""
+        symbols, of_source = self._tensors(x, source)
+        latent = self._tensor(z).to(self.ssvae.log_prior.dtype)
+        return to_numpy(inference.log_likelihood(self.ssvae, symbols, latent, of_source))
+
+    @in_precision
     def classify(
         self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
     ) -> Float[np.ndarray, "B K"]:
         """log q(y|x), or log q(y|source,x)."""
-        return to_numpy(self.ssvae.classifier(self.ssvae.encode(*self._tensors(x, source))).logits)
+        return to_numpy(inference.classify(self.ssvae, *self._tensors(x, source)))
 
-    @torch.no_grad()
-    @_in_precision
+    @in_precision
     def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
         """log p(y|source)."""
-        return to_numpy(self.ssvae.label_prior(self.ssvae.encode_source(self._tensor(source))).logits)
+        return to_numpy(inference.classify_source(self.ssvae, self._tensor(source)))
 
-    @_in_precision
+    @in_precision
     def encode(
         self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
     ) -> Float[np.ndarray, "B Z"]:
         """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
         return to_numpy(inference.embed(self.ssvae, *self._tensors(x, source)))
 
-    @_in_precision
+    @in_precision
     def generate(
         self,
         y: Int[np.ndarray, " N"],
@@ -226,6 +222,8 @@ class TorchModel:
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
         generator, like = self._generator(_GENERATION, seed), self.ssvae.log_prior
@@ -241,6 +239,8 @@ class TorchModel:
             method,
             beam_width,
             generator,
+            temperature,
+            top_p,
         )
         return to_numpy(x).astype(np.int32), to_numpy(log_prob)
 

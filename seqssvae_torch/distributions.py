@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from pyro import distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor
+from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, START
@@ -139,8 +140,20 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
         return self.network.log_prob_steps(value, self.gradient_weights)
 
-    def sample(self, sample_shape: torch.Size = _ONE, generator: torch.Generator | None = None) -> Int[Tensor, "*B T"]:
+    def sample(
+        self,
+        sample_shape: torch.Size = _ONE,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Int[Tensor, "*B T"]:
         """Ancestral sampling, symbol by symbol.
+
+        Args:
+            sample_shape: `()`.
+            generator: Draws the symbols.
+            temperature: Of each step's logits, as in `nucleus`.
+            top_p: Of each step's symbols, as in `nucleus`.
 
         Raises:
             ValueError: If more than one sample for each y and z is asked for: repeat y and z instead.
@@ -148,7 +161,8 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         if len(sample_shape) > 0:
             raise ValueError(f"sample_shape must be (), not {tuple(sample_shape)}: repeat y and z instead.")
 
-        def draw(log_probs: Tensor) -> Tensor:
+        def draw(logits: Tensor) -> Tensor:
+            log_probs = nucleus(logits, temperature, top_p)
             flat = torch.multinomial(log_probs.exp().flatten(0, -2), 1, generator=generator)
             return flat.reshape(log_probs.shape[:-1])
 
@@ -156,7 +170,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
     def greedy(self) -> Int[Tensor, "*B T"]:
         """The most probable symbol at each step."""
-        return self._generate(lambda log_probs: log_probs.argmax(-1))
+        return self._generate(lambda logits: logits.log_softmax(-1).argmax(-1))
 
     @torch.no_grad()
     def beam_search(self, width: int) -> tuple[Int[Tensor, "B W T"], Float[Tensor, "B W"]]:
@@ -203,7 +217,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         sequence = []
         for _ in range(self.event_shape[0]):
             logits, states = self.network.step(symbols, states)
-            symbols = choose(next_log_probs(logits)).masked_fill(ended, PAD)
+            symbols = choose(_allowed(logits)).masked_fill(ended, PAD)
             ended = ended | (symbols == END)
             sequence.append(symbols)
         return torch.stack(sequence, -1)
@@ -211,8 +225,39 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
 def next_log_probs(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
     """Log-probabilities of the next symbol, of which some are never generated."""
+    return _allowed(logits).log_softmax(-1)
+
+
+def nucleus(logits: Float[Tensor, "*N V"], temperature: float, top_p: float) -> Float[Tensor, "*N V"]:
+    """Log-probabilities of the next symbol after temperature and nucleus: what `sample` draws from.
+
+    The logits are divided by the temperature first. Of the symbols, ordered by probability (ties by the lower id), the
+    fewest whose probability reaches `top_p` are kept, at least one; they are normalised, the others have probability 0.
+
+    Args:
+        logits: Of each symbol; minus infinity for those that are never generated.
+        temperature: Above 0: towards 0 the most probable symbol alone remains, at 1 all is as the model has it.
+        top_p: Above 0, at most 1, where every symbol is kept.
+
+    References:
+        Holtzman et al. 2020, The Curious Case of Neural Text Degeneration, section 3.1 (nucleus) and 3.3 (temperature),
+        https://arxiv.org/abs/1904.09751.
+    """
+    limits = torch.finfo(logits.dtype)
+    scaled = (logits - logits.amax(-1, keepdim=True)) / min(max(temperature, limits.tiny), limits.max)
+    if top_p < 1:
+        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+        reached = ordered.softmax(-1).cumsum(-1)
+        before = functional.pad(reached[..., :-1], (1, 0), value=-1.0)  # so that the first is always kept
+        dropped = torch.empty_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        scaled = scaled.masked_fill(dropped, -torch.inf)
+    return scaled.log_softmax(-1)
+
+
+def _allowed(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
+    """Logits, minus infinity for the symbols that are never generated."""
     never = torch.tensor(NEVER_GENERATED, device=logits.device)
-    return logits.index_fill(-1, never, -torch.inf).log_softmax(-1)
+    return logits.index_fill(-1, never, -torch.inf)
 
 
 def _first_leaf(states: Any) -> Tensor:

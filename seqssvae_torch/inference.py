@@ -1,12 +1,10 @@
 """What a model says of rows: bounds of their likelihood, labels, embeddings; and the sequences it generates."""
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqssvae.backend import DecodingMethod, ELBOTerms
+from seqssvae.backend import DecodingMethod, ELBOTerms, Latents
 from seqssvae_torch.elbo import UnlabelledELBO
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.objectives import encoded, label_posterior
@@ -22,22 +20,51 @@ def evaluate(ssvae: SSVAE, rows: Rows) -> tuple[ELBOTerms, Float[Tensor, "B K"]]
 
 
 @torch.no_grad()
-def label_bounds(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "B K"]:
-    """A lower bound of log p(x, y) for each label, from `count` draws of z (noise has them in front).
+def log_weights(ssvae: SSVAE, rows: Rows, count: int) -> Float[Tensor, "P B K"]:
+    """log p(x, y, z) - log q(z|x,y) of each label at each of `count` draws of z (noise has them in front).
 
-    `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z drawn from q(z|x,y). Their log-sum-exp over y is a lower
-    bound of log p(x), and they themselves, normalised, are the posterior of the generative model, p(y|x).
+    Over the draws, which are of q(z|x,y), the mean of its exponential is p(x, y); 0 for filler rows.
 
     References:
         Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
-    rows, bounds = encoded(ssvae, rows), []
+    rows, weights = encoded(ssvae, rows), []
     for drawn in particles(rows, count):
         elbo = UnlabelledELBO()
         elbo.loss(ssvae.model, ssvae.guide, rows.x, None, rows.source, 1.0, drawn.noise)
-        bounds.append(elbo.log_weights())
-    mean = torch.stack(bounds).logsumexp(0) - math.log(count)
-    return torch.where(rows.row_mask[:, None], mean.T, 0.0)
+        weights.append(elbo.log_weights().T)
+    return torch.where(rows.row_mask[:, None], torch.stack(weights), 0.0)
+
+
+@torch.no_grad()
+def latents(ssvae: SSVAE, x: Int[Tensor, "B T"], source: Int[Tensor, "B S"] | None = None) -> Latents:
+    """q(z|x,y) and p(z), or p(z|source,y), of every label."""
+    of_source = ssvae.encode_source(source)
+    labels = ssvae.one_hot(torch.arange(ssvae.label_count, device=x.device)[:, None])
+    q, p = ssvae.latent_encoder(ssvae.encode(x, of_source), labels), ssvae.latent_prior(of_source, labels)
+    return Latents(*(part.expand(q.loc.shape).transpose(0, 1) for part in (q.loc, q.scale, p.loc, p.scale)))
+
+
+@torch.no_grad()
+def log_likelihood(
+    ssvae: SSVAE, x: Int[Tensor, "B T"], z: Float[Tensor, "B K Z"], source: Int[Tensor, "B S"] | None = None
+) -> Float[Tensor, "B K"]:
+    """log p(x|y,z) of every label at the z given for it."""
+    labels = ssvae.one_hot(torch.arange(ssvae.label_count, device=x.device)[:, None])
+    decoder = ssvae.decoder(labels, z.transpose(0, 1), x.shape[1], ssvae.encode_source(source))
+    return decoder.log_prob(x).T
+
+
+@torch.no_grad()
+def classify(ssvae: SSVAE, x: Int[Tensor, "B T"], source: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B K"]:
+    """log q(y|x), or log q(y|source,x)."""
+    return ssvae.classifier(ssvae.encode(x, source)).logits
+
+
+@torch.no_grad()
+def classify_source(ssvae: SSVAE, source: Int[Tensor, "B S"]) -> Float[Tensor, "B K"]:
+    """log p(y|source)."""
+    return ssvae.label_prior(ssvae.encode_source(source)).logits
 
 
 @torch.no_grad()
@@ -60,6 +87,8 @@ def generate(
     method: DecodingMethod,
     beam_width: int,
     generator: torch.Generator,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> tuple[Int[Tensor, "N T"], Float[Tensor, " N"]]:
     """A sequence for each label, and source of a model that has them, and its log p(x|y,z).
 
@@ -73,6 +102,8 @@ def generate(
         method: How symbols are chosen.
         beam_width: Of `beam`.
         generator: Draws the symbols of `sample`.
+        temperature: Of `sample`.
+        top_p: Of `sample`.
     """
     one_hot, encoding = ssvae.one_hot(y), ssvae.encode_source(source)
     if z is None:
@@ -82,5 +113,8 @@ def generate(
     if method == "beam":
         sequences, scores = decoder.beam_search(beam_width)
         return sequences[:, 0], scores[:, 0]
-    x = decoder.greedy() if method == "greedy" else decoder.sample(generator=generator)
+    if method == "greedy":
+        x = decoder.greedy()
+    else:
+        x = decoder.sample(generator=generator, temperature=temperature, top_p=top_p)
     return x, decoder.log_prob(x)

@@ -15,6 +15,7 @@ from seqssvae.backend import (
     Dimensions,
     ELBOTerms,
     Evaluation,
+    Latents,
     StepTotals,
     TrainingStep,
     Weights,
@@ -137,9 +138,19 @@ class FakeBackend:
         terms = (self._reconstruction(counts), 0.1 * z**2, kl_y, *np.zeros((3, len(z))))
         return Evaluation(ELBOTerms(*(np.where(batch.row_mask, term, 0.0) for term in terms)), log_q_y)
 
-    def label_bounds(self, batch: Batch, seed: int, particles: int) -> np.ndarray:
+    def log_weights(self, batch: Batch, seed: int, particles: int) -> np.ndarray:
         terms, log_q_y = self.evaluate(batch, seed)
-        return (terms.reconstruction - terms.kl_z / particles - terms.kl_y)[:, None] + log_q_y
+        bound = (terms.reconstruction - terms.kl_z / particles - terms.kl_y)[:, None] + log_q_y
+        return np.tile(bound, (particles, 1, 1))
+
+    def latents(self, x: np.ndarray, source: np.ndarray | None = None) -> Latents:
+        shape = len(x), len(self.prior), self.config.model.latent_size
+        loc = np.broadcast_to(self.encode(x)[:, None], shape)
+        return Latents(loc, np.full(shape, 0.5), np.zeros(shape), np.ones(shape))
+
+    def log_likelihood(self, x: np.ndarray, z: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
+        counts = self._counts(x)
+        return self._reconstruction(counts)[:, None] + self._log_q_y(counts)
 
     def classify(self, x: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
         return self._log_q_y(self._counts(x))
@@ -162,17 +173,24 @@ class FakeBackend:
         z: np.ndarray | None = None,
         source: np.ndarray | None = None,
         use_mean: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(seed)
         logits = self.weights[UNIGRAM] + 4 * self.weights[BAG].T[y]
         logits[:, [0, 2]] = -np.inf
         log_p = log_softmax(logits.astype(float))
+        drawn_from = np.exp(log_softmax(log_p / temperature))
+        if top_p < 1:  # kept are symbols such that all more probable ones have less than top_p together
+            more = (drawn_from[:, None, :] > drawn_from[:, :, None]) @ drawn_from[:, :, None]
+            drawn_from = np.where(more[:, :, 0] < top_p, drawn_from, 0.0)
+            drawn_from /= drawn_from.sum(axis=1, keepdims=True)
         x = np.zeros((len(y), max_length + 1), np.int32)
         scores = np.zeros(len(y))
         for row in range(len(y)):
             for t in range(max_length + 1):
                 if method == "sample":
-                    symbol = generator.choice(len(log_p[row]), p=np.exp(log_p[row]))
+                    symbol = generator.choice(len(log_p[row]), p=drawn_from[row])
                 else:
                     symbol = log_p[row].argmax()
                 x[row, t] = symbol

@@ -113,8 +113,8 @@ BAD_USES = {
     "no command": (["fti"], "There is no command 'fti'; did you mean fit?"),
     "unknown command": (
         ["zzz"],
-        "There is no command 'zzz'; known are demo, fit, compare, evaluate, predict, encode, generate, transduce, "
-        "gradient-estimators, import-yoyodyne, verify.",
+        "There is no command 'zzz'; known are demo, fit, compare, evaluate, diagnose, report, score, "
+        "predict, encode, generate, neighbors, transduce, gradient-estimators, import-yoyodyne, verify.",
     ),
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),
     "no arguments": (["evaluate"], "seqssvae evaluate needs RUN and --data; see seqssvae evaluate --help."),

@@ -9,14 +9,13 @@ from rich.console import Console
 
 from seqssvae.cli.main import main
 from seqssvae.cli.tables import confusion_table
-from seqssvae.inference.evaluate import CorpusEvaluation
 
 SINK = StringIO()
 
 
 def shown(confusion: np.ndarray, names: list[str], width: int = 110) -> str:
     console = Console(width=width, record=True, quiet=False, file=SINK)
-    console.print(confusion_table(CorpusEvaluation(None, confusion, 0.0), names, width))
+    console.print(confusion_table(confusion, names, width))
     return console.export_text()
 
 

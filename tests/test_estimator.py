@@ -68,7 +68,8 @@ VALUES = {
 
 
 def test_every_hyperparameter_but_those_of_the_class_itself_stands_for_fields():
-    assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == {"backend", "recipe", "missing", "device", "config"}
+    own = {"backend", "recipe", "missing", "device", "config", "verbose", "callbacks"}
+    assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == own
 
 
 def test_the_defaults_are_those_of_the_configuration():

@@ -12,7 +12,9 @@ from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config
 from seqssvae.data.batches import evaluation_batches, pad
 from seqssvae.data.prepare import Prepared, prepare_table
-from seqssvae.inference.evaluate import GENERATION_BATCH, encode, evaluate, generate, predict_proba
+from seqssvae.errors import ConfigurationError
+from seqssvae.inference.evaluate import encode, evaluate, predict_proba
+from seqssvae.inference.generate import GENERATION_BATCH, generate
 from seqssvae.noise import batch_seed
 
 
@@ -177,4 +179,27 @@ def test_method_and_beam_width_reach_the_backend(model):
     original = backend.generate
     backend.generate = lambda *args, **kwargs: asked.append(kwargs) or original(*args, **kwargs)
     generate(backend, prepared.schema.vocabulary, 0, 1, 4, method="beam", beam_width=3)
-    assert asked == [{"method": "beam", "beam_width": 3, "source": None}]
+    generate(backend, prepared.schema.vocabulary, 0, 1, 4, temperature=2, top_p=0.5)
+    given = {"z": None, "source": None}
+    assert asked == [
+        {"method": "beam", "beam_width": 3, "temperature": 1.0, "top_p": 1.0, **given},
+        {"method": "sample", "beam_width": 5, "temperature": 2.0, "top_p": 0.5, **given},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0}, "temperature must be a number above 0, not 0"),
+        ({"temperature": float("inf")}, "temperature must be a number above 0, not inf"),
+        ({"temperature": float("nan")}, "temperature must be a number above 0, not nan"),
+        ({"top_p": 0.0}, "top_p must be a number above 0 and at most 1, not 0.0"),
+        ({"top_p": 1.5}, "top_p must be a number above 0 and at most 1, not 1.5"),
+        ({"method": "greedy", "temperature": 0.5}, "temperature is for the method sample alone; leave it out with gr"),
+        ({"method": "beam", "top_p": 0.5}, "top_p is for the method sample alone; leave it out with beam"),
+    ],
+)
+def test_a_wrong_temperature_or_share_is_refused(model, options, message):
+    backend, prepared, _ = model
+    with pytest.raises(ConfigurationError, match=message):
+        generate(backend, prepared.schema.vocabulary, 0, 1, 4, **options)

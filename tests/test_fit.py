@@ -35,7 +35,7 @@ class Recorder(Observer):
     def started(self, total_steps, state):
         self.events.append(("started", total_steps))
 
-    def advanced(self, step):
+    def advanced(self, step, epoch, rows):
         self.events.append(("advanced", step))
 
     def evaluated(self, record, state):

@@ -114,8 +114,9 @@ class Backwards:
         odd = (source > END).sum(1) % 2
         return np.where(odd[:, None] == 1, [0, 0, 1.0], [1.0, 0, 0])
 
-    def generate(self, y, max_length, seed, method="sample", beam_width=5, z=None, source=None, use_mean=False):
+    def generate(self, y, max_length, seed, method, beam_width, source, use_mean, temperature, top_p):
         self.calls.append((source.shape, seed, method, beam_width, use_mean))
+        self.steered = temperature, top_p
         rows = [[8 + label, *[s for s in row[::-1] if s > END], END] for row, label in zip(source, y, strict=True)]
         x = np.array([row + [PAD] * (max_length + 1 - len(row)) for row in rows], np.int32)
         return x, -np.arange(len(y), dtype=float)
@@ -134,8 +135,10 @@ def test_sequences_come_in_the_order_of_their_sources():
     assert {(method, use_mean) for _, _, method, _, use_mean in backend.calls} == {("greedy", True)}
     assert len({shape for shape, *_ in backend.calls}) == 2
     assert len({seed for _, seed, *_ in backend.calls}) == len(backend.calls)
-    transduce(backend, vocabulary, sources, y, config, "sample", max_length=8)
+    assert backend.steered == (1.0, 1.0)
+    transduce(backend, vocabulary, sources, y, config, "sample", max_length=8, temperature=0.5, top_p=0.9)
     assert backend.calls[-1][2] == "sample"
+    assert backend.steered == (0.5, 0.9)
     assert not backend.calls[-1][4]
     assert transduce(backend, vocabulary, sources.take(np.arange(0)), y[:0], config) == []
 
@@ -220,6 +223,26 @@ def test_other_commands_take_sources(run, tmp_path, capsys):
     without.write_text("hazier\tJJR\n")
     assert main(["evaluate", str(run), "--data", str(without), "--sequence-column", "1", "--label-column", "2"]) == 2
     assert "data.source_column must be another column" in capsys.readouterr().err
+
+
+def test_rows_with_sources_are_relabelled_and_have_neighbours(run, capsys):
+    generate = ["generate", str(run), "--label", "VBG", "--max-length", "9"]
+    assert main([*generate, "--like", "walked", "--source", "walk"]) == 0
+    ((text, label, log_p),) = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    opened = open_run(run)
+    x, source = opened.vocabulary.encode("walked")[None], opened.schema.source_vocabulary.encode("walk")[None]
+    own = opened.backend.classify(x, source)[0].argmax()
+    z = opened.backend.latents(x, source).loc[:, own]
+    y = np.array([opened.labels.index("VBG")], np.int32)
+    ids, score = opened.backend.generate(y, 9, 0, "greedy", z=z, source=source)
+    assert (text, label) == (opened.vocabulary.join(opened.vocabulary.decode(ids[0])[:9]), "VBG")
+    assert float(log_p) == pytest.approx(float(score[0]), rel=1e-5)
+    assert main([*generate, "--interpolate", "walked", "talks", "--source", "walk", "--count", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(["neighbors", str(run), "--data", str(ENGLISH), "--query", "walked", "--source", "walk"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert main([*generate, "--like", "walked", "--source", ""]) == 2
+    assert "the text '' has no symbol" in capsys.readouterr().err
 
 
 def test_a_list_of_sources_will_do_whatever_the_columns_of_training(run, tmp_path):

@@ -23,9 +23,12 @@ _POSITIONAL = {"run": "RUN", "checkpoint": "CKPT"}
 
 _EXPECTED = {
     "header": "true or false",
+    "logger": "one of tensorboard, wandb, mlflow",
     "method": "one of sample, greedy, beam",
     "dataset": "one of peptides, languages",
     "precision": "one of float32, float64, bf16",
+    "temperature": "a number above 0",
+    "top_p": "a number above 0 and at most 1",
 }
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
 WITH_CONFIGURATION = ("fit", "compare")

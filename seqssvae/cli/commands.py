@@ -50,7 +50,7 @@ COMMANDS = {
     "fit": Command(
         "Train a model on a TSV file, and write a run directory.",
         "--config FILE --backend torch|jax --output RUN | --resume RUN [--output RUN] [--recipe R] [--device D] "
-        "[--precision P] "
+        "[--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,
         ("fit", "fit_command"),
@@ -67,10 +67,28 @@ COMMANDS = {
         parsers.add_evaluate_arguments,
         ("evaluate", "evaluate_command"),
     ),
+    "diagnose": Command(
+        "Say what a run has learned, and what is wrong with it, by a TSV file of rows with and without label.",
+        "RUN --data FILE [--backend B] [--device D] [--seed S] [--json]",
+        parsers.add_diagnose_arguments,
+        ("diagnose", "diagnose_command"),
+    ),
+    "report": Command(
+        "Write an HTML page of what one run, or several side by side, have learned.",
+        "RUN [RUN ...] [--data FILE] [--output FILE] [--overwrite] [--no-certificate] [--backend B] [--device D]",
+        parsers.add_report_arguments,
+        ("report", "report_command"),
+    ),
+    "score": Command(
+        "Write log p(x) of every row of a TSV file: low where a row is unlike those that were trained on.",
+        "RUN --data FILE --output FILE [--importance-samples P] [--seed S] [--overwrite] [--backend B] [--device D]",
+        parsers.add_score_arguments,
+        ("evaluate", "score_command"),
+    ),
     "predict": Command(
         "Write the label, and the probability of each label, of every row of a TSV file.",
-        "RUN --data FILE --output FILE [--method classifier|generative|combined] [--overwrite] [--backend B] "
-        "[--device D]",
+        "RUN --data FILE --output FILE [--method classifier|generative|combined] [--abstain-below P] [--overwrite] "
+        "[--backend B] [--device D]",
         parsers.add_predict_arguments,
         ("evaluate", "predict_command"),
     ),
@@ -82,14 +100,21 @@ COMMANDS = {
     ),
     "generate": Command(
         "Print new sequences of one label: sequence, label and log p(x|y,z), a line each.",
-        "RUN --label NAME [--source TEXT] [--count N] [--seed S] [--method sample|greedy|beam] [--max-length N]",
+        "RUN --label NAME [--like TEXT [--from-label NAME] | --interpolate TEXT1 TEXT2] [--source TEXT] [--count N] "
+        "[--seed S] [--method sample|greedy|beam] [--temperature T] [--top-p P] [--max-length N] [--check FILE]",
         parsers.add_generate_arguments,
         ("generate", "generate_command"),
+    ),
+    "neighbors": Command(
+        "Print the rows of a TSV file that are nearest to a row in the embedding: sequence, label, distance.",
+        "RUN --data FILE --query TEXT [--count N] [--source TEXT] [--backend B] [--device D]",
+        parsers.add_neighbors_arguments,
+        ("neighbors", "neighbors_command"),
     ),
     "transduce": Command(
         "Write the sequence that is made of each source of a TSV file, with its label or the most probable one.",
         "RUN --data FILE --output FILE [--overwrite] [--label-column N] [--score] [--method greedy|beam|sample] "
-        "[--backend B] [--device D]",
+        "[--temperature T] [--top-p P] [--backend B] [--device D]",
         parsers.add_transduce_arguments,
         ("generate", "transduce_command"),
     ),

@@ -16,6 +16,7 @@ from seqssvae.errors import BackendError
 from seqssvae.recipes.auto import learning_rows
 from seqssvae.recipes.compare import compare
 from seqssvae.recipes.named import with_recipe
+from seqssvae.training.progress import progress
 
 
 def compare_command(arguments: Namespace) -> None:
@@ -29,7 +30,8 @@ def compare_command(arguments: Namespace) -> None:
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(name)(config, dimensions, arguments.get("device"))
 
-    comparisons = compare(config, prepared, build)
+    with progress("comparison") as shown:
+        comparisons = compare(config, prepared, build, shown.candidate)
     if arguments.get("json"):
         print(json.dumps([one._asdict() for one in comparisons]))
         return

@@ -9,7 +9,6 @@ from jsonargparse import Namespace
 from seqssvae.backend import Backend, get_backend, installed_backends
 from seqssvae.cli.inputs import check_options
 from seqssvae.cli.messages import printable
-from seqssvae.cli.progress import ProgressBar
 from seqssvae.cli.tables import comparison_table, console
 from seqssvae.config import Config
 from seqssvae.config.presets import PRESETS
@@ -24,8 +23,9 @@ from seqssvae.demo.experiment import (
     with_seed,
 )
 from seqssvae.errors import BackendError
-from seqssvae.inference.evaluate import generate
+from seqssvae.inference.generate import generate
 from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.progress import progress
 
 GENERATED = 5
 """Number of sequences that are shown for each label."""
@@ -105,7 +105,7 @@ def _train(
 ) -> TrainedModel:
     path = directory / _run_name(twin_name, name)
     writer = RunWriter(path, with_seed(config, experiment.seed), experiment.schema, twin_name, experiment.training)
-    return train_and_test(experiment, config, twin, [writer, ProgressBar(f"{twin_name}, {name}")])
+    return train_and_test(experiment, config, twin, [writer, progress(f"{twin_name}, {name}")])
 
 
 def _show_generated(experiment: Experiment, twin: str, model: TrainedModel, seed: int) -> None:

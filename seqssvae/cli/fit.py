@@ -8,7 +8,6 @@ from jsonargparse import Namespace
 from seqssvae.backend import Backend, Dimensions, get_backend, installed_backends
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn, warn_of_counts
-from seqssvae.cli.progress import ProgressBar
 from seqssvae.cli.recipe_tables import trials_table
 from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
@@ -16,14 +15,17 @@ from seqssvae.config import Config
 from seqssvae.config.fields import check_fields, field_paths
 from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
 from seqssvae.data.prepare import prepare_files
+from seqssvae.diagnosis.diagnose import diagnose_fitted
 from seqssvae.errors import ConfigurationError
-from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle
+from seqssvae.loggers.named import named_logger
+from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import generator_warning, kept_sentence
 from seqssvae.runs.learned import learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.progress import progress
 
 RESUMABLE = {
     *("data.train", "data.validation", "optimizer.schedule_steps", "training.checkpoint_minutes"),
@@ -40,6 +42,8 @@ def fit_command(arguments: Namespace) -> None:
     in_place = resume is not None and os.path.realpath(output) == os.path.realpath(resume)
     if not in_place:
         refuse_existing(output)
+    quiet = bool(arguments.get("quiet"))
+    loggers = [named_logger(name, output) for name in dict.fromkeys(arguments.get("logger") or ())]
     resumed = RunDirectory(resume, verify=not arguments.get("no_verify")) if resume else None
     config = _build_config(arguments, resumed)
     backend = arguments.get("backend") or (resumed and resumed.trained_by)
@@ -60,28 +64,40 @@ def fit_command(arguments: Namespace) -> None:
         reason = obstacle(config, prepared)
         if reason is None:
             config = affordable(config, prepared)
-            ensemble = learn(config, prepared, build, [ProgressBar("networks")])
-            console().print(trials_table(ensemble.trials))
+            with progress("candidates", quiet) as shown:
+                ensemble = learn(config, prepared, build, [shown], shown.candidate)
+            if not quiet:
+                console().print(trials_table(ensemble.trials))
         else:
             warn(reason)
         config = network_config(config, ensemble)
     baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
-    carried = learned_files(ensemble, baselines)
+    trained_on = rows_trained_on(config, prepared, ensemble)
+    carried = learned_files(ensemble, baselines, trained_on)
     writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, carried, in_place=in_place)
     state = checkpoint.state if checkpoint else None
     try:
         with noted_signals() as interrupted:
-            observers = [writer, ProgressBar()]
-            result = fit_towards(ensemble, config, prepared, build, observers, state, interrupted).result
+            observers = [writer, *loggers, progress("training", quiet)]
+            fitted = fit_towards(ensemble, config, prepared, build, observers, state, interrupted)
     except KeyboardInterrupt as error:
         if writer.step is None:
             raise
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
+    result, worse = fitted.result, generator_warning(fitted.result, prepared.validation, baselines)
+    found = diagnose_fitted(fitted, prepared, trained_on).findings
+    if quiet:
+        for warning in [worse, *(finding for finding in found if finding.level == "warning")]:
+            if warning is not None:
+                warn(str(warning))
+        return
     if result.records:
         console().print(fit_table(result))
         print(kept_sentence(result, config))
-    if (worse := generator_warning(result, prepared.validation, baselines)) is not None:
+    if worse is not None:
         print(worse)
+    for finding in found:
+        print(finding)
     print(f"The run is in {output}.")
 
 

@@ -1,40 +1,42 @@
 """The commands that write new sequences: `generate` and `transduce`."""
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int
 from jsonargparse import Namespace
 
-from seqssvae.cli.inputs import check_options, file_columns, run_directory
-from seqssvae.cli.messages import printable, warn, warn_of_counts
+from seqssvae.cli.inputs import check_options, check_source, file_columns, row_corpus, run_directory
+from seqssvae.cli.messages import printable, say, warn, warn_of_counts
 from seqssvae.cli.output import check_output, write_table
+from seqssvae.config import DataConfig
 from seqssvae.data.corpus import encode_table
 from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
-from seqssvae.errors import ConfigurationError
-from seqssvae.inference.evaluate import generate, greatest_length
+from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.inference.generate import Generated, check_steering, generate, greatest_length
 from seqssvae.inference.transduce import transduce
+from seqssvae.inference.transfer import interpolate, relabel
+from seqssvae.runs.run import Run
 
 
 def generate_command(arguments: Namespace) -> None:
-    """Print new sequences of one label: sequence, label, log p(x|y,z)."""
-    check_options(arguments, {"count": 1, "seed": 0, "beam_width": 1, "max_length": 1})
-    run = run_directory(arguments).open(arguments.backend, arguments.device)
-    max_length = greatest_length(arguments.max_length, run.config)
-    sources = run.schema.source_vocabulary
-    if (arguments.source is not None) != (sources is not None):
-        what = "has no sources; leave --source out" if sources is None else "has sources; give one by --source"
-        raise ConfigurationError(f"The run {run.path} {what}.")
-    sequences = generate(
-        run.backend,
-        run.vocabulary,
-        run.labels.index(arguments.label),
-        arguments.count,
-        max_length,
-        arguments.seed,
-        arguments.method,
-        arguments.beam_width,
-        None if sources is None else _source_ids(sources, arguments.source, run.config.data.max_length),
-    )
+    """Print sequences of one label: sequence, label, log p(x|y,z)."""
+    _check_generate(arguments)
+    held = arguments.like is not None or arguments.interpolate is not None
+    method = arguments.method or ("greedy" if held else "sample")
+    check_steering(method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
+    directory = run_directory(arguments)
+    rows = None if arguments.check is None else _rows_to_check_by(arguments, directory.config.data)
+    run = directory.open(arguments.backend, arguments.device)
+    check_source(run, arguments.source)
+    longest = greatest_length(arguments.max_length, run.config)
+    names = "seed", "beam_width", "temperature", "top_p"
+    search = {"method": method, **{name: arguments[name] for name in names}}
+    sequences = _generated(run, arguments, longest, search)
+    checked = None if rows is None else _check(run, sequences, arguments, *rows)
     for sequence in sequences:
         print(
             printable(run.vocabulary.join(sequence.symbols)),
@@ -44,12 +46,76 @@ def generate_command(arguments: Namespace) -> None:
         )
     unended = sum(not sequence.ended for sequence in sequences)
     if unended:
-        warn(f"{unended} of {len(sequences)} sequences have no END within {max_length} symbols (--max-length).")
+        warn(f"{unended} of {len(sequences)} sequences have no END within {longest} symbols (--max-length).")
+    if checked is not None:
+        say(checked)
+
+
+def _check_generate(arguments: Namespace) -> None:
+    """Check options of `generate`, by themselves and beside each other."""
+    check_options(arguments, {"count": 1, "seed": 0, "beam_width": 1, "max_length": 1})
+    if arguments.interpolate is not None:
+        check_options(arguments, {"count": 2})
+    if arguments.like is not None and arguments.interpolate is not None:
+        raise ConfigurationError("--like and --interpolate are two things to do; give one of them.")
+    if arguments.from_label is not None and arguments.like is None:
+        raise ConfigurationError("--from-label is the label of the row --like; give that as well.")
+
+
+def _generated(run: Run, arguments: Namespace, longest: int, search: dict[str, Any]) -> list[Generated]:
+    """The sequences that are asked for."""
+    label = run.labels.index(arguments.label)
+    model = run.backend, run.vocabulary
+    if arguments.interpolate is not None:
+        ends, count = row_corpus(run, arguments.interpolate, arguments.source), arguments.count
+        return interpolate(*model, ends, label, 7 if count is None else count, run.config, longest, **search)
+    if arguments.like is not None:
+        corpus = row_corpus(run, [arguments.like] * (arguments.count or 1), arguments.source)
+        if arguments.from_label is not None:
+            corpus = corpus.with_labels(np.full(len(corpus), run.labels.index(arguments.from_label)))
+        return relabel(*model, corpus, label, run.config, longest, **search)
+    sources, source = run.schema.source_vocabulary, None
+    if sources is not None:
+        source = _source_ids(sources, arguments.source, run.config.data.max_length)
+    count = 10 if arguments.count is None else arguments.count
+    return generate(*model, label, count, longest, source=source, **search)
+
+
+def _rows_to_check_by(arguments: Namespace, data: DataConfig) -> tuple[list[tuple[str, ...]], list[str | None]]:
+    """The rows of `--check` and their labels."""
+    columns = dataclasses.replace(file_columns(data, arguments), source_column=0)
+    if not columns.label_column:
+        raise ConfigurationError("--check needs rows with labels, and the run was trained with data.label_column: 0.")
+    table = read_table(arguments.check, columns, labelled=True)
+    return list(table.sequences), list(table.labels)
+
+
+def _check(
+    run: Run,
+    sequences: Sequence[Generated],
+    arguments: Namespace,
+    rows: Sequence[tuple[str, ...]],
+    labels: Sequence[str | None],
+) -> str:
+    """What generated sequences are like beside the rows of `--check`, in a sentence."""
+    from seqssvae.recipes.novelty import check_generated  # the other commands need no classifier
+
+    try:
+        check = check_generated([one.symbols for one in sequences], arguments.label, rows, labels)
+    except DataError as error:
+        raise DataError(f"{arguments.check}: {error}") from error
+    right = f"right about {check.classifier_accuracy:.1%} of those in cross-validation"
+    return (
+        f"of {check.count} sequences {check.unique:.1%} are different ones, {check.new:.1%} are not in "
+        f"{arguments.check}, and {check.of_label:.1%} are of {arguments.label} by a classifier that learned from its "
+        f"{check.labelled_rows} labelled rows ({right})."
+    )
 
 
 def transduce_command(arguments: Namespace) -> None:
     """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
     check_options(arguments, {"seed": 0, "beam_width": 1, "max_length": 1})
+    check_steering(arguments.method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
     check_output(arguments.output, arguments.overwrite)
     directory = run_directory(arguments)
     config, sources = directory.config, directory.schema.source_vocabulary
@@ -62,7 +128,8 @@ def transduce_command(arguments: Namespace) -> None:
     warn_of_counts(corpus, run.config.data.max_length)
     assert corpus.sources is not None
     assert table.sources is not None
-    search = arguments.method, arguments.beam_width, arguments.max_length, arguments.seed
+    steering = arguments.temperature, arguments.top_p
+    search = arguments.method, arguments.beam_width, arguments.max_length, arguments.seed, *steering
     sequences = transduce(run.backend, run.vocabulary, corpus.sources, corpus.y, run.config, *search)
     texts = [run.vocabulary.join(sequence.symbols) for sequence in sequences]
     names = run.labels.names

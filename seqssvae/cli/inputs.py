@@ -1,13 +1,17 @@
 """What commands are given: values of options, a run, and the rows of a file."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
+from seqssvae.cli.messages import warn_of_counts
 from seqssvae.config import DataConfig
 from seqssvae.config.checks import check_integer
+from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.table import Table
 from seqssvae.data.tsv import read_table
+from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.runs.run import Run, RunDirectory
 
 
@@ -51,6 +55,42 @@ def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -
 def run_directory(arguments: Namespace) -> RunDirectory:
     """Return the directory of the run that a command is given, which is not read yet."""
     return RunDirectory(arguments.run, verify=not arguments.no_verify)
+
+
+def check_source(run: Run, source: str | None) -> None:
+    """Check that `--source` is given if and only if the run has sources.
+
+    Raises:
+        ConfigurationError: If that is not so.
+    """
+    if (source is None) != (run.schema.source_vocabulary is None):
+        what = "has no sources; leave --source out" if source is not None else "has sources; give one by --source"
+        raise ConfigurationError(f"The run {run.path} {what}.")
+
+
+def row_corpus(run: Run, texts: Sequence[str], source: str | None) -> Corpus:
+    """Encode rows that are given on the command line, each with the same source; those that are too long are cut.
+
+    Args:
+        run: The run.
+        texts: The rows.
+        source: Their source, for a run that has sources.
+
+    Raises:
+        ConfigurationError: If there is a source and should be none, or the other way round.
+        DataError: If a row, or the source, has no symbol.
+    """
+    check_source(run, source)
+    sources = run.schema.source_vocabulary
+    rows = [run.vocabulary.split(text) for text in texts]
+    of_rows = None if source is None or sources is None else [sources.split(source)] * len(rows)
+    for text, symbols in zip((*texts, source), (*rows, *(of_rows or [])[:1]), strict=False):
+        if not symbols:
+            raise DataError(f"the text {text!r} has no symbol; give one that has.")
+    table = Table.from_rows(rows, sources=of_rows, origin="the command line")
+    corpus = encode_table(table, run.schema, run.config.data, "truncate")
+    warn_of_counts(corpus, run.config.data.max_length)
+    return corpus
 
 
 def read_table_and_run(arguments: Namespace, labelled: bool) -> tuple[Table, Run]:

@@ -8,6 +8,7 @@ from seqssvae.backend import DecodingMethod
 from seqssvae.config import Config, Precision
 from seqssvae.config.fields import field_paths
 from seqssvae.datasets import DatasetName
+from seqssvae.loggers.named import LoggerName
 from seqssvae.recipes.names import PredictionMethod, RecipeName
 
 
@@ -45,6 +46,13 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
         metavar="RUN",
         help="Go on from the last checkpoint of this run, with its configuration: in place, or into --output.",
     )
+    parser.add_argument(
+        "--logger",
+        nargs="+",
+        type=LoggerName,
+        help="Where else metrics go, one or more: tensorboard (into RUN/tensorboard), wandb, mlflow.",
+    )
+    parser.add_argument("--quiet", action="store_true", help="Print errors and warnings only.")
     _add_no_verify(parser)
     parser.add_class_arguments(Config, None)
     for action in section_loaders(parser):
@@ -66,6 +74,32 @@ def add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="Replace the file of --confusion if it exists.")
 
 
+def add_diagnose_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `diagnose`."""
+    _add_run(parser)
+    _add_data(parser, labelled=True)
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the rows that are looked at, and of z.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of tables and sentences.")
+
+
+def add_report_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `report`."""
+    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="Run directories that `seqssvae fit` made.")
+    parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained each run.")
+    _add_no_verify(parser)
+    _add_device(parser)
+    text = "TSV file of rows to look at: the more with a label that were not trained on, the more is shown."
+    parser.add_argument("--data", type=str | None, metavar="FILE", help=text)
+    parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
+    parser.add_argument("--source-column", type=int | None, help="Column of the source, if the model has sources.")
+    parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 if there is none.")
+    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+    parser.add_argument("--output", type=str, default="report.html", metavar="FILE", help="HTML file to write.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace the output file if it exists.")
+    parser.add_argument("--no-certificate", action="store_true", help="Do not compare the twins, which takes a while.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of whatever is drawn.")
+
+
 def add_compare_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `compare`: its own, and every field of the configuration."""
     parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file with any of the fields below.")
@@ -82,6 +116,9 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `predict`."""
     add_encode_arguments(parser)
     parser.add_argument(
+        "--abstain-below", type=float | None, metavar="P", help="Leave the label empty where none is as probable as P."
+    )
+    parser.add_argument(
         "--method",
         type=PredictionMethod | None,
         help="The network's q(y|x), its generator's posterior p(y|x), or all that was learned (the default of a run "
@@ -96,22 +133,58 @@ def add_encode_arguments(parser: ArgumentParser) -> None:
     _add_output(parser)
 
 
+def add_score_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `score`."""
+    add_encode_arguments(parser)
+    parser.add_argument(
+        "--importance-samples", type=int, default=100, metavar="P", help="Draws of z for each row and label."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of these draws.")
+
+
 def add_generate_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `generate`."""
     _add_run(parser)
     parser.add_argument("--label", type=str, required=True, metavar="NAME", help="The label to generate for.")
-    parser.add_argument("--count", type=int, default=10, help="Number of sequences.")
+    parser.add_argument(
+        "--count",
+        type=int | None,
+        help="Number of sequences: by default 10, of --like 1, of --interpolate 7, with those of its ends.",
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of z and of the symbols.")
     parser.add_argument(
         "--method",
-        type=DecodingMethod,
-        default="sample",
-        help="Draw each symbol, take the most probable one, or search for the most probable sequence.",
+        type=DecodingMethod | None,
+        help="Draw each symbol (the default where z is drawn), take the most probable one (else), or search for the "
+        "most probable sequence.",
     )
     parser.add_argument(
         "--source", type=str | None, metavar="TEXT", help="What to make it from, if the run has sources."
     )
     _add_search(parser)
+    parser.add_argument(
+        "--like",
+        type=str | None,
+        metavar="TEXT",
+        help="A row whose z is kept: what it would be, were it of --label.",
+    )
+    parser.add_argument(
+        "--from-label", type=str | None, metavar="NAME", help="That row's own label; else its most probable one."
+    )
+    parser.add_argument(
+        "--interpolate",
+        type=str,
+        nargs=2,
+        metavar=("TEXT1", "TEXT2"),
+        help="Two rows: what is decoded on the line from the z of one to that of the other, both with --label.",
+    )
+    parser.add_argument(
+        "--check",
+        type=str | None,
+        metavar="FILE",
+        help="TSV file of rows with labels, such as those of training: how many of the sequences are new, different, "
+        "and of the label by a classifier that learned from these rows alone, is printed on stderr.",
+    )
 
 
 def add_transduce_arguments(parser: ArgumentParser) -> None:
@@ -138,6 +211,15 @@ def add_transduce_arguments(parser: ArgumentParser) -> None:
     )
     _add_search(parser)
     parser.add_argument("--seed", type=int, default=0, help="Seed of what --method sample draws.")
+
+
+def add_neighbors_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `neighbors`."""
+    _add_run(parser)
+    _add_data(parser, labelled=True)
+    parser.add_argument("--query", type=str, required=True, metavar="TEXT", help="The row whose neighbours are wanted.")
+    parser.add_argument("--source", type=str | None, metavar="TEXT", help="Its source, if the run has sources.")
+    parser.add_argument("--count", type=int, default=5, help="Number of neighbours.")
 
 
 def add_verify_arguments(parser: ArgumentParser) -> None:
@@ -219,4 +301,13 @@ def _add_output(parser: ArgumentParser) -> None:
 
 def _add_search(parser: ArgumentParser) -> None:
     parser.add_argument("--beam-width", type=int, default=5, help="Candidates kept by --method beam.")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="Of --method sample: below 1 symbols are surer, above 1 wilder."
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="Of --method sample: draw from the fewest symbols that have this probability together.",
+    )
     parser.add_argument("--max-length", type=int | None, help="Most symbols of a sequence; else data.max_length.")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,6 @@ from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_estimators import GradientQuality, Measurement
 from seqssvae.cli.messages import printable
 from seqssvae.demo.experiment import TrainedModel
-from seqssvae.inference.evaluate import CorpusEvaluation
 from seqssvae.inference.metrics import Metrics
 from seqssvae.training.state import FitResult
 
@@ -30,11 +30,13 @@ _UNITS = {
     "elbo": "nats a row",
     "elbo_per_symbol": "nats a symbol",
     "bits_per_symbol": "bits a symbol",
+    "perplexity": "symbols",
     "reconstruction": "nats a row",
     "kl_z": "nats a row",
     "kl_y": "nats a row",
     "classification": "nats a labelled row",
     "accuracy": "of labelled rows",
+    "label_entropy": "nats a row",
 }
 
 
@@ -88,15 +90,17 @@ def metrics_table(metrics: Metrics, baselines: Mapping[str, float] | None = None
     for name, value in (baselines or {}).items() if metrics.elbo is not None else ():
         table.add_row(f"for comparison, {name}s", _number(value), "nats a symbol")
     if metrics.importance_bound is not None:
-        table.add_row("importance_bound", _number(metrics.importance_bound), "nats a row")
+        known = "" if metrics.importance_error is None else f", ± {metrics.importance_error:.3f} by the draws of z"
+        table.add_row("importance_bound", _number(metrics.importance_bound), f"nats a row{known}")
+        table.add_row("effective_samples", _number(metrics.effective_samples), "draws of z a row")
     return table
 
 
-def confusion_table(evaluation: CorpusEvaluation, names: Sequence[str], width: int) -> Table:
+def confusion_table(confusion: Int[np.ndarray, "K K"], names: Sequence[str], width: int) -> Table:
     """Return the number of rows by label and predicted label or, where that is too wide, the most confused pairs.
 
     Args:
-        evaluation: The evaluation of a corpus.
+        confusion: The number of rows by label (first index) and predicted label (second).
         names: Names of the labels.
         width: Most columns of the table.
     """
@@ -104,17 +108,14 @@ def confusion_table(evaluation: CorpusEvaluation, names: Sequence[str], width: i
     table = Table("", title=title, min_width=len(title) + 2)
     for name in shown:
         table.add_column(Text(name), justify="right", no_wrap=True)
-    for name, counts in zip(shown, evaluation.confusion.tolist(), strict=True):
+    for name, counts in zip(shown, confusion.tolist(), strict=True):
         table.add_row(Text(name, no_wrap=True), *map(str, counts))
     most = [
         max(map(cell_len, shown)),
-        *(
-            max(cell_len(name), len(str(column.max())))
-            for name, column in zip(shown, evaluation.confusion.T, strict=True)
-        ),
+        *(max(cell_len(name), len(str(column.max()))) for name, column in zip(shown, confusion.T, strict=True)),
     ]
     fits = sum(most) + 3 * len(most) + 1 <= width
-    return table if fits else _confused_pairs(evaluation.confusion, shown)
+    return table if fits else _confused_pairs(confusion, shown)
 
 
 def _confused_pairs(confusion: np.ndarray, names: Sequence[str]) -> Table:

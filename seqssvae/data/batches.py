@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Batch
-from seqssvae.data.buckets import bounded_size, bucket_of_rows, rows_per_batch
+from seqssvae.config import Config
+from seqssvae.data.buckets import bounded_size, bucket_of_rows, choose_buckets, rows_per_batch
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import PAD
@@ -112,6 +113,15 @@ def evaluation_batches(
         source_steps = _longest_source(corpus, rows)
         for start in range(0, len(rows), size):
             yield pad(corpus, rows[start : start + size], size, time_steps, source_steps)
+
+
+def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
+    """Batches that hold every row once, with buckets of this corpus's own."""
+    if not len(corpus):
+        return iter(())
+    training = config.training
+    buckets = choose_buckets(corpus.lengths, min(training.buckets, len(corpus)))
+    return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which fields of the configuration each hyperparameter of the estimator sets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from seqssvae.config import Config
 from seqssvae.config.settings import Settings, from_dict, merge, to_dict
 from seqssvae.errors import ConfigurationError
 from seqssvae.recipes.named import recipe_settings, with_recipe
+from seqssvae.training.state import Observer
 
 FIELDS = {
     "cell": ("model.cell",),
@@ -63,3 +64,24 @@ def build_config(hyperparameters: Mapping[str, Any], config: Config | None, reci
                 overrides = {part: overrides}
             settings = merge(settings, overrides)
     return from_dict(settings if config is not None and recipe != "auto" else with_recipe(recipe, settings))
+
+
+def source_column(config: Config, source: object | None) -> int:
+    """Return a column for the sources, as if they were in a file; 0 if there are none."""
+    data = config.data
+    free = 1 + max(data.sequence_column, data.label_column, data.group_column)
+    return 0 if source is None else data.source_column or free
+
+
+def check_callbacks(callbacks: Any) -> list[Observer]:
+    """Return the observers that an estimator is given.
+
+    Raises:
+        ConfigurationError: If one is no `Observer`, or they are no list.
+    """
+    observers = list(callbacks or []) if isinstance(callbacks, Iterable | None) else [callbacks]
+    for observer in observers:
+        if not isinstance(observer, Observer) or not isinstance(callbacks, Iterable):
+            kind = observer.__name__ if isinstance(observer, type) else type(observer).__name__
+            raise ConfigurationError(f"callbacks must be a list of Observers (seqssvae.training.state), not {kind}.")
+    return observers

@@ -1,19 +1,24 @@
 """What training leaves in an estimator, and how sequences are encoded for it."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from seqssvae.backend import Backend
+import numpy as np
+from jaxtyping import Int
+
+from seqssvae.backend import NO_LABEL, Backend
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus, encode_column, encode_table
 from seqssvae.data.counts import describe_counts
-from seqssvae.data.in_memory import make_table, read_sequences
+from seqssvae.data.in_memory import make_table, read_labels, read_sequences
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Schema
-from seqssvae.errors import DataError
+from seqssvae.errors import DataError, RunError
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.files import Checkpoint
 
 Sequences = Iterable[str] | Iterable[Sequence[str]]
@@ -30,6 +35,8 @@ class FittedModel(NamedTuple):
         texts: Whether sequences were given as texts, rather than as lists of symbols.
         checkpoint: How training went, to be saved.
         ensemble: What predicts labels; None where the network alone does.
+        baselines: Simple models of the training rows' symbols; None of a run of an earlier version.
+        trained_on: Which labelled rows were learned from; None of a run of an earlier version.
     """
 
     backend: Backend
@@ -38,6 +45,8 @@ class FittedModel(NamedTuple):
     texts: bool
     checkpoint: Checkpoint
     ensemble: Ensemble | None = None
+    baselines: Baselines | None = None
+    trained_on: TrainedOn | None = None
 
     def encode(self, X: Sequences, source: Sequences | None) -> Corpus:
         """Encode sequences and their sources; those that are too long are cut.
@@ -86,3 +95,33 @@ def warn_of_counts(corpus: Corpus, config: Config) -> None:
     """Warn of rows that were left out or cut, and of unknown symbols."""
     for sentence in describe_counts(corpus, config.data.max_length):
         warnings.warn(sentence, stacklevel=3)
+
+
+class FittedMixin:
+    """What the mixins of an estimator need of it.
+
+    Attributes:
+        classes_: The labels, sorted, as they were given.
+        fitted_: What training left.
+    """
+
+    classes_: np.ndarray
+    fitted_: FittedModel
+    missing: Hashable
+
+    def _get_fitted(self) -> FittedModel:
+        if not hasattr(self, "fitted_"):
+            raise RunError("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
+        return self.fitted_
+
+    def _label_index(self, label: Any) -> int:
+        """The place of a label in `classes_`; DataError if there is no such label."""
+        classes = self.classes_.tolist()
+        if label not in classes:
+            raise DataError(f"There is no label {label!r}; known are {', '.join(map(repr, classes))}.")
+        return classes.index(label)
+
+    def _label_indices(self, y: Iterable[Any] | None, count: int) -> Int[np.ndarray, " N"]:
+        """The places of so many labels in `classes_`, `NO_LABEL` where they are missing."""
+        values = read_labels(y, count, self.missing)
+        return np.array([NO_LABEL if value is None else self._label_index(value) for value in values], np.int32)

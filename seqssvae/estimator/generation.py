@@ -1,29 +1,17 @@
-"""What a fitted estimator writes: new sequences of a label, and sequences made of sources."""
+"""What a fitted estimator writes: new sequences of a label, and sequences made of others."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from seqssvae.backend import NO_LABEL, DecodingMethod
-from seqssvae.data.in_memory import read_labels
-from seqssvae.errors import DataError, RunError
-from seqssvae.estimator.fitted import FittedModel, Sequences
-from seqssvae.inference.evaluate import generate, greatest_length
+from seqssvae.backend import DecodingMethod
+from seqssvae.estimator.fitted import FittedMixin, Sequences
+from seqssvae.inference.generate import generate, greatest_length
 from seqssvae.inference.transduce import transduce
+from seqssvae.inference.transfer import interpolate, relabel
 
 
-class GenerationMixin:
-    """Mixin of an estimator that has a generator.
-
-    Attributes:
-        classes_: The labels, sorted, as they were given.
-        fitted_: What training left.
-    """
-
-    classes_: np.ndarray
-    fitted_: FittedModel
-    missing: Hashable
+class GenerationMixin(FittedMixin):
+    """Mixin of an estimator that has a generator."""
 
     def transduce(
         self,
@@ -33,6 +21,8 @@ class GenerationMixin:
         beam_width: int = 5,
         max_length: int | None = None,
         seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> list[Any]:
         """Return the sequence that is made of each source, in the form in which X was given to `fit`.
 
@@ -44,18 +34,17 @@ class GenerationMixin:
             beam_width: Number of candidates kept by `beam`.
             max_length: Greatest number of symbols; None for the greatest length of training.
             seed: Seed of what `sample` draws.
+            temperature: Of `sample`: divides the logits of each symbol.
+            top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
 
         Raises:
+            ConfigurationError: If a number of the search is wrong.
             DataError: If a label is unknown, or the estimator was fitted without sources.
         """
-        fitted, classes = self._get_fitted(), self.classes_.tolist()
+        fitted = self._get_fitted()
         sources = fitted.encode_sources(source)
-        values = read_labels(y, len(sources), self.missing)
-        for value in values:
-            if value is not None:
-                _check_label(value, classes)
-        indices = np.array([NO_LABEL if value is None else classes.index(value) for value in values], np.int32)
-        search = method, beam_width, max_length, seed
+        indices = self._label_indices(y, len(sources))
+        search = method, beam_width, max_length, seed, temperature, top_p
         sequences = transduce(fitted.backend, fitted.schema.vocabulary, sources, indices, fitted.config, *search)
         return [fitted.decode(sequence.symbols) for sequence in sequences]
 
@@ -68,6 +57,8 @@ class GenerationMixin:
         beam_width: int = 5,
         max_length: int | None = None,
         source: str | Sequence[str] | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> list[Any]:
         """Generate new sequences of a label, in the form (texts, or lists of symbols) in which X was given to `fit`.
 
@@ -80,25 +71,119 @@ class GenerationMixin:
             beam_width: Number of candidates kept by `beam`.
             max_length: Greatest number of symbols; None for the greatest length of training.
             source: The source that they are made from, if the estimator was fitted with sources.
+            temperature: Of `sample`: divides the logits of each symbol; below 1 symbols are surer, above 1 wilder.
+            top_p: Of `sample`: the most probable symbols that have this probability together are drawn from (Holtzman
+                et al. 2020, https://arxiv.org/abs/1904.09751).
 
         Raises:
+            ConfigurationError: If a number of the search is wrong.
             DataError: If there is no such label.
         """
-        fitted, classes = self._get_fitted(), self.classes_.tolist()
-        _check_label(label, classes)
+        fitted = self._get_fitted()
+        index = self._label_index(label)
         fitted.check_source(source)
         source_ids = None if source is None else fitted.encode_sources([source])[0]
         search = n, greatest_length(max_length, fitted.config), seed, method, beam_width
-        vocabulary = fitted.schema.vocabulary
-        sequences = generate(fitted.backend, vocabulary, classes.index(label), *search, source=source_ids)
+        vocabulary, steering = fitted.schema.vocabulary, (temperature, top_p)
+        sequences = generate(fitted.backend, vocabulary, index, *search, source_ids, *steering)
         return [fitted.decode(sequence.symbols) for sequence in sequences]
 
-    def _get_fitted(self) -> FittedModel:
-        if not hasattr(self, "fitted_"):
-            raise RunError("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
-        return self.fitted_
+    def relabel(
+        self,
+        X: Sequences,
+        label: Any,
+        y: Iterable[Any] | None = None,
+        method: DecodingMethod = "greedy",
+        beam_width: int = 5,
+        max_length: int | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        source: Sequences | None = None,
+    ) -> list[Any]:
+        """Return what each sequence would be, were it of another label: z is held, the label is changed.
 
+        Args:
+            X: Sequences: texts, or lists of symbols.
+            label: The other label, one of `classes_`.
+            y: The own label of each, or the marker of a missing one, for which the most probable label is taken; z is
+                the mean of q(z|x,y) at that label.
+            method: As of `transduce`.
+            beam_width: As of `transduce`.
+            max_length: As of `transduce`.
+            seed: As of `transduce`.
+            temperature: As of `transduce`.
+            top_p: As of `transduce`.
+            source: The source of each, if the estimator was fitted with sources.
 
-def _check_label(label: Any, classes: list[Any]) -> None:
-    if label not in classes:
-        raise DataError(f"There is no label {label!r}; known are {', '.join(map(repr, classes))}.")
+        Returns:
+            A sequence for each, in the form in which X was given to `fit`.
+
+        Raises:
+            ConfigurationError: If a number of the search is wrong.
+            DataError: If a label is unknown, or a sequence is wrong.
+        """
+        fitted = self._get_fitted()
+        index = self._label_index(label)
+        rows = fitted.encode(X, source)
+        rows = rows.with_labels(self._label_indices(y, len(rows)))
+        given = fitted.backend, fitted.schema.vocabulary, rows, index, fitted.config
+        search: dict[str, Any] = {
+            "method": method,
+            "beam_width": beam_width,
+            "seed": seed,
+            "temperature": temperature,
+            "top_p": top_p,
+        }
+        sequences = relabel(*given, greatest_length(max_length, fitted.config), **search)
+        return [fitted.decode(sequence.symbols) for sequence in sequences]
+
+    def interpolate(
+        self,
+        a: str | Sequence[str],
+        b: str | Sequence[str],
+        label: Any,
+        n: int = 7,
+        method: DecodingMethod = "greedy",
+        beam_width: int = 5,
+        max_length: int | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        source: str | Sequence[str] | None = None,
+    ) -> list[Any]:
+        """Return what is decoded, at one label, on the straight line from one sequence's z to another's.
+
+        Args:
+            a: The sequence whose z comes first, the mean of q(z|a,label).
+            b: The sequence whose z comes last.
+            label: One of `classes_`.
+            n: Number of sequences, at equal distances, those of both ends included.
+            method: As of `transduce`.
+            beam_width: As of `transduce`.
+            max_length: As of `transduce`.
+            seed: As of `transduce`.
+            temperature: As of `transduce`.
+            top_p: As of `transduce`.
+            source: The source of all of them, if the estimator was fitted with sources.
+
+        Returns:
+            The sequences, in the form in which X was given to `fit`.
+
+        Raises:
+            ConfigurationError: If `n` is below 2, or a number of the search is wrong.
+            DataError: If there is no such label, or a sequence is wrong.
+        """
+        fitted = self._get_fitted()
+        index = self._label_index(label)
+        ends = fitted.encode([a, b], None if source is None else [source, source])
+        given = fitted.backend, fitted.schema.vocabulary, ends, index, n, fitted.config
+        search: dict[str, Any] = {
+            "method": method,
+            "beam_width": beam_width,
+            "seed": seed,
+            "temperature": temperature,
+            "top_p": top_p,
+        }
+        sequences = interpolate(*given, greatest_length(max_length, fitted.config), **search)
+        return [fitted.decode(sequence.symbols) for sequence in sequences]

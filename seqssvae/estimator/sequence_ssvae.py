@@ -1,8 +1,9 @@
 """`SequenceSSVAE`: the model in scikit-learn's conventions, a thin layer over the training loop of the command line."""
 
 import dataclasses
+import sys
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,30 @@ from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, to_dict
 from seqssvae.data.in_memory import as_array, label_names, make_table, read_labels, read_sequences, sort_classes
 from seqssvae.data.prepare import Prepared, prepare_table
-from seqssvae.errors import DataError
-from seqssvae.estimator.fields import build_config
+from seqssvae.diagnosis.diagnose import diagnose_fitted
+from seqssvae.estimator.embedding import EmbeddingMixin
+from seqssvae.estimator.fields import build_config, check_callbacks, source_column
 from seqssvae.estimator.fitted import FittedModel, Sequences, warn_of_counts
 from seqssvae.estimator.generation import GenerationMixin
 from seqssvae.estimator.hyperparameters import HyperparametersMixin
+from seqssvae.estimator.inspection import InspectionMixin
+from seqssvae.estimator.pictures import PicturesMixin
+from seqssvae.estimator.prediction import PredictionMixin
 from seqssvae.estimator.storage import StoredEstimator, load_estimator, save_estimator
-from seqssvae.inference.evaluate import encode
-from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle
+from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.compare import MethodAccuracy, compare
-from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
 from seqssvae.recipes.report import generator_warning
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.runs.learned import learned_files
+from seqssvae.training.history import History
+from seqssvae.training.progress import progress
+from seqssvae.training.state import Observer
 
 
-class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
+class SequenceSSVAE(
+    PredictionMixin, GenerationMixin, EmbeddingMixin, InspectionMixin, PicturesMixin, HyperparametersMixin
+):
     """Semi-supervised variational autoencoder for sequences: classifier, embedding and generator in one.
 
     A hyperparameter that is None leaves its field as `config` has it, whose defaults are those of the command line.
@@ -71,9 +79,12 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.
         config: All other settings.
+        verbose: 1 (or True) to show how training goes, on stderr, as the command line does; 0 to be silent.
+        callbacks: Observers of the network's training, such as `seqssvae.loggers.TensorBoardLogger`.
 
     Attributes:
         classes_: The labels, sorted, as they were given.
+        history_: The evaluations in training: a list, and `history_.to_frame()` a pandas DataFrame.
         trials_: With `recipe="auto"`, how each candidate did in cross-validation, and last all of them together.
         fitted_: The trained twin, its configuration, symbols and labels.
 
@@ -116,6 +127,8 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         missing: Hashable = None,
         device: str | None = None,
         config: Config | None = None,
+        verbose: int = 0,
+        callbacks: Sequence[Observer] | None = None,
     ) -> None:
         self.backend = backend
         self.recipe = recipe
@@ -147,6 +160,8 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         self.missing = missing
         self.device = device
         self.config = config
+        self.verbose = verbose
+        self.callbacks = callbacks
 
     def fit(
         self,
@@ -170,6 +185,7 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             DataError: If there are no sequences, or labels that cannot be learned.
             ConfigurationError: If a hyperparameter is wrong.
         """
+        observers = [*check_callbacks(self.callbacks), progress("training", quiet=not self.verbose, summary=True)]
         prepared, config, classes, texts = self._prepare(X, y, groups, source)
         warn_of_counts(prepared.training, config)
         ensemble = None
@@ -177,18 +193,23 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
             warnings.warn(reason, stacklevel=2)
         elif self.recipe == "auto":
             config = affordable(config, prepared)
-            ensemble = learn(config, prepared, self._build_backend)
-        fitted = fit_towards(ensemble, config, prepared, self._build_backend)
-        size = prepared.schema.dimensions.vocabulary_size
-        baselines = Baselines.learn(prepared.training.sequences, size)
+            with progress("candidates", quiet=not self.verbose) as shown:
+                ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
+        fitted = fit_towards(ensemble, config, prepared, self._build_backend, observers)
+        baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
             warnings.warn(worse, stacklevel=2)
-        carried = learned_files(ensemble, baselines)
+        trained_on = rows_trained_on(config, prepared, ensemble)
+        carried = learned_files(ensemble, baselines, trained_on)
         history = [metrics_line(record) for record in fitted.result.records]
         checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training), carried)
-        self.classes_ = as_array(classes)
+        self.classes_, self.history_ = as_array(classes), History(fitted.result.records)
         self.trials_ = [] if ensemble is None else list(ensemble.trials)
-        self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, ensemble)
+        known = ensemble, baselines, trained_on
+        self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, *known)
+        if self.verbose:
+            for finding in diagnose_fitted(fitted, prepared, trained_on).findings:
+                print(finding, file=sys.stderr)
         return self
 
     def fit_transform(
@@ -200,55 +221,6 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
     ) -> Float[np.ndarray, "N Z"]:
         """Train with `fit`, and return the embeddings of the same sequences."""
         return self.fit(X, y, groups, source).transform(X, source)
-
-    def predict_proba(
-        self, X: Sequences, source: Sequences | None = None, method: PredictionMethod | None = None
-    ) -> Float[np.ndarray, "N K"]:
-        """Return the probability of each label, with a column for each entry of `classes_`.
-
-        Args:
-            X: Sequences: texts, or lists of symbols.
-            source: The source of each, if the estimator was fitted with sources.
-            method: `classifier` for q(y|x) of the network, `generative` for p(y|x) by Bayes' rule from its generator,
-                `combined` for all that was learned; None for `combined` with `recipe="auto"`, else `classifier`.
-        """
-        fitted = self._get_fitted()
-        rows, parts = fitted.encode(X, source), (fitted.config, fitted.ensemble)
-        probabilities = np.exp(predict_log_proba(fitted.backend, rows, *parts, method))
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
-
-    def predict(
-        self, X: Sequences, source: Sequences | None = None, method: PredictionMethod | None = None
-    ) -> np.ndarray:
-        """Return the most probable label of each sequence; arguments are those of `predict_proba`."""
-        indices = self.predict_proba(X, source, method).argmax(axis=1)
-        return self.classes_[indices]
-
-    def transform(self, X: Sequences, source: Sequences | None = None) -> Float[np.ndarray, "N Z"]:
-        """Return the embedding of each sequence, the sum over y of q(y|x) loc(x, y).
-
-        Arguments are those of `predict_proba`.
-        """
-        fitted = self._get_fitted()
-        return encode(fitted.backend, fitted.encode(X, source), fitted.config)
-
-    def score(self, X: Sequences, y: Iterable[Any], source: Sequences | None = None) -> float:
-        """Return the accuracy over the sequences that have a label.
-
-        Args:
-            X: Sequences: texts, or lists of symbols.
-            y: Label of each, or the marker of a missing one.
-            source: The source of each, if the estimator was fitted with sources.
-
-        Raises:
-            DataError: If no sequence has a label.
-        """
-        predicted = self.predict(X, source)
-        values = read_labels(y, len(predicted), self.missing)
-        hits = [label == value for label, value in zip(predicted, values, strict=True) if value is not None]
-        if not hits:
-            raise DataError("y has no label to score the predictions by.")
-        return float(np.mean(hits))
 
     def compare(self, X: Sequences, y: Iterable[Any], groups: Iterable[Any] | None = None) -> list[MethodAccuracy]:
         """Cross-validate this tool and what it competes with over the labelled sequences; nothing is fitted.
@@ -294,7 +266,7 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         config = dataclasses.replace(fitted.config, data=dataclasses.replace(fitted.config.data, labels=None))
         recipe = "ssvae" if fitted.ensemble is None else "auto"
         estimator = cls(backend=fitted.backend.name, recipe=recipe, missing=missing, device=device, config=config)
-        estimator.classes_ = as_array(classes)
+        estimator.classes_, estimator.history_ = as_array(classes), History.from_lines(fitted.checkpoint.history, path)
         estimator.fitted_ = fitted
         return estimator
 
@@ -307,7 +279,7 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
         config = build_config(self.get_params(), self.config, self.recipe)
         classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
         names = label_names(classes)
-        settings = {"labels": list(names.values()), "source_column": _source_column(config, source)}
+        settings = {"labels": list(names.values()), "source_column": source_column(config, source)}
         config = from_dict(merge(to_dict(config), {"data": settings}))
         labels = [None if value is None else names.get(value, str(value)) for value in values]
         table = make_table(sequences, config.data, labels, groups, sources)
@@ -315,10 +287,3 @@ class SequenceSSVAE(GenerationMixin, HyperparametersMixin):
 
     def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(self.backend)(config, dimensions, self.device)
-
-
-def _source_column(config: Config, source: Sequences | None) -> int:
-    """Return a column for the sources, as if they were in a file; 0 if there are none."""
-    data = config.data
-    free = 1 + max(data.sequence_column, data.label_column, data.group_column)
-    return 0 if source is None else data.source_column or free

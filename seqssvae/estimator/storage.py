@@ -68,7 +68,8 @@ def load_estimator(path: str | Path, backend: str | None = None, device: str | N
     directory = RunDirectory(path)
     run, checkpoint = directory.open(backend, device), directory.read_checkpoint()
     classes, texts, missing = _read_entries(directory.files, run.labels.names)
-    fitted = FittedModel(run.backend, run.config, run.schema, texts, checkpoint, run.ensemble)
+    known = run.ensemble, run.baselines, run.trained_on
+    fitted = FittedModel(run.backend, run.config, run.schema, texts, checkpoint, *known)
     return StoredEstimator(fitted, classes, missing)
 
 

@@ -1,10 +1,11 @@
 """Metrics of a model: means over rows and symbols, in training and on rows held out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float, Int
 
 from seqssvae.backend import ELBOTerms, Evaluation, StepTotals
@@ -33,6 +34,11 @@ class Metrics(NamedTuple):
         distillation: The cross entropy of q(y|x) from the posterior that it is to be like, in nats per row without
             label; computed in training alone, where the objective has this term.
         importance_bound: A tighter lower bound of log p(x) than the ELBO, in nats per row, where it was asked for.
+        importance_error: The standard error of the importance bound, as far as it is due to the draws of z.
+        effective_samples: The number of equally weighted draws that would know log p(x) as well, the mean over rows.
+        label_entropy: The entropy of q(y|x), in nats per row; not computed in training.
+        perplexity: The exponential of minus the ELBO with beta 1 in nats per symbol: so many equally probable symbols
+            would be as hard to guess.
     """
 
     rows: int
@@ -50,6 +56,10 @@ class Metrics(NamedTuple):
     consistency: float | None = None
     distillation: float | None = None
     importance_bound: float | None = None
+    importance_error: float | None = None
+    effective_samples: float | None = None
+    label_entropy: float | None = None
+    perplexity: float | None = None
 
 
 def _elbo_fields(terms: ELBOTerms, rows: int, symbols: int) -> dict[str, float]:
@@ -59,6 +69,7 @@ def _elbo_fields(terms: ELBOTerms, rows: int, symbols: int) -> dict[str, float]:
         "elbo": elbo / rows,
         "elbo_per_symbol": elbo / symbols,
         "bits_per_symbol": -elbo / symbols / math.log(2),
+        "perplexity": _exp(-elbo / symbols),
         "reconstruction": float(terms.reconstruction) / rows,
         "kl_z": float(terms.kl_z) / rows,
         "kl_y": float(terms.kl_y) / rows,
@@ -103,27 +114,29 @@ def elbo_metrics(terms: ELBOTerms, symbols: int) -> dict[str, float]:
     return _elbo_fields(ELBOTerms(*(np.sum(term) for term in terms)), len(terms.reconstruction), symbols)
 
 
-def label_metrics(log_q_y: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> dict[str, float]:
-    """Compute accuracy and mean negative log-likelihood of the labels, as fields of `Metrics`.
+def label_metrics(log_q_y: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> dict[str, float | None]:
+    """Compute accuracy and mean negative log-likelihood of the labels, and their entropy, as fields of `Metrics`.
 
     Args:
         log_q_y: log q(y|x) of each row.
         y: Label ids, `NO_LABEL` where they are missing.
 
     Returns:
-        Means over the labelled rows; nothing where no row is labelled.
+        Means over the labelled rows where there are any, and the entropy over all.
     """
+    entropy = float(scipy.special.entr(np.exp(np.asarray(log_q_y, float))).sum(axis=1).mean()) if len(log_q_y) else None
     labelled = np.flatnonzero(y >= 0)
     if not len(labelled):
-        return {}
+        return {"label_entropy": entropy}
     observed = log_q_y[labelled]
     return {
+        "label_entropy": entropy,
         "accuracy": float(np.mean(observed.argmax(axis=1) == y[labelled])),
         "classification": float(-np.mean(observed[np.arange(len(labelled)), y[labelled]])),
     }
 
 
-def validation_loss(fields: dict[str, float], objective: ObjectiveConfig) -> float | None:
+def validation_loss(fields: Mapping[str, float | None], objective: ObjectiveConfig) -> float | None:
     """Compute the objective at beta 1 on evaluated rows.
 
     Args:
@@ -136,7 +149,9 @@ def validation_loss(fields: dict[str, float], objective: ObjectiveConfig) -> flo
     classification = fields.get("classification")
     if objective.name == "classifier":
         return classification
-    return -fields["elbo"] + objective.alpha * (classification or 0.0)
+    elbo = fields["elbo"]
+    assert elbo is not None
+    return -elbo + objective.alpha * (classification or 0.0)
 
 
 def standard_error(
@@ -180,6 +195,12 @@ def standard_error(
         elbo = _elbo_of_rows(evaluation.terms)
         moved = objective.alpha * moved - (elbo - elbo.mean()) / len(elbo)
     return float(np.sqrt(np.sum(moved**2)))
+
+
+def _exp(value: float) -> float:
+    """The exponential; infinite where it is too great, as of a model that was not trained."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(value))
 
 
 def _elbo_of_rows(terms: ELBOTerms) -> Float[np.ndarray, " N"]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from seqssvae.backend import Backend, Batch, ELBOTerms, Evaluation
 from seqssvae.noise import batch_seed
@@ -47,10 +47,23 @@ def embed_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Fl
     return _or_empty(embedding, row_count)
 
 
+def latent_means(backend: Backend, batches: Iterable[Batch], y: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N Z"]:
+    """Compute the mean of q(z|x,y) of every row at the label given for it; the rest is as for `evaluate_rows`."""
+    means: np.ndarray | None = None
+    for batch in batches:
+        of_labels = np.asarray(backend.latents(batch.x, batch.source).loc)
+        labels = np.where(batch.row_mask, y[batch.rows], 0)
+        means = _scatter(means, of_labels[np.arange(len(labels)), labels], batch, len(y))
+    return _or_empty(means, len(y))
+
+
 def label_bounds(
     backend: Backend, batches: Iterable[Batch], row_count: int, seed: int, particles: int
 ) -> Float[np.ndarray, "N K"]:
-    """Compute the importance-weighted bound of log p(x, y) of every row and label.
+    """Compute the importance-weighted bound of log p(x, y) of every row and label, tighter the more draws there are.
+
+    `log( p(y) / P * sum_p p(x|y,z_p) p(z_p) / q(z_p|x,y) )`, z_p drawn from q(z|x,y). Their log-sum-exp is a lower
+    bound of log p(x); normalised over y, they are the posterior p(y|x) of the generator.
 
     Args:
         backend: The model.
@@ -58,11 +71,14 @@ def label_bounds(
         row_count: N.
         seed: Seed of the noise of z, of which each batch draws its own.
         particles: The number of draws of z.
+
+    References:
+        Burda et al. 2016, Importance Weighted Autoencoders, equation 8, https://arxiv.org/abs/1509.00519.
     """
     bounds: np.ndarray | None = None
     for index, batch in enumerate(batches):
-        bound = backend.label_bounds(batch, batch_seed(seed, index), particles)
-        bounds = _scatter(bounds, np.asarray(bound, float), batch, row_count)
+        weights = np.asarray(backend.log_weights(batch, batch_seed(seed, index), particles), float)
+        bounds = _scatter(bounds, np.logaddexp.reduce(weights) - np.log(particles), batch, row_count)
     return _or_empty(bounds, row_count)
 
 

@@ -1,6 +1,6 @@
 """Sequences made from sources, with a given label (as in inflection) or with the most probable one."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -11,7 +11,7 @@ from seqssvae.data.batches import pad_sequences
 from seqssvae.data.buckets import bounded_size, choose_buckets
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import END, Vocabulary
-from seqssvae.inference.evaluate import check_search, greatest_length
+from seqssvae.inference.generate import check_search, greatest_length
 from seqssvae.noise import batch_seed
 
 
@@ -41,6 +41,8 @@ def transduce(
     beam_width: int = 5,
     max_length: int | None = None,
     seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> list[Transduced]:
     """Make a sequence from each source.
 
@@ -56,6 +58,8 @@ def transduce(
         beam_width: The number of candidates kept by `beam`.
         max_length: Most symbols of a sequence, without END; None: `data.max_length`.
         seed: Seed of what is drawn.
+        temperature: Of `sample`: divides the logits of each symbol.
+        top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
 
     Returns:
         The sequences, in the order of their sources.
@@ -64,7 +68,7 @@ def transduce(
         ConfigurationError: If the method or a number of the search is wrong.
     """
     longest = greatest_length(max_length, config)
-    check_search(method, beam_width, longest, seed)
+    check_search(method, beam_width, longest, seed, temperature, top_p)
     size = bounded_size(config.training.batch_size, len(sources))
     transduced: dict[int, Transduced] = {}
     buckets = choose_buckets(sources.lengths, min(config.training.buckets, len(sources))) if len(sources) else ()
@@ -78,7 +82,9 @@ def transduce(
             if (missing := labels == NO_LABEL).any():
                 labels[missing] = backend.classify_source(source).argmax(1)[missing]
             batch = labels, longest, batch_seed(seed, number, start)
-            x, log_p = backend.generate(*batch, method, beam_width, source=source, use_mean=method != "sample")
+            options: dict[str, Any] = {"source": source, "use_mean": method != "sample"}
+            options |= {"temperature": float(temperature), "top_p": float(top_p)}
+            x, log_p = backend.generate(*batch, method, beam_width, **options)
             for index, ids, label, score in zip(indices, x, labels, log_p, strict=False):  # without filler rows
                 symbols = vocabulary.decode(ids)[:longest]
                 transduced[int(index)] = Transduced(symbols, int(label), float(score), bool(np.any(ids == END)))

@@ -18,6 +18,7 @@ from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
 from seqssvae.recipes.named import recipe_settings
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
+from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.training.fit import fit
 from seqssvae.training.state import FitResult, Observer, TrainingState
 
@@ -127,7 +128,7 @@ def _drawn(indices: Int[np.ndarray, " N"], most: int, seed: int) -> Int[np.ndarr
 
 def _labelled(config: Config, prepared: Prepared) -> Corpus:
     """The labelled rows, those that were held out from the training rows included; of very many, some of each label."""
-    labelled = _all_labelled(config, prepared)
+    labelled = all_labelled(config, prepared)
     seed = config.training.seed
     drawn = [_drawn(np.arange(len(labelled)), MOST_LABELLED, seed)]
     if len(drawn[0]) == len(labelled):
@@ -136,7 +137,8 @@ def _labelled(config: Config, prepared: Prepared) -> Corpus:
     return labelled.take(np.unique(np.concatenate(drawn)))
 
 
-def _all_labelled(config: Config, prepared: Prepared) -> Corpus:
+def all_labelled(config: Config, prepared: Prepared) -> Corpus:
+    """The labelled rows that candidates learn from: those of a validation file are no such rows."""
     parts = [prepared.training] + ([prepared.validation] if config.data.validation is None else [])
     chosen = [part.take(np.flatnonzero(part.y != NO_LABEL)) for part in parts]
     if len(chosen) == 1:
@@ -150,6 +152,17 @@ def _all_labelled(config: Config, prepared: Prepared) -> Corpus:
         groups=np.concatenate([first.groups, second.groups]),
         lines=None if first.lines is None or second.lines is None else np.concatenate([first.lines, second.lines]),
     )
+
+
+def rows_trained_on(config: Config, prepared: Prepared, ensemble: Ensemble | None) -> TrainedOn:
+    """Which labelled rows are learned from: with an ensemble, those held out from the training rows as well."""
+    training = prepared.training
+    has_label = training.y != NO_LABEL
+    labelled = training.take(np.flatnonzero(has_label)) if ensemble is None else all_labelled(config, prepared)
+    found = TrainedOn.of(labelled, int(np.sum(~has_label)), len(prepared.schema.labels))
+    if ensemble is not None or labelled.sources is not None:
+        return found  # whose candidates were cross-validated, or of which x is not all
+    return found.with_reference(labelled, prepared.schema.dimensions.vocabulary_size, config.training.seed)
 
 
 def fit_towards(

@@ -68,6 +68,9 @@ class Ensemble(NamedTuple):
         label_count: K.
         trials: How each candidate did, and last the ensemble.
         chance: The probability that guessing the most frequent label does as well as the ensemble did.
+        most_frequent: The share of the most frequent label among labelled rows.
+        unlabelled_gain: By how much the ensemble's accuracy is above that of the member that learns from labels alone,
+            and the standard error of the difference; None where it is not known.
     """
 
     members: Mapping[str, Member]
@@ -75,6 +78,8 @@ class Ensemble(NamedTuple):
     label_count: int
     trials: Sequence[Trial]
     chance: float
+    most_frequent: float = 0.0
+    unlabelled_gain: tuple[float, float] | None = None
 
     @property
     def learned_nothing(self) -> bool:
@@ -99,6 +104,8 @@ class Ensemble(NamedTuple):
             "label_count": self.label_count,
             "trials": [trial._asdict() for trial in self.trials],
             "chance": self.chance,
+            "most_frequent": self.most_frequent,
+            "unlabelled_gain": self.unlabelled_gain,
             "network": networks[0].settings() if networks else None,
         }
         return settings, arrays
@@ -119,7 +126,10 @@ class Ensemble(NamedTuple):
             trials = [Trial(**trial) for trial in settings["trials"]]
             if not len(members) == len(pool.weights) == len(pool.temperatures) > 0:
                 raise ValueError("there must be a weight and a temperature for each member")
-            return cls(members, pool, count, trials, float(settings["chance"]))
+            gain = settings.get("unlabelled_gain")
+            difference = None if gain is None else (float(gain[0]), float(gain[1]))
+            most = float(settings.get("most_frequent", 0.0))
+            return cls(members, pool, count, trials, float(settings["chance"]), most, difference)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise RunError(f"The ensemble cannot be read: {error!r}.") from error
 
@@ -197,9 +207,15 @@ def _joined(
     joined = pooled_out_of_fold(list(scores.values()), rows.y, rows.folds)
     trials.append(_trial(ENSEMBLE, joined, rows.y, None, sum(seconds.values())))
     hits = int(np.sum(joined.argmax(axis=1) == rows.y))
-    most = np.bincount(rows.y).max() / len(rows.y)
+    most = float(np.bincount(rows.y).max() / len(rows.y))
     chance = float(scipy.stats.binom.sf(hits - 1, len(rows.y), most))
-    return Ensemble({name: learned[name].member for name in kept}, pool, rows.label_count, trials, chance)
+    gain = None
+    if len(rows.unlabelled):
+        alone = scores[LINEAR].argmax(axis=1) == rows.y
+        moved = (joined.argmax(axis=1) == rows.y).astype(float) - alone
+        gain = float(moved.mean()), float(moved.std() / np.sqrt(len(moved)))
+    members = {name: learned[name].member for name in kept}
+    return Ensemble(members, pool, rows.label_count, trials, chance, most, gain)
 
 
 def _trial(

@@ -5,9 +5,9 @@ from jaxtyping import Float
 
 from seqssvae.backend import Backend
 from seqssvae.config import Config
+from seqssvae.data.batches import corpus_batches
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError
-from seqssvae.inference.evaluate import corpus_batches
 from seqssvae.inference.per_row import classify_rows, label_bounds
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.names import PredictionMethod

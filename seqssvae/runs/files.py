@@ -42,12 +42,14 @@ WEIGHTS, LAST, OPTIMIZER, STEPS = (
 ESTIMATOR = "estimator.json"
 ENSEMBLE = ("ensemble.json", "ensemble.safetensors")
 BASELINES = ("baselines.json", "baselines.safetensors")
+TRAINED_ON = ("trained_on.json", "trained_on.safetensors")
 
 LIMITS = {CONFIG: 1 << 18, VOCABULARY: 1 << 23, STATE: 1 << 16, METRICS: 1 << 25, ESTIMATOR: 1 << 23}
 LIMITS |= {ENSEMBLE[0]: 1 << 20, ENSEMBLE[1]: 1 << 30, BASELINES[0]: 1 << 16, BASELINES[1]: 1 << 30}
+LIMITS |= {TRAINED_ON[0]: 1 << 16, TRAINED_ON[1]: 1 << 30}
 """Most bytes of each file but those of weights, whose arrays say it."""
 
-CARRIED = (ESTIMATOR, *ENSEMBLE, *BASELINES)
+CARRIED = (ESTIMATOR, *ENSEMBLE, *BASELINES, *TRAINED_ON)
 """Files that are not needed to train and that a resumed run keeps as they are."""
 
 MOST_LAYERS = 1000

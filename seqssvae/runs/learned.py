@@ -1,4 +1,4 @@
-"""The files of a checkpoint that hold what was learned beside the network: an ensemble, and the generator's baselines.
+"""The files of a checkpoint that hold what is known beside the network: an ensemble, baselines, rows trained on.
 
 Of each there is a JSON file, which also says the type and shape of every array, and a safetensors file.
 """
@@ -12,17 +12,18 @@ from seqssvae.errors import RunError
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.network import BuildBackend
+from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.checkpoints import CheckpointFiles
-from seqssvae.runs.files import BASELINES, ENSEMBLE, LIMITS, read_json
+from seqssvae.runs.files import BASELINES, ENSEMBLE, LIMITS, TRAINED_ON, read_json
 from seqssvae.runs.storage import parse_safetensors, safetensors_limit, to_json, to_safetensors
 
 TYPES = ("float32", "float64", "int32", "int64")
 """Types of arrays."""
 
 
-def learned_files(ensemble: Ensemble | None, baselines: Baselines) -> dict[str, bytes]:
+def learned_files(ensemble: Ensemble | None, baselines: Baselines, trained_on: TrainedOn) -> dict[str, bytes]:
     """The content of the files, by name; those of an ensemble if there is one."""
-    files = _stored(BASELINES, {}, baselines.to_arrays())
+    files = _stored(BASELINES, {}, baselines.to_arrays()) | _stored(TRAINED_ON, {}, trained_on.to_arrays())
     return files if ensemble is None else {**files, **_stored(ENSEMBLE, *ensemble.to_stored())}
 
 
@@ -58,6 +59,25 @@ def read_baselines(files: CheckpointFiles) -> Baselines | None:
         return Baselines.from_arrays(arrays)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunError(f"{files.folder / BASELINES[1]}: not what counts of symbols are ({error!r}).") from error
+
+
+def read_trained_on(files: CheckpointFiles, label_count: int) -> TrainedOn | None:
+    """Read which labelled rows a run was trained on; None if that was not written, as by an earlier version.
+
+    Args:
+        files: The files of the checkpoint.
+        label_count: K.
+
+    Raises:
+        RunError: If a file is damaged, or they do not fit each other.
+    """
+    if TRAINED_ON[0] not in files:
+        return None
+    _, arrays = _read(files, TRAINED_ON)
+    try:
+        return TrainedOn.from_arrays(arrays, label_count)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(f"{files.folder / TRAINED_ON[1]}: not what is known of training rows ({error!r}).") from error
 
 
 def _stored(names: tuple[str, str], settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:

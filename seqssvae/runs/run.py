@@ -14,6 +14,7 @@ from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.checkpoints import CheckpointFiles
 from seqssvae.runs.files import (
     CARRIED,
@@ -33,7 +34,7 @@ from seqssvae.runs.files import (
     state_entry,
     state_scalars,
 )
-from seqssvae.runs.learned import read_baselines, read_ensemble
+from seqssvae.runs.learned import read_baselines, read_ensemble, read_trained_on
 from seqssvae.training.state import TrainingState
 from seqssvae.training.step_order import total_steps
 
@@ -53,6 +54,7 @@ class Run:
         trained_by: Name of the twin that trained it.
         ensemble: What was learned of the labels beside the model; None where the model alone predicts them.
         baselines: What its generator must be better than; None in runs of earlier versions.
+        trained_on: Which labelled rows it was trained on; None in runs of earlier versions.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Run:
     trained_by: str
     ensemble: Ensemble | None = None
     baselines: Baselines | None = None
+    trained_on: TrainedOn | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -157,7 +160,8 @@ class RunDirectory:
         twin = build(config, schema.dimensions)
         twin.set_weights(weights)
         ensemble = self._read(lambda files: read_ensemble(files, build))
-        learned = ensemble, self._read(read_baselines)
+        trained_on = self._read(lambda files: read_trained_on(files, len(schema.labels)))
+        learned = ensemble, self._read(read_baselines), trained_on
         return Run(self.path, config, schema, twin, step, trained_by, *learned)
 
     def read_checkpoint(self) -> Checkpoint:

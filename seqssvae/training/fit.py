@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import Backend, StepTotals, Weights
+from seqssvae.backend import Backend, StepTotals, TrainingStep, Weights
 from seqssvae.config import Config
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.corpus import Corpus
@@ -93,6 +93,8 @@ def fit(
 
     backend.announce_to(announce)
     try:
+        for observer in observers:
+            observer.configured(config)
         for observer in observers:
             observer.started(order.total_steps, state)
         keeper = _Keeper(config, backend, observers, interrupted)
@@ -218,11 +220,15 @@ def _train(
         reports.extend(map(report_of, steps, backend.train(steps)))
         last = chunk.steps[-1]
         for observer in keeper.observers:
-            observer.advanced(last.step.step + 1)
+            observer.advanced(last.step.step + 1, last.epoch + 1, sum(map(_row_count, steps)))
         if chunk.ends_segment:
             return _Segment(reports, last)
         keeper.advanced(state, _Segment(reports, last), began)
     return None
+
+
+def _row_count(step: TrainingStep) -> int:
+    return sum(int(batch.row_mask.sum()) for batch in (step.labelled, step.unlabelled) if batch is not None)
 
 
 def _record(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from seqssvae.backend import Weights
+from seqssvae.config import Config
 from seqssvae.inference.metrics import Metrics
 
 Score = tuple[float, float]
@@ -95,14 +96,23 @@ class FitResult(NamedTuple):
 class Observer:
     """Callbacks of the training loop; all methods do nothing unless overridden."""
 
+    def configured(self, config: Config) -> None:
+        """Called first, with the configuration of what is trained."""
+
     def started(self, total_steps: int, state: TrainingState) -> None:
         """Called before training begins or goes on; it takes at most this many steps in all."""
 
     def waiting(self, text: str) -> None:
         """Called before the backend does something that takes a while, such as compiling."""
 
-    def advanced(self, step: int) -> None:
-        """Called when this many steps have been handed to the backend (which may still be computing)."""
+    def advanced(self, step: int, epoch: int, rows: int) -> None:
+        """Called when this many steps have been handed to the backend (which may still be computing).
+
+        Args:
+            step: The number of steps.
+            epoch: The epoch of the last one, counted from 1.
+            rows: The number of rows of the steps since the call before.
+        """
 
     def evaluated(self, record: Record, state: TrainingState) -> None:
         """Called after each evaluation."""

@@ -1,0 +1,27 @@
+"""The command `neighbors`."""
+
+import dataclasses
+
+from jsonargparse import Namespace
+
+from seqssvae.cli.inputs import check_options, read_table_and_run, row_corpus
+from seqssvae.cli.messages import printable, warn_of_counts
+from seqssvae.data.corpus import encode_table
+from seqssvae.data.table import TextColumn
+from seqssvae.inference.evaluate import encode
+from seqssvae.inference.neighbors import nearest
+
+
+def neighbors_command(arguments: Namespace) -> None:
+    """Print the rows of a file that are nearest to a row: sequence, label, distance."""
+    check_options(arguments, {"count": 1})
+    table, run = read_table_and_run(arguments, labelled=True)
+    query = row_corpus(run, [arguments.query], arguments.source)
+    unlabelled = dataclasses.replace(table, labels=TextColumn.missing(len(table)))  # the run need not know the labels
+    corpus = encode_table(unlabelled, run.schema, run.config.data, too_long="truncate")
+    warn_of_counts(corpus, run.config.data.max_length)
+    embedded = encode(run.backend, query, run.config), encode(run.backend, corpus, run.config)
+    found = nearest(*embedded, arguments.count)
+    texts = list(table.sequences.joined(run.vocabulary.separator))
+    for index, distance in zip(found.indices[0].tolist(), found.distances[0].tolist(), strict=True):
+        print(printable(texts[index]), printable(table.labels[index] or ""), f"{distance:.8g}", sep="\t")

@@ -1,0 +1,64 @@
+"""The command that writes a page of what runs have learned: `report`."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from seqssvae.backend import installed_backends
+from seqssvae.checks.certificate import TWINS, Certificate
+from seqssvae.cli.inputs import check_options, file_columns
+from seqssvae.cli.messages import warn, warn_of_counts
+from seqssvae.cli.output import check_output
+from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.tsv import read_table
+from seqssvae.diagnosis.diagnose import Diagnosed
+from seqssvae.errors import BackendError, ConfigurationError
+from seqssvae.report.collect import RunFacts, collect
+from seqssvae.report.page import render
+from seqssvae.runs.files import read_metrics
+from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.writing import write_atomically
+
+
+def report_command(arguments: Namespace) -> None:
+    """Write one HTML file that shows what one run, or several, have learned."""
+    check_options(arguments, {"seed": 0})
+    check_output(arguments.output, arguments.overwrite)
+    runs = []
+    for place, path in enumerate(arguments.runs):
+        directory = RunDirectory(path, verify=not arguments.no_verify)
+        facts, corpus = _facts(directory, arguments, first=place == 0)
+        runs.append((facts, None if arguments.no_certificate else _certificate(directory, corpus, arguments)))
+    write_atomically(Path(arguments.output), [render(runs).encode("utf-8")])
+    print(f"The report is in {arguments.output}.")
+
+
+def _facts(directory: RunDirectory, arguments: Namespace, first: bool) -> tuple[RunFacts, Corpus | None]:
+    table = corpus = None
+    if arguments.data is not None:
+        table = read_table(arguments.data, file_columns(directory.config.data, arguments), labelled=True)
+    run = directory.open(arguments.backend, arguments.device)
+    texts: list[str] = []
+    if table is not None:
+        corpus = encode_table(table, run.schema, run.config.data, "truncate")
+        texts = list(table.sequences.joined(run.vocabulary.separator))
+        if first:
+            warn_of_counts(corpus, run.config.data.max_length)
+    known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
+    model = Diagnosed(run.backend, run.config, run.schema, *known)
+    return collect(run.path.name or str(run.path), model, run.trained_by, corpus, texts, arguments.seed), corpus
+
+
+def _certificate(directory: RunDirectory, corpus: Corpus | None, arguments: Namespace) -> Certificate | None:
+    """How far the twins agree; None where one of them is not installed."""
+    from seqssvae.checks.verify import verify
+
+    if not set(TWINS) <= set(installed_backends()):
+        return None
+    try:
+        return verify(directory, corpus, arguments.device, arguments.seed)
+    except BackendError:
+        return None
+    except ConfigurationError as error:
+        warn(f"There is no certificate: {error}")
+        return None

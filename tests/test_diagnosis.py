@@ -1,0 +1,233 @@
+"""What is said of a trained model: figures against independent ones, and planted faults called by name."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.integrate
+from fake_backend import FakeBackend
+from toy import toy_config, toy_table
+
+from seqssvae.backend import NO_LABEL, Latents
+from seqssvae.data.prepare import prepare_table
+from seqssvae.diagnosis import findings
+from seqssvae.diagnosis.diagnose import Diagnosed, diagnose
+from seqssvae.diagnosis.findings import CrossValidated
+from seqssvae.diagnosis.label_use import LabelSeparation, LabelUse, label_separation, label_use
+from seqssvae.diagnosis.latents import latent_use
+from seqssvae.recipes.trained_on import TrainedOn
+
+
+def normal(z, loc, scale):
+    return np.exp(-0.5 * ((z - loc) / scale) ** 2) / scale / np.sqrt(2 * np.pi)
+
+
+def latents(loc, scale):
+    """q(z|x,y) of these parameters, and p(z) = N(0, I)."""
+    loc, scale = np.broadcast_arrays(np.asarray(loc, float), np.asarray(scale, float))
+    return Latents(loc, scale, np.zeros_like(loc), np.ones_like(loc))
+
+
+def even(rows, labels):
+    """log q(y|x) where each label is as probable."""
+    return np.full((rows, labels), -np.log(labels))
+
+
+def test_mutual_information_is_that_of_integrals():
+    """Forty rows of a one-dimensional z whose q(z|x) is a mixture over two labels."""
+    generator = np.random.default_rng(0)
+    loc = np.repeat(generator.normal(size=(40, 2, 1)), 100, axis=0)  # each row many times: draws average out
+    scale = np.repeat(generator.uniform(0.2, 0.6, size=(40, 2, 1)), 100, axis=0)
+    q_y = np.repeat(generator.dirichlet([1.0, 1.0], size=40), 100, axis=0)
+
+    def of_row(z, row):
+        return np.sum(q_y[row] * normal(z, loc[row, :, 0], scale[row, :, 0]))
+
+    def mixture(z):
+        return np.mean([of_row(z, row) for row in range(0, 4000, 100)])
+
+    def entropy(density):
+        return scipy.integrate.quad(lambda z: -density(z) * np.log(max(density(z), 1e-300)), -6, 6, limit=200)[0]
+
+    exact = entropy(mixture) - np.mean([entropy(lambda z, row=row: of_row(z, row)) for row in range(0, 4000, 100)])
+    found = latent_use(latents(loc, scale), np.log(q_y), seed=1)
+    assert found.mutual_information == pytest.approx(exact, abs=0.05)
+    assert exact > 0.5
+
+
+def test_kl_and_activity_of_units_by_hand():
+    """The first unit is p(z); the second has another mean in each row, the third another scale in all."""
+    loc = np.zeros((4, 2, 3))
+    loc[:, :, 1] = np.array([-1.0, 1.0, -1.0, 1.0])[:, None]
+    scale = np.ones((4, 2, 3))
+    scale[:, :, 2] = 0.5
+    found = latent_use(latents(loc, scale), even(4, 2), seed=0)
+    np.testing.assert_allclose(found.unit_kl, [0.0, 0.5, 0.5 * (0.25 - 1) - np.log(0.5)], atol=1e-12)
+    np.testing.assert_allclose(found.unit_variance, [0.0, 1.0, 0.0], atol=1e-12)
+    assert found.active.tolist() == [False, True, False]
+    assert found.kl == pytest.approx(found.unit_kl.sum())
+
+
+def test_what_every_row_has_tells_nothing_of_it():
+    found = latent_use(latents(np.full((50, 2, 2), 3.0), 0.1), even(50, 2), seed=0)
+    assert found.mutual_information == pytest.approx(0.0, abs=1e-9)
+    assert not found.active.any()
+    assert found.kl > 1
+    told_apart = latent_use(
+        latents(10.0 * np.arange(50).repeat(2).reshape(50, 2, 1), 0.1), np.zeros((50, 2)) - np.log(2), 0
+    )
+    assert told_apart.mutual_information == pytest.approx(np.log(50))
+
+
+def test_units_of_a_model_with_sources_are_those_that_differ_from_its_own_prior():
+    loc = np.random.default_rng(0).normal(size=(30, 2, 2))
+    as_prior = Latents(loc, np.full_like(loc, 0.3), loc, np.full_like(loc, 0.3))
+    found = latent_use(as_prior, even(30, 2), seed=0, has_source=True)
+    assert found.mutual_information is None
+    assert not found.active.any()
+    assert found.kl == pytest.approx(0.0)
+
+
+def test_separation_by_hand():
+    log_likelihood = np.array([[-1.0, -3.0, -5.0], [-4.0, -2.0, -3.0], [0.0, 0.0, 6.0]])
+    found = label_separation(log_likelihood, np.array([0, 1, NO_LABEL]))
+    np.testing.assert_allclose(found.by_label, [3.0, 1.5, np.nan])
+    assert found.rows.tolist() == [1, 1, 0]
+    assert found.spread == pytest.approx(np.mean([np.sqrt(8 / 3), np.sqrt(2 / 3), np.sqrt(8)]))
+
+
+def test_use_of_labels_by_hand():
+    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
+    use = label_use(np.log(p), np.array([0, 1, 1, NO_LABEL]), np.array([0.5, 0.5]))
+    assert (use.predicted.tolist(), use.observed.tolist(), use.hits.tolist()) == ([3, 1], [1, 2], [1, 1])
+    assert use.accuracy == pytest.approx(2 / 3)
+    np.testing.assert_allclose(use.probability, [0.6, 0.4])
+
+
+def use(predicted, observed, hits, prior=None):
+    count = len(predicted)
+    shares = np.full(count, 1 / count) if prior is None else np.array(prior)
+    return LabelUse(
+        np.array(predicted), np.array(observed), np.array(hits), np.array(predicted) / sum(predicted), shares
+    )
+
+
+NAMES = ("left", "right", "up")
+GUESSED = CrossValidated("logistic regression on n-grams", 0.36, 200, 0.35, True)
+TOLD = CrossValidated("logistic regression on n-grams", 0.8, 200, 0.35, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "finding"),
+    [
+        ("decoder ignores y", findings.ignored_label(LabelSeparation(0.01, np.zeros(3), np.ones(3, int)))),
+        (
+            "z is dead",
+            findings.dead_latent(latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0)),
+        ),
+        ("one label swallows all", findings.swallowing_label(use([97, 2, 1], [34, 33, 33], [34, 2, 1]), NAMES)),
+        ("labels never predicted", findings.labels_never_predicted(use([50, 50, 0], [40, 30, 30], [35, 28, 0]), NAMES)),
+        ("labels without rows", findings.labels_without_rows([5, 0, 5], NAMES)),
+        ("labels look random", findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), GUESSED)),
+        ("labels look random", findings.random_labels(use([2, 1, 1], [2, 1, 1], [1, 1, 1]), GUESSED)),
+        (
+            "nothing learned of the labels",
+            findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), TOLD),
+        ),
+        ("classifier memorised", findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), 1.0, None)),
+        ("classifier memorised", findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), None, 0.01)),
+        ("overconfident", findings.miscalibrated(0.97, use([34, 33, 33], [34, 33, 33], [27, 26, 27]), 0.17)),
+        ("underconfident", findings.miscalibrated(0.6, use([34, 33, 33], [34, 33, 33], [31, 32, 31]), 0.3)),
+        ("generator is weak", findings.weak_generator(-3.0, {"unigram": -2.9, "bigram": -3.1})),
+        ("unlabelled rows help", findings.unlabelled_rows((0.08, 0.02))),
+        ("unlabelled rows hurt", findings.unlabelled_rows((-0.08, 0.02))),
+    ],
+)
+def test_faults_are_called_by_name(name, finding):
+    assert finding.name == name
+    assert finding.sentence.endswith(".")
+    assert finding.level == ("note" if name.endswith("help") else "warning")
+    assert finding.advice or finding.level == "note"
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        findings.ignored_label(LabelSeparation(1.0, np.zeros(3), np.ones(3, int))),
+        findings.dead_latent(
+            latent_use(latents(np.random.default_rng(0).normal(size=(9, 3, 2)), 0.5), np.zeros((9, 3)), 0)
+        ),
+        findings.swallowing_label(use([90, 6, 4], [90, 5, 5], [88, 4, 3]), NAMES),  # most rows are of that label
+        findings.swallowing_label(use([4, 1, 1], [2, 2, 2], [2, 1, 1]), NAMES),  # six rows may be chance
+        findings.labels_never_predicted(use([50, 50, 0], [50, 48, 2], [45, 42, 0]), NAMES),  # two rows may be chance
+        findings.labels_without_rows([0, 0, 0], NAMES),  # a run without any label is no news
+        findings.random_labels(use([34, 33, 33], [35, 33, 32], [30, 30, 30]), GUESSED),
+        findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), None),
+        findings.random_labels(use([2, 1, 1], [2, 1, 1], [0, 0, 0]), TOLD),  # of four rows nothing is said
+        findings.random_labels(use([2, 1, 1], [2, 1, 1], [0, 0, 0]), GUESSED._replace(rows=30)),
+        findings.memorised(use([34, 33, 33], [34, 33, 33], [30, 29, 30]), 1.0, None),
+        findings.memorised(use([4, 3, 3], [4, 3, 3], [2, 2, 2]), 1.0, None),
+        findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), None, None),
+        findings.miscalibrated(0.9, use([34, 33, 33], [34, 33, 33], [29, 28, 28]), 0.06),
+        findings.miscalibrated(0.97, use([4, 3, 3], [4, 3, 3], [3, 2, 2]), 0.3),
+        findings.weak_generator(-2.5, {"unigram": -2.9, "bigram": -2.6}),
+        findings.unlabelled_rows((0.03, 0.02)),
+        findings.unlabelled_rows(None),
+    ],
+)
+def test_what_is_sound_or_may_be_chance_is_not_accused(finding):
+    assert finding is None
+
+
+def test_many_labels_are_named_in_short():
+    names = [f"tag{index}" for index in range(105)]
+    counts = np.full(105, 20)
+    sentence = findings.labels_never_predicted(
+        use([1050, 1050] + [0] * 103, counts, [20, 20] + [0] * 103), names
+    ).sentence
+    assert sentence.startswith("Only 2 of 105 labels are ever predicted; never are 'tag2', 'tag3'")
+    assert sentence.endswith("and 98 more.")
+
+
+@pytest.fixture
+def model():
+    """A model of the toy problem, whose classifier tells its labels, and what it was trained on."""
+    config = toy_config()
+    prepared = prepare_table(toy_table(), config)
+    backend = FakeBackend(config, prepared.schema.dimensions)
+    labelled = prepared.training.take(np.flatnonzero(prepared.training.y >= 0))
+    trained_on = TrainedOn.of(labelled, len(prepared.training) - len(labelled), len(prepared.schema.labels))
+    return Diagnosed(backend, config, prepared.schema, trained_on=trained_on), prepared
+
+
+def test_rows_that_were_learned_from_are_told_from_others(model):
+    diagnosed, prepared = model
+    training, validation = prepared.training, prepared.validation
+    labelled = training.take(np.flatnonzero(training.y >= 0))
+    assert diagnosed.trained_on.seen(labelled).all()
+    found = diagnose(diagnosed, training)
+    assert found.trained.labelled_rows == len(labelled)
+    assert found.held_out.labelled_rows == 0
+    assert found.calibration is None
+    seen = diagnosed.trained_on.seen(validation)
+    others = diagnose(diagnosed, validation)
+    assert others.held_out.labelled_rows == int(np.sum((validation.y >= 0) & ~seen))
+    assert others.labels.rows == len(validation)
+
+
+def test_figures_are_plain_values_whatever_is_missing(model):
+    diagnosed, prepared = model
+    found = diagnose(diagnosed, prepared.training.take(np.flatnonzero(prepared.training.y < 0)[:3]))
+    plain = found.to_dict()
+    assert plain["held_out"] == {"labelled_rows": 0, "accuracy": None}
+    assert plain["separation"]["by_label"] == [None] * len(found.names)
+    assert set(plain["labels"]) == set(found.names)
+    classifier = dataclasses.replace(
+        diagnosed.config, objective=dataclasses.replace(diagnosed.config.objective, name="classifier")
+    )
+    assert diagnose(diagnosed._replace(config=classifier), prepared.training).latent is None
+
+
+def test_a_row_alone_can_be_looked_at(model):
+    diagnosed, prepared = model
+    assert diagnose(diagnosed, prepared.training.take(np.array([0]))).labels.rows == 1

@@ -123,7 +123,7 @@ TOLD = CrossValidated("logistic regression on n-grams", 0.8, 200, 0.35, False)
         ("decoder ignores y", findings.ignored_label(LabelSeparation(0.01, np.zeros(3), np.ones(3, int)))),
         (
             "z is dead",
-            findings.dead_latent(latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0)),
+            findings.dead_latent(latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0), 100.0, True),
         ),
         ("one label swallows all", findings.swallowing_label(use([97, 2, 1], [34, 33, 33], [34, 2, 1]), NAMES)),
         ("labels never predicted", findings.labels_never_predicted(use([50, 50, 0], [40, 30, 30], [35, 28, 0]), NAMES)),
@@ -154,9 +154,7 @@ def test_faults_are_called_by_name(name, finding):
     "finding",
     [
         findings.ignored_label(LabelSeparation(1.0, np.zeros(3), np.ones(3, int))),
-        findings.dead_latent(
-            latent_use(latents(np.random.default_rng(0).normal(size=(9, 3, 2)), 0.5), np.zeros((9, 3)), 0)
-        ),
+        findings.dead_latent(latent_use(latents(np.arange(54.0).reshape(9, 3, 2), 0.5), even(9, 3), 0), 100.0, False),
         findings.swallowing_label(use([90, 6, 4], [90, 5, 5], [88, 4, 3]), NAMES),  # most rows are of that label
         findings.swallowing_label(use([4, 1, 1], [2, 2, 2], [2, 1, 1]), NAMES),  # six rows may be chance
         findings.labels_never_predicted(use([50, 50, 0], [50, 48, 2], [45, 42, 0]), NAMES),  # two rows may be chance
@@ -177,6 +175,12 @@ def test_faults_are_called_by_name(name, finding):
 )
 def test_what_is_sound_or_may_be_chance_is_not_accused(finding):
     assert finding is None
+
+
+def test_a_z_that_a_good_generator_does_without_is_no_fault():
+    dead = latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0)
+    levels = [findings.dead_latent(dead, beta, sound).level for beta, sound in ((1.0, True), (1.0, False), (2.0, True))]
+    assert levels == ["note", "warning", "warning"]
 
 
 def test_many_labels_are_named_in_short():

@@ -1,5 +1,7 @@
 """Models of the PyTorch twin that are sound are not accused, and collapses that are planted are called by name."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,7 @@ def sound():
     return trained(0)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SOUND_SEEDS", "3"))))
 def test_a_sound_model_is_not_accused(sound, seed):
     found = (sound if seed == 0 else trained(seed)).diagnose(*rows(SHARES, seed + 1000))
     assert names(found) == []

@@ -21,7 +21,7 @@ from seqssvae.loggers.named import named_logger
 from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
-from seqssvae.recipes.report import generator_warning, kept_sentence
+from seqssvae.recipes.report import kept_sentence
 from seqssvae.runs.learned import learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.writer import RunWriter, refuse_existing
@@ -84,19 +84,15 @@ def fit_command(arguments: Namespace) -> None:
         if writer.step is None:
             raise
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
-    result, worse = fitted.result, generator_warning(fitted.result, prepared.validation, baselines)
-    found = diagnose_fitted(fitted, prepared, trained_on).findings
+    result, diagnosis = fitted.result, diagnose_fitted(fitted, prepared, baselines, trained_on)
     if quiet:
-        for warning in [worse, *(finding for finding in found if finding.level == "warning")]:
-            if warning is not None:
-                warn(str(warning))
+        for finding in diagnosis.warnings:
+            warn(str(finding))
         return
     if result.records:
         console().print(fit_table(result))
         print(kept_sentence(result, config))
-    if worse is not None:
-        print(worse)
-    for finding in found:
+    for finding in diagnosis.findings:
         print(finding)
     print(f"The run is in {output}.")
 

@@ -180,6 +180,8 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     latent, separation, terms = _of_generator(model, corpus, seed)
     gain = None if model.ensemble is None else model.ensemble.unlabelled_gain
     labels = label_use(log_p, corpus.y, prior)
+    weak = None if terms is None else findings.weak_generator(terms.nats_per_symbol, terms.baselines)
+    sound = terms is not None and bool(terms.baselines) and weak is None
     found = [
         findings.random_labels(held_out, _reference(model)),
         findings.swallowing_label(labels, names),
@@ -187,8 +189,8 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
         None if model.trained_on is None else findings.labels_without_rows(model.trained_on.labelled, names),
         None if calibration is None else findings.miscalibrated(calibration.confidence, held_out, calibration.error),
         None if separation is None else findings.ignored_label(separation),
-        None if latent is None else findings.dead_latent(latent),
-        None if terms is None else findings.weak_generator(terms.nats_per_symbol, terms.baselines),
+        None if latent is None else findings.dead_latent(latent, model.config.objective.beta.maximum, sound),
+        weak,
         findings.unlabelled_rows(gain),
     ]
     if model.ensemble is None and (found[0] is None or found[0].name != RANDOM_LABELS):  # random ones are learned so
@@ -208,19 +210,18 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     )
 
 
-def diagnose_fitted(fitted: Fitted, prepared: Prepared, trained_on: TrainedOn) -> Diagnosis:
+def diagnose_fitted(fitted: Fitted, prepared: Prepared, baselines: Baselines, trained_on: TrainedOn) -> Diagnosis:
     """Look at what a model makes of its validation rows as its training ends; of the training rows if there are none.
-
-    The generator is not compared with simple models again.
 
     Args:
         fitted: What training left.
         prepared: The rows of the training.
+        baselines: Simple models of their symbols.
         trained_on: Which of them were learned from.
     """
     result = fitted.result
     history = [record.to_dict() for record in result.records]
-    known = fitted.ensemble, None, trained_on, history, result.state.best_step
+    known = fitted.ensemble, baselines, trained_on, history, result.state.best_step
     rows = prepared.validation if len(prepared.validation) else prepared.training
     model = Diagnosed(fitted.backend, fitted.config, prepared.schema, *known)
     return diagnose(model, rows, prepared.training, fitted.config.training.seed)

@@ -69,15 +69,29 @@ def ignored_label(separation: LabelSeparation) -> Finding | None:
     )
 
 
-def dead_latent(latent: LatentUse) -> Finding | None:
-    """Whether z holds nothing."""
+def dead_latent(latent: LatentUse, beta: float, generator_is_sound: bool) -> Finding | None:
+    """Whether z holds nothing: a fault, unless the generator has a good bound without it.
+
+    Args:
+        latent: What z holds.
+        beta: The greatest weight of its KL in training.
+        generator_is_sound: Whether the ELBO is better than that of simple models.
+    """
     active = int(latent.active.sum())
     if active and latent.kl >= DEAD_KL:
         return None
+    found = f"z is dead: its KL is {latent.kl:.3f} nats a row ({active} of {len(latent.active)} units are active)"
+    if beta <= 1 and generator_is_sound:
+        return Finding(
+            "z is dead",
+            "note",
+            f"{found}, and the generator has a good bound without it.",
+            "Where you want an embedding, or sequences like others, lower objective.beta.maximum.",
+        )
     return Finding(
         "z is dead",
         "warning",
-        f"z is dead: its KL is {latent.kl:.3f} nats a row ({active} of {len(latent.active)} units are active).",
+        f"{found}.",
         "Lower objective.beta.maximum, warm beta up over more steps (objective.beta.steps), or give the decoder less "
         "context (model.decoder.context).",
     )

@@ -208,8 +208,8 @@ class SequenceSSVAE(
         known = ensemble, baselines, trained_on
         self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, *known)
         if self.verbose:
-            for finding in diagnose_fitted(fitted, prepared, trained_on).findings:
-                print(finding, file=sys.stderr)
+            for finding in diagnose_fitted(fitted, prepared, baselines, trained_on).findings:
+                print(f"seqssvae: {finding}", file=sys.stderr)
         return self
 
     def fit_transform(

@@ -20,7 +20,7 @@ from seqssvae.datasets.languages import FREQUENCY_RATIO, LANGUAGES
 
 LABELS, TEST_ROWS, OTHER_LANGUAGE = 50, 1000, "hu"
 TRAINING_ROWS = 10_000
-SCORES = ("log p(x) a symbol", "log p(x) a row", "bigrams a symbol", "highest p(y|x)")
+SCORES = ("log p(x) a symbol", "log p(x) a row", "bigrams a symbol", "highest p(y\\|x)")
 
 
 def another_language(count: int) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import seqssvae.checks.verify
-from parity_tests.runs import fit
+from parity_tests.runs import fit, write_rows
 from seqssvae.backend import Backend, GivenRows, Weights, get_backend
 from seqssvae.checks.tolerances import relative_difference
-from seqssvae.checks.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities
+from seqssvae.checks.verify import HALF_UNIT, compare_twins, given_rows, made_up_rows, sensitivities, verify
 from seqssvae.cli.main import main
 from seqssvae.errors import BackendError
 from seqssvae.runs.run import RunDirectory
@@ -129,6 +129,52 @@ def test_a_float32_bound_is_wider_only_where_rounding_moves_more(runs: dict[str,
     assert 0 < moved["loss"] <= 1.01 * HALF_UNIT * steepest / abs(found.loss)
     after = backend.get_weights()
     assert all(relative_difference(weights[name].astype(np.float64), after[name]) == 0 for name in weights)
+
+
+@pytest.fixture(scope="module")
+def run_of_auto(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the recipe `auto`, whose objective is given the labels' probabilities; its z is made to hold nothing."""
+    folder = tmp_path_factory.mktemp("auto")
+    run, rows = folder / "run", write_rows(folder / "rows.tsv")
+    small = ["--model.encoder.channels=4", "--model.encoder.embedding_size=4", "--model.decoder.hidden_size=4"]
+    options = [*small, "--model.decoder.embedding_size=4", "--training.max_steps=6", "--training.buckets=1"]
+    fit_auto = ["fit", "--data.train", str(rows), "--backend=torch", "--output", str(run), "--quiet"]
+    assert main([*fit_auto, *options]) == 0
+    return run, rows
+
+
+def test_a_run_of_auto_verifies(run_of_auto: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run, rows = run_of_auto
+    assert RunDirectory(run).config.objective.posterior == "given"
+    for data in ([], ["--data", rows]):
+        status, found = certificate(capsys, run, *data)
+        assert status == 0, found["verdict"]
+    assert main(["gradient-estimators", str(run), "--data", str(rows), "--draws=2", "--repetitions=1", "--rows=4"]) == 0
+
+
+def test_where_z_holds_nothing_rounding_on_the_way_is_no_difference(
+    run_of_auto: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """q(z|x,y) is p(z) but for the last places of float32; an error of one twin alone is found even there."""
+    directory = RunDirectory(run_of_auto[0])
+    weights, step = directory.weights
+    weights = {name: 1e-3 * value if name.startswith("latent_encoder") else value for name, value in weights.items()}
+    weights["latent_encoder.scale.bias"] = np.full_like(weights["latent_encoder.scale.bias"], np.log(np.expm1(1.0)))
+    directory.__dict__["weights"] = weights, step
+    sound = verify(directory)
+    assert sound.agrees, sound.verdict
+    assert {one.bound for one in sound.gradients if one.precision == "float64"} == {1e-9}
+    differentiate = JaxBackend.differentiate
+
+    def wrong(self: JaxBackend, *arguments: Any, **others: Any) -> Any:
+        found = differentiate(self, *arguments, **others)
+        if self.config.training.precision == "float64":
+            return found
+        name = "latent_encoder.loc.weight"
+        return found._replace(gradients={**found.gradients, name: found.gradients[name] * 1.02})
+
+    monkeypatch.setattr(JaxBackend, "differentiate", wrong)
+    assert {one.term for one in verify(directory).failures} == {"latent_encoder.loc.weight"}
 
 
 def test_a_missing_twin_is_named_and_the_status_is_2(

@@ -32,7 +32,7 @@ class InitialState(nn.Module):
         self, z: Float[Tensor, "*#B Z"], y: Float[Tensor, "*#B L"], source: Float[Tensor, "B H"] | float = 0.0
     ) -> Float[Tensor, "*#B S"]:
         """All states, one behind the other, before their last non-linearity; `source` is what a source contributes."""
-        return self.output(tanh(self.hidden(z, y) + source))
+        return self.output(torch.tanh(self.hidden(z, y) + source))  # exact where it is small, and computed once
 
 
 class Context(nn.Module):

@@ -26,7 +26,6 @@ from seqssvae_torch.ops import (
     max_over_windows,
     pool,
     recurrence,
-    tanh,
 )
 
 Noise = Mapping[str, Tensor]
@@ -272,6 +271,6 @@ class LatentEncoder(nn.Module):
 
     def forward(self, encoding: Encoding, y: Float[Tensor, "*#B L"], noise: Noise | None = None) -> DiagonalNormal:
         """A diagonal Normal of batch shape `(K, B)` or `(B,)` over Z, from the last features and noise `z`, if any."""
-        hidden = tanh(self.hidden(encoding.features[-1], y))
+        hidden = torch.tanh(self.hidden(encoding.features[-1], y))  # exact where it is small, and computed once
         scale = functional.softplus(self.scale(hidden)) + SCALE_FLOOR
         return DiagonalNormal(self.loc(hidden), scale, noise=noise_of_label((noise or {}).get("z"), y))

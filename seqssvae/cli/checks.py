@@ -87,7 +87,11 @@ def _read_model(arguments: Namespace) -> _Model:
     """Return the model of a run, or that of a configuration with its first weights, and the rows of `--data`."""
     if (arguments.run is None) == (arguments.config is None):
         raise ConfigurationError("seqssvae gradient-estimators needs a run directory or --config FILE, one of the two.")
-    return _new_model(arguments) if arguments.run is None else _trained_model(arguments)
+    model = _new_model(arguments) if arguments.run is None else _trained_model(arguments)
+    if model.config.objective.posterior == "amortised":
+        return model
+    objective = dataclasses.replace(model.config.objective, posterior="amortised")  # others need every label
+    return model._replace(config=dataclasses.replace(model.config, objective=objective))
 
 
 def _new_model(arguments: Namespace) -> _Model:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def tanh(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The hyperbolic tangent: PyTorch's or, on a CPU, `tanh_of_double`."""
+    """The hyperbolic tangent: PyTorch's or, on a CPU, `tanh_of_double`, which is not exact beside small results."""
     return _Tanh.apply(values) if values.device.type == "cpu" else torch.tanh(values)
 
 

@@ -37,7 +37,9 @@ def test_latents_and_likelihoods_of_every_label_are_the_oracles(problem: Problem
         backend = TWINS[name](problem).backend
         found = backend.latents(batch.x, batch.source)._asdict()
         found["log p(x|y,z)"] = backend.log_likelihood(batch.x, z, batch.source)
-        check(compare("latents, float64", name, {**expected, "log p(x|y,z)": log_p}, found, 1e-9))
+        found["features"] = backend.encode(batch.x, batch.source, features=True)
+        others = {"log p(x|y,z)": log_p, "features": oracle.features(batch.x, None, batch.source)[0]}
+        check(compare("latents, float64", name, {**expected, **others}, found, 1e-9))
 
 
 @pytest.fixture(scope="module")

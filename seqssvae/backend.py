@@ -258,9 +258,9 @@ class Backend(Protocol):
         ...
 
     def encode(
-        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
-    ) -> Float[np.ndarray, "B Z"]:
-        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None, features: bool = False
+    ) -> Float[np.ndarray, "B D"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
         ...
 
     def generate(

@@ -91,7 +91,7 @@ class JaxModel:
         self._evaluate = jax.jit(self._drawn_evaluation)
         self._classify = jax.jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
         self._classify_source = jax.jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
-        self._encode = jax.jit(lambda weights, *given: inference.embed(self.bound(weights), *given))
+        self._encode = jax.jit(lambda weights, *given: inference.embed(self.bound(weights), *given), static_argnums=3)
         self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "use_mean"))
 
     @property
@@ -227,10 +227,10 @@ class JaxModel:
 
     @in_precision
     def encode(
-        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
-    ) -> Float[np.ndarray, "B Z"]:
-        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
-        return np.asarray(self._encode(self.state.weights, x, source))
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None, features: bool = False
+    ) -> Float[np.ndarray, "B D"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
+        return np.asarray(self._encode(self.state.weights, x, source, features))
 
     @in_precision
     def generate(

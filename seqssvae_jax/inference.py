@@ -63,9 +63,13 @@ def classify_source(ssvae: SSVAE, source: Int[Array, "B S"]) -> Float[Array, "B 
     return ssvae.label_prior(ssvae.encode_source(source)).logits
 
 
-def embed(ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None) -> Float[Array, "B Z"]:
-    """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+def embed(
+    ssvae: SSVAE, x: Int[Array, "B T"], source: Int[Array, "B S"] | None = None, features: bool = False
+) -> Float[Array, "B D"]:
+    """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
     encoding = ssvae.encode(x, source)
+    if features:
+        return encoding.features[0]
     labels = jnp.arange(ssvae.label_count)[:, None]
     loc = ssvae.latent_encoder(encoding, ssvae.one_hot(labels)).loc
     return jnp.einsum("bk,kbz->bz", ssvae.classifier(encoding).probs, loc)

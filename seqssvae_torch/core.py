@@ -206,10 +206,10 @@ class TorchModel:
 
     @in_precision
     def encode(
-        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
-    ) -> Float[np.ndarray, "B Z"]:
-        """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
-        return to_numpy(inference.embed(self.ssvae, *self._tensors(x, source)))
+        self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None, features: bool = False
+    ) -> Float[np.ndarray, "B D"]:
+        """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
+        return to_numpy(inference.embed(self.ssvae, *self._tensors(x, source), features))
 
     @in_precision
     def generate(

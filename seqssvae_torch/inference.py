@@ -68,9 +68,13 @@ def classify_source(ssvae: SSVAE, source: Int[Tensor, "B S"]) -> Float[Tensor, "
 
 
 @torch.no_grad()
-def embed(ssvae: SSVAE, x: Int[Tensor, "B T"], source: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B Z"]:
-    """The embedding of each row: sum over y of q(y|x) loc(x, y)."""
+def embed(
+    ssvae: SSVAE, x: Int[Tensor, "B T"], source: Int[Tensor, "B S"] | None = None, features: bool = False
+) -> Float[Tensor, "B D"]:
+    """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
     encoding = ssvae.encode(x, source)
+    if features:
+        return encoding.features[0]
     labels = torch.arange(ssvae.label_count, device=x.device)[:, None]
     loc = ssvae.latent_encoder(encoding, ssvae.one_hot(labels)).loc
     return torch.einsum("bk,kbz->bz", ssvae.classifier(encoding).probs, loc)

@@ -158,10 +158,10 @@ class FakeBackend:
     def classify_source(self, source: np.ndarray) -> np.ndarray:
         raise ValueError("this model has no sources")
 
-    def encode(self, x: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
+    def encode(self, x: np.ndarray, source: np.ndarray | None = None, features: bool = False) -> np.ndarray:
         counts = self._counts(x)
         embedding = counts @ self.weights["encoder.towers.0.embedding"] / np.maximum(counts.sum(axis=1), 1)[:, None]
-        return embedding[:, : self.config.model.latent_size]
+        return embedding if features else embedding[:, : self.config.model.latent_size]
 
     def generate(
         self,

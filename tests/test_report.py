@@ -11,6 +11,7 @@ from commands import FIT
 from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, TEXTS, make_estimator, write_toy
 
 from seqssvae.cli.main import main
+from seqssvae.diagnosis.latents import LatentUse
 from seqssvae.recipes.calibration import reliability
 from seqssvae.report import plots
 
@@ -132,11 +133,25 @@ def test_pictures_hold_what_they_are_of(model):
     distances = np.linalg.norm(embedding - embedding[0], axis=1)  # two dimensions: nothing is lost
     np.testing.assert_allclose(np.linalg.norm(places - places[0], axis=1), distances[_order(model)], atol=1e-5)
 
+    by_features = model.plot_embedding(OTHER_TEXTS, features=True)
+    assert len(by_features.collections[0].get_offsets()) == len(OTHER_TEXTS)
+
     grid = model.plot_history()
     by_title = {axes.get_title(): axes for axes in grid.flat}
     steps, values = by_title["Accuracy"].lines[0].get_data()
     assert list(steps) == [record.step for record in model.history_]
     assert list(values) == [record.validation.accuracy for record in model.history_]
+
+
+def test_units_are_shown_in_order_and_active_ones_apart(pyplot):
+    latent = LatentUse(np.array([0.1, 2.0, 0.0]), np.array([0.5, 0.6, 0.0]), 0.3, 10)
+    axes = plots.plot_units(latent)
+    assert [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in group] for group in axes.containers] == [
+        [(1, 2.0), (2, 0.1)],
+        [(3, 0.0)],
+    ]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["active", "not active"]
+    pyplot.close("all")
 
 
 def _order(model):

@@ -93,8 +93,8 @@ COMMANDS = {
         ("evaluate", "predict_command"),
     ),
     "encode": Command(
-        "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a TSV file.",
-        "RUN --data FILE --output FILE [--overwrite] [--backend B] [--device D]",
+        "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a TSV file, or its features.",
+        "RUN --data FILE --output FILE [--features] [--overwrite] [--backend B] [--device D]",
         parsers.add_encode_arguments,
         ("evaluate", "encode_command"),
     ),
@@ -107,7 +107,7 @@ COMMANDS = {
     ),
     "neighbors": Command(
         "Print the rows of a TSV file that are nearest to a row in the embedding: sequence, label, distance.",
-        "RUN --data FILE --query TEXT [--count N] [--source TEXT] [--backend B] [--device D]",
+        "RUN --data FILE --query TEXT [--count N] [--features] [--source TEXT] [--backend B] [--device D]",
         parsers.add_neighbors_arguments,
         ("neighbors", "neighbors_command"),
     ),

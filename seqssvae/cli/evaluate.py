@@ -98,12 +98,12 @@ def score_command(arguments: Namespace) -> None:
 def encode_command(arguments: Namespace) -> None:
     """Write the embedding of a file's rows."""
     table, run, corpus = _read_table_to_write(arguments)
-    embedding = encode(run.backend, corpus, run.config)
+    embedding, name = encode(run.backend, corpus, run.config, arguments.features), "f" if arguments.features else "z"
     lines = (
         (text, *(f"{value:.8g}" for value in z))
         for text, z in zip(table.sequences.joined(run.vocabulary.separator), embedding, strict=True)
     )
-    write_table(arguments.output, ("sequence", *(f"z{index}" for index in range(embedding.shape[1]))), lines)
+    write_table(arguments.output, ("sequence", *(f"{name}{index}" for index in range(embedding.shape[1]))), lines)
 
 
 def _read_table_to_write(arguments: Namespace) -> tuple[Table, Run, Corpus]:

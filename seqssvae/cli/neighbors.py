@@ -20,8 +20,8 @@ def neighbors_command(arguments: Namespace) -> None:
     unlabelled = dataclasses.replace(table, labels=TextColumn.missing(len(table)))  # the run need not know the labels
     corpus = encode_table(unlabelled, run.schema, run.config.data, too_long="truncate")
     warn_of_counts(corpus, run.config.data.max_length)
-    embedded = encode(run.backend, query, run.config), encode(run.backend, corpus, run.config)
-    found = nearest(*embedded, arguments.count)
+    near, among = (encode(run.backend, rows, run.config, arguments.features) for rows in (query, corpus))
+    found = nearest(near, among, arguments.count)
     texts = list(table.sequences.joined(run.vocabulary.separator))
     for index, distance in zip(found.indices[0].tolist(), found.distances[0].tolist(), strict=True):
         print(printable(texts[index]), printable(table.labels[index] or ""), f"{distance:.8g}", sep="\t")

@@ -114,7 +114,7 @@ def add_compare_arguments(parser: ArgumentParser) -> None:
 
 def add_predict_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `predict`."""
-    add_encode_arguments(parser)
+    add_rows_to_write_arguments(parser)
     parser.add_argument(
         "--abstain-below", type=float | None, metavar="P", help="Leave the label empty where none is as probable as P."
     )
@@ -128,6 +128,12 @@ def add_predict_arguments(parser: ArgumentParser) -> None:
 
 def add_encode_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `encode`."""
+    add_rows_to_write_arguments(parser)
+    _add_features(parser)
+
+
+def add_rows_to_write_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of a command that writes a line for each row."""
     _add_run(parser)
     _add_data(parser, labelled=False)
     _add_output(parser)
@@ -135,7 +141,7 @@ def add_encode_arguments(parser: ArgumentParser) -> None:
 
 def add_score_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `score`."""
-    add_encode_arguments(parser)
+    add_rows_to_write_arguments(parser)
     parser.add_argument(
         "--importance-samples", type=int, default=100, metavar="P", help="Draws of z for each row and label."
     )
@@ -220,6 +226,7 @@ def add_neighbors_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--query", type=str, required=True, metavar="TEXT", help="The row whose neighbours are wanted.")
     parser.add_argument("--source", type=str | None, metavar="TEXT", help="Its source, if the run has sources.")
     parser.add_argument("--count", type=int, default=5, help="Number of neighbours.")
+    _add_features(parser)
 
 
 def add_verify_arguments(parser: ArgumentParser) -> None:
@@ -311,3 +318,8 @@ def _add_search(parser: ArgumentParser) -> None:
         help="Of --method sample: draw from the fewest symbols that have this probability together.",
     )
     parser.add_argument("--max-length", type=int | None, help="Most symbols of a sequence; else data.max_length.")
+
+
+def _add_features(parser: ArgumentParser) -> None:
+    text = "The features that q(y|x) reads, in place of the mean of z, which leaves out what the label explains."
+    parser.add_argument("--features", action="store_true", help=text)

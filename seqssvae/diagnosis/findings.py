@@ -86,7 +86,7 @@ def dead_latent(latent: LatentUse, beta: float, generator_is_sound: bool) -> Fin
             "z is dead",
             "note",
             f"{found}, and the generator has a good bound without it.",
-            "Where you want an embedding, or sequences like others, lower objective.beta.maximum.",
+            "Where you want an embedding, take that of encode --features, or lower objective.beta.maximum.",
         )
     return Finding(
         "z is dead",

@@ -28,7 +28,12 @@ class PicturesMixin(FittedMixin):
         return plots.plot_history(_history(fitted), kept=fitted.checkpoint.state.best_step)
 
     def plot_embedding(
-        self, X: Sequences, y: Iterable[Any] | None = None, source: Sequences | None = None, ax: Any = None
+        self,
+        X: Sequences,
+        y: Iterable[Any] | None = None,
+        source: Sequences | None = None,
+        features: bool = False,
+        ax: Any = None,
     ) -> Any:
         """Plot sequences where their embeddings are, in two dimensions; return the axes.
 
@@ -36,11 +41,12 @@ class PicturesMixin(FittedMixin):
             X: Sequences: texts, or lists of symbols.
             y: Label of each, or the marker of a missing one, for its colour.
             source: The source of each, if the estimator was fitted with sources.
+            features: Whether it is the features that q(y|x) reads, in place of the mean of z.
             ax: Axes of matplotlib's; None for a new figure.
         """
         fitted = self._get_fitted()
         rows = fitted.encode(X, source)
-        embedding = np.asarray(encode(fitted.backend, rows, fitted.config), float)
+        embedding = np.asarray(encode(fitted.backend, rows, fitted.config, features), float)
         return plots.plot_embedding(embedding, self._label_indices(y, len(rows)), self._label_names(), ax)
 
     def plot_confusion(

@@ -85,9 +85,17 @@ def predict_proba(backend: Backend, corpus: Corpus, config: Config) -> Float[np.
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def encode(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N Z"]:
-    """Compute the embedding sum over y of q(y|x) loc(x, y) of every row, in the order of the corpus."""
-    return embed_rows(backend, corpus_batches(corpus, config), len(corpus))
+def encode(backend: Backend, corpus: Corpus, config: Config, features: bool = False) -> Float[np.ndarray, "N D"]:
+    """Compute the embedding of every row, in the order of the corpus.
+
+    Args:
+        backend: The model.
+        corpus: The rows.
+        config: The model's configuration.
+        features: Whether it is the features that q(y|x) reads, in place of the sum over y of q(y|x) loc(x, y): z leaves
+            out what the label explains, and may be unused.
+    """
+    return embed_rows(backend, corpus_batches(corpus, config), len(corpus), features)
 
 
 def _check_finite(terms: ELBOTerms | None, log_q_y: Float[np.ndarray, "N K"], corpus: Corpus) -> None:

@@ -39,11 +39,13 @@ def classify_rows(backend: Backend, batches: Iterable[Batch], row_count: int) ->
     return _or_empty(log_q_y, row_count)
 
 
-def embed_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Float[np.ndarray, "N Z"]:
-    """Compute the embedding of every row; arguments are as for `evaluate_rows`."""
+def embed_rows(
+    backend: Backend, batches: Iterable[Batch], row_count: int, features: bool = False
+) -> Float[np.ndarray, "N D"]:
+    """Compute the embedding of every row, or its features; arguments are as for `evaluate_rows`."""
     embedding: np.ndarray | None = None
     for batch in batches:
-        embedding = _scatter(embedding, backend.encode(batch.x, batch.source), batch, row_count)
+        embedding = _scatter(embedding, backend.encode(batch.x, batch.source, features), batch, row_count)
     return _or_empty(embedding, row_count)
 
 

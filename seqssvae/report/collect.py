@@ -79,7 +79,7 @@ class Findings(NamedTuple):
         rows: Their number.
         diagnosis: What the model makes of them.
         held_out: What it makes of those with a label that were not learned from; None where there are none.
-        embedding: The embeddings of some of them.
+        embedding: The embeddings of some of them: means of z or, where no unit of z is active, features of q(y|x).
         y: The labels of these.
     """
 
@@ -89,6 +89,11 @@ class Findings(NamedTuple):
     held_out: RowsSeen | None
     embedding: Float[np.ndarray, "M Z"]
     y: Int[np.ndarray, " M"]
+
+    @property
+    def embedded(self) -> str:
+        """What the embeddings are."""
+        return "features that q(y|x) reads" if _unused(self.diagnosis) else "mean of z"
 
 
 class RunFacts(NamedTuple):
@@ -146,8 +151,13 @@ def _look(model: Diagnosed, corpus: Corpus, texts: Sequence[str], seed: int) -> 
     held_out = _held_out(model, corpus.take(rows), [texts[row] for row in rows.tolist()]) if len(rows) else None
     order = np.random.default_rng(seed).permutation(len(corpus))
     points = corpus.take(np.sort(order[np.argsort(corpus.y[order] < 0, kind="stable")][:MOST_POINTS]))
-    embedding = np.asarray(encode(model.backend, points, model.config), float)
+    embedding = np.asarray(encode(model.backend, points, model.config, _unused(diagnosis)), float)
     return Findings(corpus.origin, len(corpus), diagnosis, held_out, embedding, points.y)
+
+
+def _unused(diagnosis: Diagnosis) -> bool:
+    """Whether z has no active unit, so that a map of it would be one of noise."""
+    return diagnosis.latent is None or not diagnosis.latent.active.any()
 
 
 def _held_out(model: Diagnosed, corpus: Corpus, texts: Sequence[str]) -> RowsSeen:

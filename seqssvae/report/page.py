@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqssvae.checks.certificate import Certificate
+from seqssvae.diagnosis.latents import LatentUse
 from seqssvae.errors import MissingPackageError
 from seqssvae.report import plots
 from seqssvae.report.collect import Findings, RowsSeen, RunFacts
@@ -94,13 +95,26 @@ def _pictures(name: str, facts: RunFacts, found: Findings) -> dict[str, Figure]:
         caption = f"{int(np.trace(seen.confusion))} of {seen.rows} rows are on the diagonal: their label is predicted."
         pictures["confusion"] = Figure(to_svg(axes.figure, f"{name}-confusion", "Confusion matrix", caption), caption)
         pictures["calibration"] = _calibration(name, found, seen)
+    if found.diagnosis.latent is not None:
+        pictures["units"] = _units(name, found.diagnosis.latent)
     if found.embedding.shape[1] and len(found.embedding) > 1:
         axes = plots.plot_embedding(found.embedding, found.y, facts.names)
-        caption = f"{len(found.embedding)} rows by the mean of z, coloured by label."
+        caption = f"{len(found.embedding)} rows by the {found.embedded}, coloured by label."
+        if found.diagnosis.latent is not None and found.embedded != "mean of z":
+            caption += " No unit of z is active."
         pictures["embedding"] = Figure(
             to_svg(axes.figure, f"{name}-embedding", "Map of the embedding", caption), caption
         )
     return pictures
+
+
+def _units(name: str, latent: LatentUse) -> Figure:
+    axes = plots.plot_units(latent, plots.new_axes(width=4.2, height=3.0))
+    caption = (
+        f"{int(latent.active.sum())} of {len(latent.active)} units are active: the mean of q(z|x) varies over rows. "
+        f"Together they hold {latent.kl:.2f} nats of a row."
+    )
+    return Figure(to_svg(axes.figure, f"{name}-units", "KL of each unit of z", caption), caption)
 
 
 def _calibration(name: str, found: Findings, seen: RowsSeen) -> Figure:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from seqssvae.diagnosis.latents import LatentUse
 from seqssvae.errors import MissingPackageError
 from seqssvae.recipes.calibration import Reliability
 
@@ -180,6 +181,28 @@ def plot_calibration(found: Reliability, error: float, axes: Any = None) -> Any:
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the most probable label", ylabel="share that is right")
     axes.set_title(f"Calibration (expected error {error:.3f})")
     axes.legend(fontsize="small", loc="upper left")
+    return axes
+
+
+def plot_units(latent: LatentUse, axes: Any = None) -> Any:
+    """Plot the KL of each unit of z, the greatest first, active units apart from others.
+
+    Args:
+        latent: What z holds.
+        axes: Where to; None for a new figure.
+
+    Returns:
+        The axes.
+    """
+    axes = new_axes() if axes is None else axes
+    order = np.argsort(-latent.unit_kl, kind="stable")
+    for active, colour, hatch in ((True, COLOURS[0], ""), (False, REST, "//")):
+        chosen = np.flatnonzero(latent.active[order] == active)
+        if len(chosen):
+            label = "active" if active else "not active"
+            axes.bar(chosen + 1, latent.unit_kl[order][chosen], color=colour, hatch=hatch, label=label)
+    axes.set(title="KL of each unit of z", xlabel="unit, the greatest first", ylabel="nats a row")
+    axes.legend(fontsize="small")
     return axes
 
 

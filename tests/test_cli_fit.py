@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from commands import FIT, assert_one_error
 from fake_backend import FakeBackend
-from toy import write_toy
+from toy import NAMES, TEXTS, make_estimator, write_toy
 from toy_runs import latest
 
 from seqssvae.cli.main import main
+from seqssvae.errors import BackendError
 from seqssvae.runs.files import read_metrics
 from seqssvae.runs.run import open_run
 
@@ -194,3 +195,13 @@ def test_a_mistake_in_training_is_one_line_and_leaves_nothing(workplace, capsys,
     assert main([*FIT, *arguments]) == 2
     assert_one_error(capsys, message)
     assert {path: path.stat().st_mtime_ns for path in workplace.rglob("*")} == before
+
+
+def test_without_a_name_the_first_twin_that_is_installed_trains(workplace, monkeypatch):
+    without = [argument for argument in FIT if argument not in ("--backend", "fake")]
+    assert main(without) == 0
+    assert open_run("run").trained_by == "fake"  # `absent` comes before it, and is not
+    assert make_estimator(backend=None).fit(TEXTS, NAMES).fitted_.backend.name == "fake"
+    monkeypatch.setattr("seqssvae.runs.usable.installed_backends", lambda: ["absent"])
+    with pytest.raises(BackendError, match=r"pip install 'seqssvae\[jax\]'"):
+        make_estimator(backend=None).fit(TEXTS, NAMES)

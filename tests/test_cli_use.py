@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,6 @@ BAD_USES = {
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),
     "no arguments": (["evaluate"], "seqssvae evaluate needs RUN and --data; see seqssvae evaluate --help."),
     "no output": (["fit", "--config=toy.yaml"], "seqssvae fit needs --output"),
-    "no twin": (
-        ["fit", "--output=x", "--data.train=train.tsv"],
-        "seqssvae fit needs --backend: absent or fake or other.",
-    ),
     "no run": (["evaluate", "gone", "--data", "new.tsv"], "There is no run directory gone."),
     "no data": (["evaluate", "run", "--data", "gone.tsv"], "gone.tsv: there is no such file"),
     "unknown label": (["evaluate", "run", "--data", "new.tsv"], "new.tsv:2: the label 'up' was never seen in training"),
@@ -171,3 +168,36 @@ def test_a_failed_write_leaves_no_output(toy_run, capsys, monkeypatch):
     assert main(["predict", "run", *NEW]) == 2
     assert_one_error(capsys, "out.tsv: cannot be written (No space left on device).")
     assert not [path for path in Path().iterdir() if "out.tsv" in path.name]
+
+
+def test_scores_and_abstentions_are_written(toy_run, workplace):
+    write_toy(Path("more.tsv"), count=20, labelled=20, seed=3)
+    assert main(["score", "run", "--data", "more.tsv", "--output", "scores.tsv", "--importance-samples=3"]) == 0
+    head, *lines = rows_of(Path("scores.tsv"))
+    assert head == ["sequence", "log_p", "per_symbol", "standard_error", "effective_samples"]
+    for text, *values in lines:
+        log_p, per_symbol, *_ = map(float, values)
+        assert per_symbol == pytest.approx(log_p / (len(text) + 1), rel=1e-6)
+    assert main(["predict", "run", "--data", "more.tsv", "--output", "all.tsv"]) == 0
+    assert main(["predict", "run", "--data", "more.tsv", "--output", "sure.tsv", "--abstain-below=0.6"]) == 0
+    for (_, label, *p), (_, kept, *_) in zip(rows_of(Path("all.tsv"))[1:], rows_of(Path("sure.tsv"))[1:], strict=True):
+        assert kept == (label if max(map(float, p)) >= 0.6 else "")
+    assert main(["predict", "run", "--data", "more.tsv", "--output", "x.tsv", "--abstain-below=2"]) == 2
+    assert not Path("x.tsv").exists()
+    assert main(["encode", "run", "--data", "more.tsv", "--output", "features.tsv", "--features"]) == 0
+    assert rows_of(Path("features.tsv"))[0][1] == "f0"
+
+
+def test_a_diagnosis_is_printed_and_is_plain_json(toy_run, workplace, capsys):
+    write_toy(Path("more.tsv"), count=40, labelled=40, seed=3)
+    assert main(["diagnose", "run", "--data", "more.tsv"]) == 0
+    shown = capsys.readouterr().out
+    assert "labels of 40 rows" in shown
+    assert "active units of z" in shown
+    assert main(["diagnose", "run", "--data", "more.tsv", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 40
+    assert set(found["labels"]) == {"left", "right"}
+    assert {finding["name"].upper() for finding in found["findings"] if finding["level"] == "warning"} <= set(
+        re.findall(r"^([A-Za-z ]+):", shown, re.MULTILINE)
+    )

@@ -11,11 +11,12 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import check_is_fitted
-from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, TEXTS
+from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, SETTINGS, TEXTS
 from toy import make_estimator as make
 from toy_runs import latest, without_manifest
 
 from seqssvae.cli.main import main
+from seqssvae.config.settings import from_dict, merge
 from seqssvae.errors import ConfigurationError, DataError, RunError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
 from seqssvae.runs.run import open_run
@@ -93,6 +94,7 @@ def test_a_saved_model_is_the_same_in_either_twin(tmp_path, labels):
         assert loaded.classes_.tolist() == model.classes_.tolist()
         assert [type(value) for value in loaded.classes_.tolist()] == [type(value) for value in labels]
         np.testing.assert_array_equal(loaded.predict_proba(OTHER_TEXTS), model.predict_proba(OTHER_TEXTS))
+        np.testing.assert_allclose(np.exp(loaded.predict_log_proba(OTHER_TEXTS)), model.predict_proba(OTHER_TEXTS))
         assert loaded.sample(labels[0], n=3) == model.sample(labels[0], n=3)
     loaded.save(tmp_path / "again")
     for name in ("weights.safetensors", "last.safetensors", "metrics.jsonl", "estimator.json"):
@@ -152,3 +154,30 @@ def test_it_needs_no_scikit_learn():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "3"
+
+
+def test_no_label_where_none_is_probable_enough():
+    model = make().fit(TEXTS, NAMES)
+    sure = model.predict_proba(OTHER_TEXTS).max(axis=1)
+    threshold = float(np.median(sure))
+    labels = model.predict(OTHER_TEXTS, abstain_below=threshold)
+    assert [label is None for label in labels] == (sure < threshold).tolist()
+    kept = sure >= threshold
+    assert labels[kept].tolist() == model.predict(OTHER_TEXTS)[kept].tolist()
+    assert model.predict(OTHER_TEXTS, abstain_below=0.0).tolist() == model.predict(OTHER_TEXTS).tolist()
+    with pytest.raises(ConfigurationError, match="abstain_below"):
+        model.predict(OTHER_TEXTS, abstain_below=1.5)
+
+
+def test_scores_are_log_likelihoods():
+    model = make().fit(TEXTS, NAMES)
+    scores = model.score_samples(OTHER_TEXTS, importance_samples=4, seed=1)
+    lengths = np.array([len(text) + 1 for text in OTHER_TEXTS])  # END counts
+    per_symbol = model.score_samples(OTHER_TEXTS, importance_samples=4, seed=1, per_symbol=True)
+    np.testing.assert_allclose(per_symbol * lengths, scores)
+    assert (scores < 0).all()
+    with pytest.raises(ConfigurationError, match="importance_samples"):
+        model.score_samples(OTHER_TEXTS, importance_samples=0)
+    classifier = from_dict(merge(SETTINGS, {"objective": {"name": "classifier"}}))
+    with pytest.raises(ConfigurationError, match="generator"):
+        make(config=classifier).fit(TEXTS, NAMES).score_samples(OTHER_TEXTS)

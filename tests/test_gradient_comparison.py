@@ -171,7 +171,6 @@ def test_the_command_measures_in_processes_of_their_own(tmp_path, monkeypatch, c
     [
         ([], "needs a run directory or --config FILE"),
         (["run", "--config", "c.yaml"], "one of the two"),
-        (["--config", "c.yaml"], "needs --backend: "),
         (["--config", "c.yaml", "--backend", "torch", "--draws", "1"], "--draws must be a whole number of at least 2"),
         (["--config", "c.yaml", "--backend", "torch", "--k", "0"], "--k must be a whole number of at least 1"),
     ],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jsonargparse import Namespace
 
-from seqssvae.backend import Weights, installed_backends
+from seqssvae.backend import Weights
 from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_comparison import compare_gradient_estimators
 from seqssvae.checks.gradient_estimators import Setting, list_gradient_estimators, random_batch
@@ -24,6 +24,7 @@ from seqssvae.data.schema import Schema
 from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
+from seqssvae.runs.usable import usable_backend
 
 
 def verify_command(arguments: Namespace) -> int:
@@ -96,10 +97,7 @@ def _read_model(arguments: Namespace) -> _Model:
 
 def _new_model(arguments: Namespace) -> _Model:
     """Return the model of `--config` with its first weights; the rows give its symbols and labels."""
-    path, twin = arguments.config, arguments.backend
-    if twin is None:
-        names = " or ".join(installed_backends())
-        raise ConfigurationError(f"seqssvae gradient-estimators --config FILE needs --backend: {names}.")
+    path, twin = arguments.config, arguments.backend or usable_backend()
     config = from_dict(read_yaml(path), path)
     config = dataclasses.replace(config, data=file_columns(config.data, arguments))
     prepared = prepare_table(read_table(arguments.data, config.data), config)

@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "fit": Command(
         "Train a model on a TSV file, and write a run directory.",
-        "--config FILE --backend torch|jax --output RUN | --resume RUN [--output RUN] [--recipe R] [--device D] "
+        "--data.train FILE --output RUN | --resume RUN [--output RUN] [--backend torch|jax] [--recipe R] [--device D] "
         "[--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,

@@ -4,7 +4,7 @@ import json
 
 from jsonargparse import Namespace
 
-from seqssvae.backend import Backend, Dimensions, get_backend, installed_backends
+from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.recipe_tables import compare_table
@@ -12,10 +12,10 @@ from seqssvae.cli.tables import console
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, read_yaml
 from seqssvae.data.prepare import prepare_files
-from seqssvae.errors import BackendError
 from seqssvae.recipes.auto import learning_rows
 from seqssvae.recipes.compare import compare
 from seqssvae.recipes.named import with_recipe
+from seqssvae.runs.usable import usable_backend
 from seqssvae.training.progress import progress
 
 
@@ -25,7 +25,7 @@ def compare_command(arguments: Namespace) -> None:
     config = from_dict(with_recipe("auto", merge(settings, config_overrides(arguments))))
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
-    name = arguments.get("backend") or _usable()
+    name = arguments.get("backend") or usable_backend()
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(name)(config, dimensions, arguments.get("device"))
@@ -36,14 +36,3 @@ def compare_command(arguments: Namespace) -> None:
         print(json.dumps([one._asdict() for one in comparisons]))
         return
     console().print(compare_table(comparisons, len(learning_rows(config, prepared).y)))
-
-
-def _usable() -> str:
-    """The first twin whose framework is installed."""
-    for name in installed_backends():
-        try:
-            get_backend(name)
-        except BackendError:
-            continue
-        return name
-    raise BackendError("No twin can be used: pip install 'seqssvae[jax]' or 'seqssvae[torch]'.")

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from jsonargparse import Namespace
 
-from seqssvae.backend import Backend, Dimensions, get_backend, installed_backends
+from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn, warn_of_counts
 from seqssvae.cli.recipe_tables import trials_table
@@ -24,6 +24,7 @@ from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import kept_sentence
 from seqssvae.runs.learned import learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.progress import progress
 
@@ -46,14 +47,12 @@ def fit_command(arguments: Namespace) -> None:
     loggers = [named_logger(name, output) for name in dict.fromkeys(arguments.get("logger") or ())]
     resumed = RunDirectory(resume, verify=not arguments.get("no_verify")) if resume else None
     config = _build_config(arguments, resumed)
-    backend = arguments.get("backend") or (resumed and resumed.trained_by)
-    if not backend:
-        raise ConfigurationError(f"seqssvae fit needs --backend: {' or '.join(installed_backends())}.")
+    named = arguments.get("backend") or (resumed.trained_by if resumed else None)
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)
-    schema = prepared.schema
+    schema, backend = prepared.schema, named or usable_backend()
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
 
     def build(config: Config, dimensions: Dimensions) -> Backend:

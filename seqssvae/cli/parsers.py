@@ -29,7 +29,7 @@ def add_demo_arguments(parser: ArgumentParser) -> None:
 def add_fit_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `fit`: its own, and every field of the configuration."""
     parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file with any of the fields below.")
-    parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax.")
+    parser.add_argument("--backend", type=str | None, help="The twin that trains: torch or jax; else one you have.")
     parser.add_argument(
         "--recipe",
         type=RecipeName,
@@ -248,7 +248,8 @@ def add_gradient_estimators_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="In place of a run: a YAML file that describes a model, which is measured with its first weights.",
     )
-    parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained the run.")
+    text = "torch or jax; by default the one that trained the run, or one you have."
+    parser.add_argument("--backend", type=str | None, help=text)
     _add_no_verify(parser)
     _add_device(parser)
     _add_data(parser, labelled=True)

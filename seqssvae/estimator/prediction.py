@@ -32,6 +32,13 @@ class PredictionMixin(FittedMixin):
         probabilities = np.exp(predict_log_proba(fitted.backend, rows, *parts, method))
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
+    def predict_log_proba(
+        self, X: Sequences, source: Sequences | None = None, method: PredictionMethod | None = None
+    ) -> Float[np.ndarray, "N K"]:
+        """Return the logarithm of `predict_proba`; arguments are the same."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X, source, method))
+
     def predict(
         self,
         X: Sequences,

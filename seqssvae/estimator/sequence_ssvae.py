@@ -31,6 +31,7 @@ from seqssvae.recipes.compare import MethodAccuracy, compare
 from seqssvae.recipes.report import generator_warning
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.runs.learned import learned_files
+from seqssvae.runs.usable import usable_backend
 from seqssvae.training.history import History
 from seqssvae.training.progress import progress
 from seqssvae.training.state import Observer
@@ -44,7 +45,7 @@ class SequenceSSVAE(
     A hyperparameter that is None leaves its field as `config` has it, whose defaults are those of the command line.
 
     Args:
-        backend: Name of the twin, `torch` or `jax`.
+        backend: Name of the twin, `torch` or `jax`; None for JAX or, where it is not installed, PyTorch.
         recipe: What is trained. `auto` compares candidates by cross-validation over the labelled sequences, averages
             those that are of use, and trains a network towards what they say. The others train a network alone: `ssvae`
             the recurrent one of these hyperparameters, `topics`, `classifier`, or `labels` (`seqssvae.recipes.named`).
@@ -97,7 +98,7 @@ class SequenceSSVAE(
     def __init__(
         self,
         *,
-        backend: str = "jax",
+        backend: str | None = None,
         recipe: str = "auto",
         hidden_size: int | None = None,
         latent_size: int | None = None,
@@ -286,4 +287,4 @@ class SequenceSSVAE(
         return prepare_table(table, config), config, classes, isinstance(sequences[0], str)
 
     def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(self.backend)(config, dimensions, self.device)
+        return get_backend(self.backend or usable_backend())(config, dimensions, self.device)

@@ -111,8 +111,8 @@ def _pictures(name: str, facts: RunFacts, found: Findings) -> dict[str, Figure]:
 def _units(name: str, latent: LatentUse) -> Figure:
     axes = plots.plot_units(latent, plots.new_axes(width=4.2, height=3.0))
     caption = (
-        f"{int(latent.active.sum())} of {len(latent.active)} units are active: the mean of q(z|x) varies over rows. "
-        f"Together they hold {latent.kl:.2f} nats of a row."
+        f"{int(latent.active.sum())} of {len(latent.active)} units are active, which means that the mean of q(z|x) varies "
+        f"over rows. Together all units hold {latent.kl:.2f} nats of a row."
     )
     return Figure(to_svg(axes.figure, f"{name}-units", "KL of each unit of z", caption), caption)
 

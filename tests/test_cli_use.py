@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import assert_one_error, rows_of
+from commands import FIT, assert_one_error, rows_of
 from toy import toy_texts, write_toy
 
 from seqssvae.cli.main import main
@@ -201,3 +201,34 @@ def test_a_diagnosis_is_printed_and_is_plain_json(toy_run, workplace, capsys):
     assert {finding["name"].upper() for finding in found["findings"] if finding["level"] == "warning"} <= set(
         re.findall(r"^([A-Za-z ]+):", shown, re.MULTILINE)
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["predict", "--output"], ["encode", "--output"], ["score", "--output"], ["evaluate", "--confusion"]],
+    ids=lambda command: command[0],
+)
+def test_rows_that_are_read_are_never_overwritten(command, toy_run, workplace, capsys):
+    write_toy(Path("more.tsv"), count=8, labelled=8)
+    before = Path("more.tsv").read_bytes()
+    name, option = command
+    assert main([name, "run", "--data", "more.tsv", option, "./more.tsv", "--overwrite"]) == 2
+    assert_one_error(capsys, "is that of --data")
+    assert Path("more.tsv").read_bytes() == before
+
+
+def test_a_classifier_generates_nothing(workplace, capsys):
+    assert main([*FIT, "--quiet", "--objective.name=classifier"]) == 0
+    write_toy(Path("more.tsv"), count=8, labelled=8)
+    capsys.readouterr()
+    for arguments in (
+        ["generate", "run", "--label=left"],
+        ["encode", "run", "--data=more.tsv", "--output=z.tsv"],
+        ["neighbors", "run", "--data=more.tsv", "--query=ab", "--count=2"],
+        ["score", "run", "--data=more.tsv", "--output=z.tsv"],
+    ):
+        assert main(arguments) == 2
+        assert_one_error(capsys, "classifier")
+    assert main(["neighbors", "run", "--data=more.tsv", "--query=ab", "--count=2", "--features"]) == 0
+    assert main(["diagnose", "run", "--data=more.tsv"]) == 0
+    assert main(["report", "run", "--data=more.tsv", "--no-certificate"]) == 0

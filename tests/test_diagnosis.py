@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import scipy.integrate
 from fake_backend import FakeBackend
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL, Latents
 from seqssvae.data.prepare import prepare_table
 from seqssvae.diagnosis import findings
 from seqssvae.diagnosis.diagnose import Diagnosed, diagnose
-from seqssvae.diagnosis.findings import CrossValidated
+from seqssvae.diagnosis.findings import Compared, CrossValidated
 from seqssvae.diagnosis.label_use import LabelSeparation, LabelUse, label_separation, label_use
 from seqssvae.diagnosis.latents import latent_use
+from seqssvae.inference.agreement import Agreement, agreement
 from seqssvae.recipes.trained_on import TrainedOn
 
 
@@ -93,7 +97,7 @@ def test_separation_by_hand():
     found = label_separation(log_likelihood, np.array([0, 1, NO_LABEL]))
     np.testing.assert_allclose(found.by_label, [3.0, 1.5, np.nan])
     assert found.rows.tolist() == [1, 1, 0]
-    assert found.spread == pytest.approx(np.mean([np.sqrt(8 / 3), np.sqrt(2 / 3), np.sqrt(8)]))
+    assert found.spread == pytest.approx((4 + 2 + 6) / 3)
 
 
 def test_use_of_labels_by_hand():
@@ -113,32 +117,37 @@ def use(predicted, observed, hits, prior=None):
 
 
 NAMES = ("left", "right", "up")
-GUESSED = CrossValidated("logistic regression on n-grams", 0.36, 200, 0.35, True)
-TOLD = CrossValidated("logistic regression on n-grams", 0.8, 200, 0.35, False)
+NO_AGREEMENT, MUCH = Agreement(200, 0.01, 0.05), Agreement(200, 0.7, 0.05)
+FEW = Agreement(20, 0.3, 0.2)
+GUESSED, TOLD = (CrossValidated("logistic regression on n-grams", one) for one in (NO_AGREEMENT, MUCH))
+NONE = use([0, 0, 0], [0, 0, 0], [0, 0, 0])
+POOR, GOOD = use([34, 33, 33], [34, 33, 33], [20, 18, 20]), use([34, 33, 33], [34, 33, 33], [30, 29, 30])
+DEAD, ALIVE = (
+    latent_use(latents(loc, 0.9), even(30, 3), 0) for loc in (np.zeros((30, 3, 2)), np.arange(180.0).reshape(30, 3, 2))
+)
+COUNTED = {"unigram": Compared(-2.9, 1.0, 0.1), "bigram": Compared(-3.1, -1.0, 0.1)}
 
 
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
         ("decoder ignores y", findings.ignored_label(LabelSeparation(0.01, np.zeros(3), np.ones(3, int)))),
+        ("z is dead", findings.dead_latent(DEAD._replace(unit_kl=np.array([0.0, 0.05])), 100.0, True)),
+        ("one label swallows all", findings.swallowing_label(use([97, 2, 1], [34, 33, 33], [34, 2, 1]), NONE, NAMES)),
         (
-            "z is dead",
-            findings.dead_latent(latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0), 100.0, True),
+            "labels never predicted",
+            findings.labels_never_predicted(*[use([50, 50, 0], [40, 30, 30], [35, 28, 0])] * 2, NAMES),
         ),
-        ("one label swallows all", findings.swallowing_label(use([97, 2, 1], [34, 33, 33], [34, 2, 1]), NAMES)),
-        ("labels never predicted", findings.labels_never_predicted(use([50, 50, 0], [40, 30, 30], [35, 28, 0]), NAMES)),
         ("labels without rows", findings.labels_without_rows([5, 0, 5], NAMES)),
-        ("labels look random", findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), GUESSED)),
-        ("labels look random", findings.random_labels(use([2, 1, 1], [2, 1, 1], [1, 1, 1]), GUESSED)),
-        (
-            "nothing learned of the labels",
-            findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), TOLD),
-        ),
-        ("classifier memorised", findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), 1.0, None)),
-        ("classifier memorised", findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), None, 0.01)),
+        ("labels look random", findings.random_labels(NO_AGREEMENT, GUESSED)),
+        ("labels look random", findings.random_labels(NO_AGREEMENT, CrossValidated("recipe auto", FEW))),
+        ("labels look random", findings.random_labels(Agreement(0, float("nan"), float("nan")), GUESSED)),
+        ("nothing learned of the labels", findings.random_labels(NO_AGREEMENT, TOLD)),
+        ("classifier memorised", findings.memorised(POOR, use([20, 20, 20], [20, 20, 20], [20, 20, 20]), None)),
+        ("classifier memorised", findings.memorised(POOR, NONE, 0.01)),
         ("overconfident", findings.miscalibrated(0.97, use([34, 33, 33], [34, 33, 33], [27, 26, 27]), 0.17)),
         ("underconfident", findings.miscalibrated(0.6, use([34, 33, 33], [34, 33, 33], [31, 32, 31]), 0.3)),
-        ("generator is weak", findings.weak_generator(-3.0, {"unigram": -2.9, "bigram": -3.1})),
+        ("generator is weak", findings.weak_generator(-3.0, 100, COUNTED)),
         ("unlabelled rows help", findings.unlabelled_rows((0.08, 0.02))),
         ("unlabelled rows hurt", findings.unlabelled_rows((-0.08, 0.02))),
     ],
@@ -154,22 +163,29 @@ def test_faults_are_called_by_name(name, finding):
     "finding",
     [
         findings.ignored_label(LabelSeparation(1.0, np.zeros(3), np.ones(3, int))),
-        findings.dead_latent(latent_use(latents(np.arange(54.0).reshape(9, 3, 2), 0.5), even(9, 3), 0), 100.0, False),
-        findings.swallowing_label(use([90, 6, 4], [90, 5, 5], [88, 4, 3]), NAMES),  # most rows are of that label
-        findings.swallowing_label(use([4, 1, 1], [2, 2, 2], [2, 1, 1]), NAMES),  # six rows may be chance
-        findings.labels_never_predicted(use([50, 50, 0], [50, 48, 2], [45, 42, 0]), NAMES),  # two rows may be chance
+        findings.dead_latent(ALIVE, 100.0, False),
+        findings.dead_latent(DEAD._replace(rows=1), 1.0, False),  # of one row no unit varies
+        findings.swallowing_label(use([90, 6, 4], [90, 5, 5], [88, 4, 3]), NONE, NAMES),  # most rows are of that label
+        findings.swallowing_label(use([4, 1, 1], [2, 2, 2], [2, 1, 1]), NONE, NAMES),  # six rows may be chance
+        # the rows without label may be of the label that is predicted; those with one are told apart
+        findings.swallowing_label(
+            use([10, 10, 10], [10, 10, 10], [9, 9, 9]), use([500, 20, 10], [10, 10, 10], [9, 9, 9]), NAMES
+        ),
+        findings.labels_never_predicted(*[use([50, 50, 0], [50, 48, 2], [45, 42, 0])] * 2, NAMES),  # may be chance
         findings.labels_without_rows([0, 0, 0], NAMES),  # a run without any label is no news
-        findings.random_labels(use([34, 33, 33], [35, 33, 32], [30, 30, 30]), GUESSED),
-        findings.random_labels(use([34, 33, 33], [35, 33, 32], [12, 11, 12]), None),
-        findings.random_labels(use([2, 1, 1], [2, 1, 1], [0, 0, 0]), TOLD),  # of four rows nothing is said
-        findings.random_labels(use([2, 1, 1], [2, 1, 1], [0, 0, 0]), GUESSED._replace(rows=30)),
-        findings.memorised(use([34, 33, 33], [34, 33, 33], [30, 29, 30]), 1.0, None),
-        findings.memorised(use([4, 3, 3], [4, 3, 3], [2, 2, 2]), 1.0, None),
-        findings.memorised(use([34, 33, 33], [34, 33, 33], [20, 18, 20]), None, None),
+        findings.random_labels(MUCH, GUESSED),
+        findings.random_labels(NO_AGREEMENT, None),
+        findings.random_labels(FEW, GUESSED._replace(agreement=FEW)),  # twenty rows cannot tell
+        findings.random_labels(FEW, TOLD),
+        findings.memorised(GOOD, use([20, 20, 20], [20, 20, 20], [20, 20, 20]), None),
+        findings.memorised(use([4, 3, 3], [4, 3, 3], [2, 2, 2]), use([20, 20, 20], [20, 20, 20], [20, 20, 20]), None),
+        findings.memorised(POOR, use([1, 0, 0], [1, 0, 0], [1, 0, 0]), None),  # one row of those learned from
+        findings.memorised(POOR, NONE, None),
         findings.miscalibrated(0.9, use([34, 33, 33], [34, 33, 33], [29, 28, 28]), 0.06),
         findings.miscalibrated(0.97, use([4, 3, 3], [4, 3, 3], [3, 2, 2]), 0.3),
-        findings.weak_generator(-2.5, {"unigram": -2.9, "bigram": -2.6}),
-        findings.unlabelled_rows((0.03, 0.02)),
+        findings.weak_generator(-2.5, 100, {"bigram": Compared(-2.49, 0.2, 0.1)}),  # two standard errors
+        findings.weak_generator(-3.0, 3, COUNTED),
+        findings.unlabelled_rows((0.05, 0.02)),
         findings.unlabelled_rows(None),
     ],
 )
@@ -177,18 +193,43 @@ def test_what_is_sound_or_may_be_chance_is_not_accused(finding):
     assert finding is None
 
 
+def test_where_no_row_has_a_label_it_is_but_noted():
+    every = use([97, 2, 1], [0, 0, 0], [0, 0, 0])
+    assert findings.swallowing_label(NONE, every, NAMES).level == "note"
+    assert findings.labels_never_predicted(NONE, use([97, 3, 0], [0, 0, 0], [0, 0, 0]), NAMES).level == "note"
+
+
+@given(st.integers(2, 4), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60))
+def test_agreement_is_scikit_learns_kappa(label_count, pairs):
+    y, predicted = (np.minimum(part, label_count - 1) for part in np.array(pairs).T)
+    counts = (np.bincount(part, minlength=label_count) for part in (y, predicted))
+    found = agreement(*counts, int(np.sum(y == predicted)))
+    expected = cohen_kappa_score(y, predicted) if len({*y, *predicted}) > 1 else np.nan
+    np.testing.assert_allclose(found.kappa, expected, atol=1e-12)
+
+
+def test_the_error_of_agreement_is_that_of_shuffled_predictions():
+    """By the permutation of predictions, which tell nothing then."""
+    generator = np.random.default_rng(0)
+    y, predicted = generator.choice(3, 200, p=[0.6, 0.3, 0.1]), generator.choice(3, 200, p=[0.5, 0.2, 0.3])
+    counts = np.bincount(y, minlength=3), np.bincount(predicted, minlength=3)
+    found = [agreement(*counts, int(np.sum(y == generator.permutation(predicted)))) for _ in range(2000)]
+    kappas = np.array([one.kappa for one in found])
+    assert abs(kappas.mean()) < 0.005
+    assert found[0].error == pytest.approx(kappas.std(), rel=0.06)
+    assert 0.003 < np.mean([one.learned for one in found]) < 0.02
+    assert not agreement(np.array([50, 0]), np.array([45, 5]), 45).known  # one label alone: nothing to tell
+
+
 def test_a_z_that_a_good_generator_does_without_is_no_fault():
-    dead = latent_use(latents(np.zeros((9, 3, 2)), 1.0), even(9, 3), 0)
-    levels = [findings.dead_latent(dead, beta, sound).level for beta, sound in ((1.0, True), (1.0, False), (2.0, True))]
+    levels = [findings.dead_latent(DEAD, beta, sound).level for beta, sound in ((1.0, True), (1.0, False), (2.0, True))]
     assert levels == ["note", "warning", "warning"]
 
 
 def test_many_labels_are_named_in_short():
     names = [f"tag{index}" for index in range(105)]
-    counts = np.full(105, 20)
-    sentence = findings.labels_never_predicted(
-        use([1050, 1050] + [0] * 103, counts, [20, 20] + [0] * 103), names
-    ).sentence
+    counted = use([1050, 1050] + [0] * 103, np.full(105, 20), [20, 20] + [0] * 103)
+    sentence = findings.labels_never_predicted(counted, counted, names).sentence
     assert sentence.startswith("Only 2 of 105 labels are ever predicted; never are 'tag2', 'tag3'")
     assert sentence.endswith("and 98 more.")
 

@@ -82,6 +82,30 @@ def test_what_stands_in_files_is_no_code(workplace):
     assert "&lt;script&gt;" in Path("page.html").read_text("utf-8")
 
 
+def test_names_are_shown_as_they_are(workplace):
+    """Of labels, $ begins no formula and _ hides nothing."""
+    names = {"left": "$\\foo{$", "right": "_right"}
+    rows = (f"{text}\t{names[label]}\n" for text, label in zip(TEXTS, NAMES, strict=True))
+    Path("train.tsv").write_text("".join(rows))
+    assert main([*FIT, "--quiet"]) == 0
+    write_rows = (f"{text}\t{names[label]}\n" for text, label in zip(OTHER_TEXTS, OTHER_NAMES, strict=True))
+    Path("other.tsv").write_text("".join(write_rows))
+    assert main(["report", "run", "--data", "other.tsv", "--output", "page.html", "--no-certificate"]) == 0
+    pictures = "".join(re.findall(r"<svg.*?</svg>", Path("page.html").read_text("utf-8"), re.DOTALL))
+    assert pictures.count("$\\foo{$") >= 2
+    assert pictures.count("_right") >= 2
+
+
+def test_runs_of_one_name_are_told_apart_and_each_is_read_first(workplace, capsys):
+    for folder in ("one", "two"):
+        assert main([*FIT[: FIT.index("run")], f"{folder}/run", *FIT[FIT.index("run") + 1 :], "--quiet"]) == 0
+    assert main(["report", "one/run", "two/run", "--output", "page.html", "--no-certificate"]) == 0
+    assert "<h1>one/run and two/run</h1>" in Path("page.html").read_text("utf-8")
+    assert main(["report", "one/run", "gone", "--output", "other.html", "--no-certificate"]) == 2
+    assert "gone" in capsys.readouterr().err
+    assert not Path("other.html").exists()
+
+
 def test_a_page_that_is_there_is_kept(page, capsys):
     before = page.read_bytes()
     assert main(["report", "run", "--output", str(page), "--no-certificate"]) == 2

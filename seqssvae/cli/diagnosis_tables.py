@@ -8,6 +8,7 @@ from rich.text import Text
 
 from seqssvae.cli.messages import printable
 from seqssvae.diagnosis.diagnose import Diagnosis
+from seqssvae.diagnosis.findings import LEAST_ROWS
 from seqssvae.inference.label_report import LabelReport
 
 MOST_LABELS = 50
@@ -20,14 +21,14 @@ def label_use_table(diagnosis: Diagnosis) -> Table:
     table = Table(title=f"labels of {use.rows} rows, {use.labelled_rows} of them labelled")
     for name in ("label", "predicted", "mean p(y|x)", "p(y)", "labelled rows", "right", "nats apart"):
         table.add_column(name, justify="left" if name == "label" else "right")
-    order = np.argsort(-use.predicted, kind="stable")
+    order = np.argsort(-(use.predicted + use.observed), kind="stable")
     for k in order[:MOST_LABELS].tolist():
         right = f"{use.hits[k] / use.observed[k]:.1%}" if use.observed[k] else "-"
         apart = "-" if separation is None or not separation.rows[k] else f"{separation.by_label[k]:.2f}"
         shares = f"{use.predicted[k] / use.rows:.1%}", f"{use.probability[k]:.1%}", f"{use.prior[k]:.1%}"
         table.add_row(Text(printable(diagnosis.names[k])), *shares, str(use.observed[k]), right, apart)
     if len(order) > MOST_LABELS:
-        table.caption = f"and {len(order) - MOST_LABELS} labels more, which are predicted less often (--json has all)"
+        table.caption = f"and {len(order) - MOST_LABELS} labels more, of fewer rows (--json has all)"
     return table
 
 
@@ -38,12 +39,18 @@ def latent_table(diagnosis: Diagnosis) -> Table:
     table.add_column("unit")
     latent, calibration = diagnosis.latent, diagnosis.calibration
     if latent is not None:
-        table.add_row("active units of z", f"{int(latent.active.sum())} of {len(latent.active)}", "")
-        table.add_row("KL of z", f"{latent.kl:.3f}", "nats a row")
-        information = "-" if latent.mutual_information is None else f"{latent.mutual_information:.3f}"
+        enough = latent.rows >= LEAST_ROWS
+        active = f"{int(latent.active.sum())} of {len(latent.active)}" if enough else "-"
+        table.add_row("active units of z", active, f"by {latent.rows} rows")
+        greatest = ", ".join(f"{value:.2f}" for value in np.sort(latent.unit_kl)[::-1][:5])
+        table.add_row("KL of z", f"{latent.kl:.3f}", f"nats a row; its greatest units {greatest}")
+        information = "-" if latent.mutual_information is None or not enough else f"{latent.mutual_information:.3f}"
         table.add_row("mutual information of x and z", information, f"nats, of at most {np.log(latent.rows):.2f}")
     if diagnosis.separation is not None:
-        table.add_row("log p(x|y,z) between labels, deviation", f"{diagnosis.separation.spread:.3f}", "nats a row")
+        table.add_row("log p(x|y,z) between labels", f"{diagnosis.separation.spread:.3f}", "nats a row")
+    if diagnosis.label_entropy is not None:
+        first, last = diagnosis.label_entropy
+        table.add_row("entropy of q(y|x)", f"{last:.3f}", f"nats a validation row; {first:.3f} at the first evaluation")
     for name, use in (("not learned from", diagnosis.held_out), ("learned from", diagnosis.trained)):
         if use.accuracy is not None:
             table.add_row(f"accuracy, rows {name}", f"{use.accuracy:.3f}", f"of {use.labelled_rows} labelled rows")
@@ -53,10 +60,11 @@ def latent_table(diagnosis: Diagnosis) -> Table:
     if diagnosis.terms is not None:
         table.add_row("generator's bound", f"{diagnosis.terms.nats_per_symbol:.3f}", "nats a symbol")
         for name, value in diagnosis.terms.baselines.items():
-            table.add_row(f"for comparison, {name}s", f"{value:.3f}", "nats a symbol")
+            table.add_row(f"for comparison, {name}s", f"{value.nats_per_symbol:.3f}", "nats a symbol")
     if diagnosis.unlabelled_gain is not None:
         difference, error = diagnosis.unlabelled_gain
-        table.add_row("accuracy that unlabelled rows add", f"{difference:+.3f} ± {error:.3f}", "cross-validated")
+        compared = "all candidates to the one of labels alone, cross-validated"
+        table.add_row("accuracy that unlabelled rows add", f"{difference:+.3f} ± {error:.3f}", compared)
     return table
 
 
@@ -73,8 +81,8 @@ def label_report_table(report: LabelReport, names: Sequence[str], method: str) -
         table.add_column(name, justify="left" if name == "label" else "right")
     order = np.argsort(-report.support, kind="stable")
     for k in order[:MOST_LABELS].tolist():
-        figures = (f"{part[k]:.3f}" for part in (report.precision, report.recall, report.f1))
-        table.add_row(Text(printable(names[k])), *figures, str(report.support[k]), str(report.predicted[k]))
+        counts = str(report.support[k]), str(report.predicted[k])
+        table.add_row(Text(printable(names[k])), *report.figures(k), *counts)
     if len(order) > MOST_LABELS:
         table.caption = f"and {len(order) - MOST_LABELS} labels of fewer rows (--json has all)"
     table.add_section()

@@ -22,7 +22,7 @@ def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
     check_options(arguments, {"seed": 0, "importance_samples": 0}, {"importance_samples": MOST_PARTICLES})
     if arguments.confusion is not None:
-        check_output(arguments.confusion, arguments.overwrite)
+        check_output(arguments.confusion, arguments.overwrite, arguments.data)
     table, run = read_table_and_run(arguments, labelled=True)
     corpus = encode_table(table, run.schema, run.config.data)
     warn_of_counts(corpus, run.config.data.max_length)
@@ -50,7 +50,7 @@ def evaluate_command(arguments: Namespace) -> None:
             "methods": {name: one._asdict() for name, one in methods.items()},
             "labels": list(run.labels.names),
             "predicted_by": method,
-            "label_report": report_of_labels.to_dict(run.labels.names),
+            "label_report": report_of_labels.to_dict(run.labels.names) if measured else None,
             "confusion": confusion.tolist(),
         }
         print_json(report)
@@ -108,7 +108,7 @@ def encode_command(arguments: Namespace) -> None:
 
 def _read_table_to_write(arguments: Namespace) -> tuple[Table, Run, Corpus]:
     """Read and encode rows of each of which a line is written: those that are too long are cut, labels play no part."""
-    check_output(arguments.output, arguments.overwrite)
+    check_output(arguments.output, arguments.overwrite, arguments.data)
     table, run = read_table_and_run(arguments, labelled=False)
     corpus = encode_table(table, run.schema, run.config.data, too_long="truncate")
     warn_of_counts(corpus, run.config.data.max_length)

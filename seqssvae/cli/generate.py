@@ -16,7 +16,7 @@ from seqssvae.data.corpus import encode_table
 from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
-from seqssvae.inference.generate import Generated, check_steering, generate, greatest_length
+from seqssvae.inference.generate import Generated, check_generator, check_steering, generate, greatest_length
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 from seqssvae.runs.run import Run
@@ -30,13 +30,13 @@ def generate_command(arguments: Namespace) -> None:
     check_steering(method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
     directory = run_directory(arguments)
     rows = None if arguments.check is None else _rows_to_check_by(arguments, directory.config.data)
+    check_generator(directory.config.objective)
     run = directory.open(arguments.backend, arguments.device)
     check_source(run, arguments.source)
     longest = greatest_length(arguments.max_length, run.config)
     names = "seed", "beam_width", "temperature", "top_p"
     search = {"method": method, **{name: arguments[name] for name in names}}
     sequences = _generated(run, arguments, longest, search)
-    checked = None if rows is None else _check(run, sequences, arguments, *rows)
     for sequence in sequences:
         print(
             printable(run.vocabulary.join(sequence.symbols)),
@@ -47,8 +47,8 @@ def generate_command(arguments: Namespace) -> None:
     unended = sum(not sequence.ended for sequence in sequences)
     if unended:
         warn(f"{unended} of {len(sequences)} sequences have no END within {longest} symbols (--max-length).")
-    if checked is not None:
-        say(checked)
+    if rows is not None:
+        say(_check(run, sequences, arguments, *rows))
 
 
 def _check_generate(arguments: Namespace) -> None:
@@ -87,7 +87,14 @@ def _rows_to_check_by(arguments: Namespace, data: DataConfig) -> tuple[list[tupl
     if not columns.label_column:
         raise ConfigurationError("--check needs rows with labels, and the run was trained with data.label_column: 0.")
     table = read_table(arguments.check, columns, labelled=True)
-    return list(table.sequences), list(table.labels)
+    from seqssvae.recipes.novelty import check_labels
+
+    labels = list(table.labels)
+    try:
+        check_labels(arguments.label, labels)
+    except DataError as error:
+        raise DataError(f"{arguments.check}: {error}") from error
+    return list(table.sequences), labels
 
 
 def _check(
@@ -116,7 +123,7 @@ def transduce_command(arguments: Namespace) -> None:
     """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
     check_options(arguments, {"seed": 0, "beam_width": 1, "max_length": 1})
     check_steering(arguments.method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
-    check_output(arguments.output, arguments.overwrite)
+    check_output(arguments.output, arguments.overwrite, arguments.data)
     directory = run_directory(arguments)
     config, sources = directory.config, directory.schema.source_vocabulary
     if sources is None:

@@ -13,17 +13,20 @@ from seqssvae.errors import RunError
 from seqssvae.runs.writing import explained, is_stream, write_atomically
 
 
-def check_output(output: str, overwrite: bool) -> None:
+def check_output(output: str, overwrite: bool, data: str | None = None) -> None:
     """Check, before any work is done, that an output file can be written.
 
     Args:
         output: The file, or a pipe or device to write into.
         overwrite: Whether a file that is already there may be replaced.
+        data: The file of rows that is read, which is never replaced.
 
     Raises:
         RunError: If the file is a directory, exists already, or has no directory to be in.
     """
     path = Path(output)
+    if data is not None and path.exists() and Path(data).exists() and path.samefile(data) and not is_stream(path):
+        raise RunError(f"The output file {output} is that of --data; name another one.")
     if path.is_dir():
         raise RunError(f"The output file {output} is a directory; name a file.")
     if is_stream(path):

@@ -23,10 +23,12 @@ from seqssvae.runs.writing import write_atomically
 def report_command(arguments: Namespace) -> None:
     """Write one HTML file that shows what one run, or several, have learned."""
     check_options(arguments, {"seed": 0})
-    check_output(arguments.output, arguments.overwrite)
+    check_output(arguments.output, arguments.overwrite, arguments.data)
+    directories = [RunDirectory(path, verify=not arguments.no_verify) for path in arguments.runs]
+    for directory in directories:
+        directory.read_checkpoint()  # an error of any, before anything is computed
     runs = []
-    for place, path in enumerate(arguments.runs):
-        directory = RunDirectory(path, verify=not arguments.no_verify)
+    for place, directory in enumerate(directories):
         facts, corpus = _facts(directory, arguments, first=place == 0)
         runs.append((facts, None if arguments.no_certificate else _certificate(directory, corpus, arguments)))
     write_atomically(Path(arguments.output), [render(runs).encode("utf-8")])
@@ -46,7 +48,9 @@ def _facts(directory: RunDirectory, arguments: Namespace, first: bool) -> tuple[
             warn_of_counts(corpus, run.config.data.max_length)
     known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
     model = Diagnosed(run.backend, run.config, run.schema, *known)
-    return collect(run.path.name or str(run.path), model, run.trained_by, corpus, texts, arguments.seed), corpus
+    short = [Path(path).name for path in arguments.runs]
+    name = run.path.name if short.count(run.path.name) == 1 else str(run.path)
+    return collect(name or str(run.path), model, run.trained_by, corpus, texts, arguments.seed), corpus
 
 
 def _certificate(directory: RunDirectory, corpus: Corpus | None, arguments: Namespace) -> Certificate | None:

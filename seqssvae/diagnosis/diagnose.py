@@ -13,7 +13,7 @@ from seqssvae.data.corpus import Corpus
 from seqssvae.data.prepare import Prepared
 from seqssvae.data.schema import Schema
 from seqssvae.diagnosis import findings
-from seqssvae.diagnosis.findings import RANDOM_LABELS, CrossValidated, Finding
+from seqssvae.diagnosis.findings import RANDOM_LABELS, Compared, CrossValidated, Finding
 from seqssvae.diagnosis.label_use import LabelSeparation, LabelUse, label_separation, label_use
 from seqssvae.diagnosis.latents import LatentUse, latent_use
 from seqssvae.diagnosis.rows import look_at_rows
@@ -28,8 +28,8 @@ MOST_ROWS = 20_000
 """Rows whose labels are predicted."""
 MOST_TRAINED = 2000
 """Labelled training rows, given apart, whose labels are predicted."""
-MOST_LATENT_ROWS, MOST_DECODED = 1000, 10_000
-"""Rows whose z is looked at, and sequences that are decoded, one for each label of a row."""
+LEAST_LATENT_ROWS, MOST_LATENT_ROWS, MOST_DECODED = 50, 1000, 10_000
+"""Rows whose z is looked at, if there are so many, and sequences that are decoded, one for each label of a row."""
 ROW_STREAM = 0xD1A6
 
 
@@ -82,7 +82,8 @@ class MeanTerms(NamedTuple):
         kl_z: log q(z|x,y) - log p(z).
         kl_y: KL(q(y|x) || p(y)).
         nats_per_symbol: The ELBO in nats a symbol, END included.
-        baselines: Log-probability of simple models, in nats a symbol, by name.
+        rows: The number of rows that these are of.
+        baselines: Simple models, by name.
     """
 
     elbo: float
@@ -90,7 +91,8 @@ class MeanTerms(NamedTuple):
     kl_z: float
     kl_y: float
     nats_per_symbol: float
-    baselines: Mapping[str, float]
+    rows: int
+    baselines: Mapping[str, Compared]
 
 
 class Diagnosis(NamedTuple):
@@ -107,6 +109,7 @@ class Diagnosis(NamedTuple):
         terms: The ELBO, its terms, and what simple models have; None of a classifier.
         unlabelled_gain: What rows without label added to the accuracy, cross-validated, and its standard error; None
             where that was not measured.
+        label_entropy: The entropy of q(y|x) of validation rows at the first and at the last evaluation of training.
         findings: What is to be said of it all, warnings first.
     """
 
@@ -119,6 +122,7 @@ class Diagnosis(NamedTuple):
     separation: LabelSeparation | None
     terms: MeanTerms | None
     unlabelled_gain: tuple[float, float] | None
+    label_entropy: tuple[float, float] | None
     findings: tuple[Finding, ...]
 
     @property
@@ -149,6 +153,7 @@ class Diagnosis(NamedTuple):
                 "latent": latent,
                 "separation": separation,
                 "terms": self.terms and self.terms._asdict(),
+                "label_entropy": self.label_entropy,
                 "unlabelled_gain": self.unlabelled_gain,
                 "findings": [finding._asdict() for finding in self.findings],
             }
@@ -180,21 +185,23 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     latent, separation, terms = _of_generator(model, corpus, seed)
     gain = None if model.ensemble is None else model.ensemble.unlabelled_gain
     labels = label_use(log_p, corpus.y, prior)
-    weak = None if terms is None else findings.weak_generator(terms.nats_per_symbol, terms.baselines)
+    weak = None if terms is None else findings.weak_generator(terms.nats_per_symbol, terms.rows, terms.baselines)
     sound = terms is not None and bool(terms.baselines) and weak is None
     found = [
-        findings.random_labels(held_out, _reference(model)),
-        findings.swallowing_label(labels, names),
-        findings.labels_never_predicted(labels, names),
+        findings.random_labels(held_out.agreement, _reference(model)),
+        findings.swallowing_label(held_out, labels, names),
+        findings.labels_never_predicted(held_out, labels, names),
         None if model.trained_on is None else findings.labels_without_rows(model.trained_on.labelled, names),
-        None if calibration is None else findings.miscalibrated(calibration.confidence, held_out, calibration.error),
+        None
+        if calibration is None
+        else findings.miscalibrated(calibration.confidence, held_out, calibration.error, model.ensemble is not None),
         None if separation is None else findings.ignored_label(separation),
         None if latent is None else findings.dead_latent(latent, model.config.objective.beta.maximum, sound),
         weak,
         findings.unlabelled_rows(gain),
     ]
     if model.ensemble is None and (found[0] is None or found[0].name != RANDOM_LABELS):  # random ones are learned so
-        found.insert(1, findings.memorised(held_out, trained.accuracy, _training_loss(model)))
+        found.insert(1, findings.memorised(held_out, trained, _training_loss(model)))
     ordered = sorted((finding for finding in found if finding is not None), key=lambda one: one.level == "note")
     return Diagnosis(
         tuple(names),
@@ -206,6 +213,7 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
         separation,
         terms,
         gain,
+        _label_entropy(model),
         tuple(ordered),
     )
 
@@ -254,14 +262,24 @@ def _of_generator(model: Diagnosed, corpus: Corpus, seed: int) -> _Generator:
     if config.objective.name == "classifier":
         return _Generator()
     prior = np.array(model.schema.label_prior)
-    rows = _drawn(corpus, max(2, min(MOST_LATENT_ROWS, MOST_DECODED // len(prior))), seed)
+    rows = _drawn(corpus, max(LEAST_LATENT_ROWS, min(MOST_LATENT_ROWS, MOST_DECODED // len(prior))), seed)
     facts = look_at_rows(model.backend, rows, config, prior, seed)
     latent = latent_use(facts.latents, facts.log_q_y, seed, rows.sources is not None)
     elbo, *parts = (float(part.mean()) for part in (facts.elbo, facts.reconstruction, facts.kl_z, facts.kl_y))
-    baselines = {} if model.baselines is None else model.baselines.nats_per_symbol(rows.sequences)
+    baselines = {} if model.baselines is None else _compared(model.baselines, rows, facts.elbo)
     nats = float(facts.elbo.sum() / rows.lengths.sum())
-    terms = MeanTerms(elbo, parts[0], parts[1], parts[2], nats, baselines)
+    terms = MeanTerms(elbo, parts[0], parts[1], parts[2], nats, len(rows), baselines)
     return _Generator(latent, label_separation(facts.log_likelihood, rows.y), terms)
+
+
+def _compared(baselines: Baselines, rows: Corpus, elbo: Float[np.ndarray, " N"]) -> dict[str, Compared]:
+    """Simple models of the symbols beside the ELBO of each row."""
+    found = {}
+    for name, model in baselines._asdict().items():
+        log_p = model.log_likelihood(rows.sequences)[:, 0]
+        ahead, error = log_p - elbo, (log_p - elbo).std() / np.sqrt(len(rows))
+        found[name] = Compared(float(log_p.sum() / rows.lengths.sum()), float(ahead.mean()), float(error))
+    return found
 
 
 def _training_loss(model: Diagnosed) -> float | None:
@@ -273,18 +291,23 @@ def _training_loss(model: Diagnosed) -> float | None:
 def _reference(model: Diagnosed) -> CrossValidated | None:
     """How well another method tells the labels that were learned from; None where that is not known."""
     if model.ensemble is not None:  # whose members were cross-validated
-        trial, most = model.ensemble.trials[-1], model.ensemble.most_frequent
-        rows = 0 if model.trained_on is None else int(model.trained_on.labelled.sum())
-        return CrossValidated("the recipe auto", trial.accuracy, rows, most, model.ensemble.learned_nothing)
-    if model.trained_on is None or not model.trained_on.reference_rows:
+        return None if model.ensemble.agreement is None else CrossValidated("recipe auto", model.ensemble.agreement)
+    if model.trained_on is None or model.trained_on.reference is None:
         return None
-    hits, rows, most_frequent = model.trained_on[3:]
-    guessed = findings.chance(hits, rows, most_frequent / rows) > findings.LEAST_CHANCE
-    return CrossValidated("logistic regression on n-grams", hits / rows, rows, most_frequent / rows, guessed)
+    return CrossValidated("logistic regression on n-grams", model.trained_on.reference)
+
+
+def _label_entropy(model: Diagnosed) -> tuple[float, float] | None:
+    """The entropy of q(y|x) of validation rows at the first and the last evaluation."""
+    found = [(record.get("validation") or {}).get("label_entropy") for record in model.history]
+    known = [value for value in found if value is not None]
+    return (known[0], known[-1]) if known else None
 
 
 def _plain(value: Any) -> Any:
     """Arrays as lists, and what is not finite, which JSON does not know, as None."""
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | list | tuple):

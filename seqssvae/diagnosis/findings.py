@@ -1,38 +1,35 @@
 """What is wrong with a trained model, each as a sentence with what to do about it, and only where it is true.
 
-A figure from few rows is held against a model only where chance does not explain it: by three standard errors.
+A figure is held against a model only where chance does not explain it: beyond three standard errors, and not from fewer
+than 20 rows. Of labels, rows are what is counted that have one and were not learned from.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from seqssvae.diagnosis.label_use import LabelSeparation, LabelUse
 from seqssvae.diagnosis.latents import LatentUse
+from seqssvae.inference.agreement import Agreement
 
 Level = Literal["warning", "note"]
 
-IGNORED_SPREAD = 0.05
-"""Nats a row: a decoder whose labels differ by less ignores them."""
+IGNORED_SPREAD = 0.1
+"""Nats a row between the most and the least likely label: a decoder whose labels differ by less ignores them."""
 DEAD_KL = 0.1
 """Nats a row: a z that holds less is as good as none, even where a unit counts as active."""
 SWALLOWED_SHARE, SWALLOWED_EXCESS = 0.5, 0.25
 """One label swallows the others if it is predicted for a greater share of rows, by so much more than is due."""
-LEAST_DUE = 10
-"""Rows of a label from which its never being predicted says something."""
-LEAST_LABELLED = 20
-"""Labelled rows that have not been learned from, from which accuracy and calibration say something."""
-LEAST_REFERENCE = 100
-"""Rows over which another method must have been cross-validated to call labels random by that alone."""
+LEAST_ROWS = 20
+"""Rows from which accuracy, calibration, z and generator are judged."""
+LEAST_OF_LABEL = 10
+"""Rows of a label from which its never being predicted says something, and training rows from which accuracy does."""
 MEMORISED_GAP = 0.25
 """How much less of other rows than of its training rows a classifier that has memorised these gets right."""
 CALIBRATION_GAP = 0.05
 ERRORS = 3.0
 RANDOM_LABELS = "labels look random"
-LEAST_CHANCE = 0.01
-"""The probability of guessing as well from which labels count as guessed."""
 SHOWN = 5
 """Most labels named in a sentence."""
 
@@ -63,9 +60,9 @@ def ignored_label(separation: LabelSeparation) -> Finding | None:
     return Finding(
         "decoder ignores y",
         "warning",
-        f"The decoder ignores y: log p(x|y,z) of different labels differs by {separation.spread:.3f} nats a row.",
-        "Give the decoder less context (model.decoder.context) or the label at its output "
-        "(model.decoder.conditioning: output), or train longer.",
+        f"The decoder ignores y: between labels, log p(x|y,z) differs by {separation.spread:.3f} nats a row at most.",
+        "Train longer, or give the decoder the label at its output and less context (model.decoder.conditioning: "
+        "output, model.decoder.context).",
     )
 
 
@@ -78,14 +75,14 @@ def dead_latent(latent: LatentUse, beta: float, generator_is_sound: bool) -> Fin
         generator_is_sound: Whether the ELBO is better than that of simple models.
     """
     active = int(latent.active.sum())
-    if active and latent.kl >= DEAD_KL:
+    if latent.rows < LEAST_ROWS or (active and latent.kl >= DEAD_KL):
         return None
-    found = f"z is dead: its KL is {latent.kl:.3f} nats a row ({active} of {len(latent.active)} units are active)"
+    found = f"z is dead: {active} of {len(latent.active)} units are active, and its KL is {latent.kl:.3f} nats a row"
     if beta <= 1 and generator_is_sound:
         return Finding(
             "z is dead",
             "note",
-            f"{found}, and the generator has a good bound without it.",
+            f"{found}; the generator has a good bound without it.",
             "Where you want an embedding, take that of encode --features, or lower objective.beta.maximum.",
         )
     return Finding(
@@ -97,35 +94,61 @@ def dead_latent(latent: LatentUse, beta: float, generator_is_sound: bool) -> Fin
     )
 
 
-def swallowing_label(use: LabelUse, names: Sequence[str]) -> Finding | None:
-    """Whether one label is predicted for far more rows than is due."""
+def swallowing_label(held_out: LabelUse, every: LabelUse, names: Sequence[str]) -> Finding | None:
+    """Whether one label is predicted for far more rows than are its own.
+
+    Args:
+        held_out: What is predicted of labelled rows that were not learned from.
+        every: What is predicted of all rows, which decides where too few are labelled: then it is but a note.
+        names: Names of the labels.
+    """
+    labelled = held_out.labelled_rows >= LEAST_ROWS
+    use = held_out if labelled else every
+    if use.rows < LEAST_ROWS:
+        return None
     top = int(use.predicted.argmax())
-    share, due = use.predicted[top] / max(use.rows, 1), _due_shares(use)[top]
-    error = np.sqrt(due * (1 - due) / max(use.rows, 1))
+    due = float(use.observed[top] / use.labelled_rows if labelled else use.prior[top])
+    share, error = use.predicted[top] / use.rows, np.sqrt(due * (1 - due) / use.rows)
     if share <= SWALLOWED_SHARE or share - due <= max(SWALLOWED_EXCESS, ERRORS * error):
         return None
+    compared = f"{due:.0%} of them have it" if labelled else f"p(y) is {due:.0%}"
+    rows = f"{use.rows} {'labelled ' if labelled else ''}rows"
     return Finding(
         "one label swallows all",
-        "warning",
-        f"One label swallows the others: {_quoted(names[top])} is predicted for {share:.0%} of the rows, and {due:.0%} "
-        "are due.",
+        "warning" if labelled else "note",
+        f"One label swallows the others: {names[top]!r} is predicted for {share:.0%} of {rows}, and {compared}.",
         "Have labels weigh more (objective.alpha), align them with p(y) (objective.consistency.aligned), or give more "
-        "labelled rows of the others.",
+        "labelled rows of the others."
+        if labelled
+        else "Give labelled rows to know whether these rows are of that label.",
     )
 
 
-def labels_never_predicted(use: LabelUse, names: Sequence[str]) -> Finding | None:
-    """Which labels are predicted for no row although rows of theirs are due."""
-    due = use.observed if use.labelled_rows == use.rows else _due_shares(use) * use.rows
-    missing = np.flatnonzero((use.predicted == 0) & (due >= LEAST_DUE))
-    if not len(missing):
+def labels_never_predicted(held_out: LabelUse, every: LabelUse, names: Sequence[str]) -> Finding | None:
+    """Which labels are predicted for no row although there are rows of theirs.
+
+    Args:
+        held_out: What is predicted of labelled rows that were not learned from.
+        every: What is predicted of all rows.
+        names: Names of the labels.
+    """
+    missing = np.flatnonzero((every.predicted == 0) & (held_out.observed >= LEAST_OF_LABEL))
+    count = int((every.predicted > 0).sum())
+    if len(missing):
+        return Finding(
+            "labels never predicted",
+            "warning",
+            f"Only {count} of {len(names)} labels are ever predicted; never are {_listed(missing, names)}.",
+            "Give more labelled rows of them, or have labels weigh more (objective.alpha).",
+        )
+    unseen = np.flatnonzero((every.predicted == 0) & (every.prior * every.rows >= 2 * LEAST_OF_LABEL))
+    if held_out.labelled_rows >= LEAST_ROWS or not len(unseen):
         return None
-    count = int((use.predicted > 0).sum())
     return Finding(
         "labels never predicted",
-        "warning",
-        f"Only {count} of {len(names)} labels are ever predicted; never are {_listed(missing, names)}.",
-        "Give more labelled rows of them, or try recipe: auto, which weighs rare labels by cross-validation.",
+        "note",
+        f"Only {count} of {len(names)} labels are ever predicted; never are {_listed(unseen, names)}.",
+        "Give labelled rows to know whether there are rows of theirs.",
     )
 
 
@@ -148,107 +171,113 @@ def labels_without_rows(labelled: Sequence[int] | np.ndarray, names: Sequence[st
 
 
 class CrossValidated(NamedTuple):
-    """How well the labels of some rows can be told by another method, in cross-validation.
+    """How well the labels of training rows can be told by another method, in cross-validation.
 
     Args:
         method: What it is.
-        accuracy: The share of rows whose label it finds.
-        rows: The number of rows.
-        most_frequent: The share of the most frequent label.
-        guessed: Whether guessing that label could have done as well.
+        agreement: Of its labels with theirs.
     """
 
     method: str
-    accuracy: float
-    rows: int
-    most_frequent: float
-    guessed: bool
+    agreement: Agreement
 
 
-def random_labels(held_out: LabelUse, reference: CrossValidated | None) -> Finding | None:
+def random_labels(held_out: Agreement, reference: CrossValidated | None) -> Finding | None:
     """Whether labels are guessed: because nothing tells them, or because the model does not see what does.
 
     Args:
-        held_out: What is predicted of labelled rows that were not learned from.
+        held_out: Agreement of the model with labelled rows that were not learned from.
         reference: How another method does; None where there are too few rows to say.
     """
-    count = held_out.labelled_rows
-    if reference is None or (count >= LEAST_LABELLED and not guessed(held_out)):
+    if reference is None or held_out.learned:
         return None
-    if count < LEAST_LABELLED and reference.rows < LEAST_REFERENCE:
-        return None
-    accuracy = held_out.accuracy or 0.0
-    ours = f"the model gets {accuracy:.0%} of {count} labelled rows right that it has not learned from"
     others = (
-        f"{reference.method} gets {reference.accuracy:.0%} of {reference.rows} training rows in cross-validation, and "
-        f"guessing the most frequent label {reference.most_frequent:.0%}"
+        f"{reference.method} agrees with {reference.agreement.rows} labelled training rows in cross-validation by a "
+        f"kappa of {reference.agreement.kappa:.2f}"
     )
-    both = f"{ours}, {others}" if count >= LEAST_LABELLED else others
-    if reference.guessed:
+    if not held_out.guessed:
+        if not reference.agreement.guessed:
+            return None
+        both = others
+    else:
+        both = (
+            f"the model agrees with {held_out.rows} labelled rows that it has not learned from by a kappa of "
+            f"{held_out.kappa:.2f}, where chance has 0, and {others}"
+        )
+    if not reference.agreement.learned:
         return Finding(
             RANDOM_LABELS,
             "warning",
             f"The labels look random: {both}.",
             "Check that labels belong to their rows: a shuffled column or a wrong separator does this.",
         )
-    if count < LEAST_LABELLED:
-        return None
     return Finding(
         "nothing learned of the labels",
         "warning",
         f"Nothing was learned of the labels: {both}.",
-        "Train longer, raise objective.alpha, or use recipe: auto.",
+        "Train longer, have labels weigh more (objective.alpha), or check that these rows are of the same kind.",
     )
 
 
-def memorised(held_out: LabelUse, training_accuracy: float | None, training_loss: float | None) -> Finding | None:
+def memorised(held_out: LabelUse, trained: LabelUse, training_loss: float | None) -> Finding | None:
     """Whether the classifier knows its training rows by heart and little else.
 
     Args:
-        held_out: What is predicted of rows that were not learned from.
-        training_accuracy: The share of labelled training rows that it gets right; None where none were given.
-        training_loss: Its -log q(y|x) on them in training, in nats; None where it is not known.
+        held_out: What is predicted of labelled rows that were not learned from.
+        trained: What is predicted of labelled rows that were.
+        training_loss: -log q(y|x) of the latter in training, in nats, which decides where too few of them are at hand;
+            None where it is not known.
     """
-    accuracy, count = held_out.accuracy, held_out.labelled_rows
-    if accuracy is None or count < LEAST_LABELLED:
+    accuracy, count, again = held_out.accuracy, held_out.labelled_rows, trained.labelled_rows
+    if accuracy is None or count < LEAST_ROWS:
         return None
-    if training_accuracy is None:
-        if training_loss is None:
-            return None
-        training_accuracy = float(np.exp(-training_loss))  # not above the accuracy of a classifier that is sure
-    gap, error = training_accuracy - accuracy, np.sqrt(accuracy * (1 - accuracy) / count)
-    if gap <= max(MEMORISED_GAP, ERRORS * error):
+    variance = accuracy * (1 - accuracy) / count
+    if trained.accuracy is not None and again >= LEAST_OF_LABEL:
+        share, variance = trained.accuracy, variance + trained.accuracy * (1 - trained.accuracy) / again
+        found = f"it gets {share:.0%} of {again} of them right"
+    elif training_loss is not None:
+        share = float(np.exp(-training_loss))
+        found = f"in training it gave their labels a probability of {share:.0%}"
+    else:
+        return None
+    if share - accuracy <= max(MEMORISED_GAP, ERRORS * np.sqrt(variance)):
         return None
     return Finding(
         "classifier memorised",
         "warning",
-        f"The classifier memorised its training rows: it gets {training_accuracy:.0%} of them right, and "
-        f"{accuracy:.0%} of {count} others.",
-        "Use recipe: auto, more dropout (model.dropout), weight decay (optimizer.weight_decay), or more labelled rows.",
+        f"The classifier memorised its training rows: {found}, and of {count} others it gets {accuracy:.0%} right.",
+        "Use recipe: auto, more dropout (model.dropout), weight decay (optimizer.name: adamw, optimizer.weight_decay), "
+        "or more labelled rows.",
     )
 
 
-def miscalibrated(confidence: float, held_out: LabelUse, calibration_error: float) -> Finding | None:
+def miscalibrated(
+    confidence: float, held_out: LabelUse, calibration_error: float, cross_validated: bool = False
+) -> Finding | None:
     """Whether probabilities of the most probable label are too high or too low.
 
     Args:
-        confidence: Their mean over rows that were not learned from.
+        confidence: Their mean over labelled rows that were not learned from.
         held_out: What is predicted of these rows.
         calibration_error: The expected calibration error over them.
+        cross_validated: Whether they were calibrated by cross-validation over the training rows.
     """
     accuracy, count = held_out.accuracy, held_out.labelled_rows
-    if accuracy is None or count < LEAST_LABELLED:
+    if accuracy is None or count < LEAST_ROWS:
         return None
     gap, error = confidence - accuracy, np.sqrt(max(accuracy * (1 - accuracy), confidence * (1 - confidence)) / count)
     if abs(gap) <= max(CALIBRATION_GAP, ERRORS * error):
         return None
+    advice = "Read them as an order, or use recipe: auto, whose probabilities are calibrated by cross-validation."
+    if cross_validated:
+        advice = "Read them as an order: these rows are of another kind than those learned from, or those were few."
     return Finding(
         "overconfident" if gap > 0 else "underconfident",
         "warning",
         f"Its probabilities are too {'high' if gap > 0 else 'low'}: the most probable label is said to have "
         f"{confidence:.0%} and is right for {accuracy:.0%} of {count} rows (expected calibration error "
         f"{calibration_error:.3f}).",
-        "Read them as an order, or use recipe: auto, whose probabilities are calibrated by cross-validation.",
+        advice,
     )
 
 
@@ -256,59 +285,62 @@ def unlabelled_rows(gain: tuple[float, float] | None) -> Finding | None:
     """Whether rows without label helped or hurt.
 
     Args:
-        gain: Difference of accuracy to what labels alone give, in cross-validation, and its standard error; None where
-            that was not trained.
+        gain: Difference of accuracy between all candidates joined and the one that learns from labels alone, in
+            cross-validation, and its standard error; None where that was not trained.
     """
-    if gain is None or not abs(gain[0]) > 2 * gain[1]:
+    if gain is None or not abs(gain[0]) > ERRORS * gain[1]:
         return None
     difference, error = gain
     figures = f"{abs(difference):.1%} of the labelled rows (standard error {error:.1%}, cross-validated)"
+    compared = "the candidates together get {} right, by {}, than the one that learns from labels alone"
     if difference > 0:
-        sentence = f"Rows without label help: more right, by {figures}, than by labels alone."
+        sentence = f"Rows without label help: {compared.format('more', figures)}."
         return Finding("unlabelled rows help", "note", sentence, "")
     return Finding(
         "unlabelled rows hurt",
         "warning",
-        f"Rows without label hurt: fewer right, by {figures}, than by labels alone.",
+        f"Rows without label hurt: {compared.format('fewer', figures)}.",
         "Check that they are of the same kind as the labelled rows; recipe: labels leaves them out.",
     )
 
 
-def weak_generator(nats_per_symbol: float, baselines: Mapping[str, float]) -> Finding | None:
-    """Whether the generator is worse than simple models of the symbols."""
-    better = [f"{name}s ({value:.3f})" for name, value in baselines.items() if value > nats_per_symbol]
-    if not better:
+class Compared(NamedTuple):
+    """A simple model of the symbols beside the generator.
+
+    Args:
+        nats_per_symbol: Its log-probability.
+        ahead: By how much it is above the generator's ELBO, in nats a row.
+        error: The standard error of that over rows.
+    """
+
+    nats_per_symbol: float
+    ahead: float
+    error: float
+
+
+def weak_generator(nats_per_symbol: float, rows: int, baselines: Mapping[str, Compared]) -> Finding | None:
+    """Whether the generator's bound is worse than simple models of the symbols.
+
+    Args:
+        nats_per_symbol: The ELBO.
+        rows: The number of rows.
+        baselines: The simple models, by name.
+    """
+    better = [
+        f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.ahead > ERRORS * one.error
+    ]
+    if not better or rows < LEAST_ROWS:
         return None
     return Finding(
         "generator is weak",
         "warning",
         f"The generator's bound, {nats_per_symbol:.3f} nats a symbol, is worse than that of {' and of '.join(better)}.",
-        "Train longer before you generate with it or compare its likelihoods.",
+        "Train longer before you generate with it or compare its likelihoods; evaluate --importance-samples has a "
+        "tighter bound.",
     )
 
 
-def guessed(use: LabelUse) -> bool:
-    """Whether guessing the most frequent label could have done as well on enough labelled rows."""
-    count = use.labelled_rows
-    hits, most = int(use.hits.sum()), float(use.observed.max() / max(count, 1))
-    return count >= LEAST_LABELLED and chance(hits, count, most) > LEAST_CHANCE
-
-
-def chance(hits: int, rows: int, share: float) -> float:
-    """The probability of at least so many hits where each row is one with this probability."""
-    return float(scipy.stats.binom.sf(hits - 1, rows, share))
-
-
-def _due_shares(use: LabelUse) -> np.ndarray:
-    """The shares of labels that should be predicted: those of labelled rows where there are enough, or p(y)."""
-    return use.observed / use.labelled_rows if use.labelled_rows >= LEAST_LABELLED else use.prior
-
-
 def _listed(indices: np.ndarray, names: Sequence[str]) -> str:
-    shown = [_quoted(names[index]) for index in indices[:SHOWN]]
+    shown = [repr(names[index]) for index in indices[:SHOWN]]
     more = len(indices) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _quoted(name: str) -> str:
-    return repr(name)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import NO_LABEL
+from seqssvae.inference.agreement import Agreement, agreement
 
 
 class LabelUse(NamedTuple):
@@ -40,6 +41,11 @@ class LabelUse(NamedTuple):
         """The share of labelled rows whose label is predicted; None where there are none."""
         return int(self.hits.sum()) / self.labelled_rows if self.labelled_rows else None
 
+    @property
+    def agreement(self) -> Agreement:
+        """Of what is predicted with the labels; all rows must have one."""
+        return agreement(self.observed, self.predicted, int(self.hits.sum()))
+
 
 def label_use(
     log_p: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"], label_prior: Float[np.ndarray, " K"]
@@ -65,7 +71,8 @@ class LabelSeparation(NamedTuple):
     """How far log p(x|y,z) tells labels apart where z is held.
 
     Args:
-        spread: The standard deviation over labels, averaged over rows, in nats: 0 of a decoder that ignores y.
+        spread: The difference between the most and the least likely label, averaged over rows, in nats: 0 of a decoder
+            that ignores y.
         by_label: For rows of each label, log p(x|y,z) of that label less its mean over the others, in nats a row; not a
             number where a label has no row.
         rows: The number of rows of each label.
@@ -89,4 +96,4 @@ def label_separation(log_likelihood: Float[np.ndarray, "N K"], y: Int[np.ndarray
     rows = np.bincount(y[known], minlength=count)
     with np.errstate(invalid="ignore"):
         by_label = np.bincount(y[known], weights=own - others, minlength=count) / np.where(rows, rows, np.nan)
-    return LabelSeparation(float(log_likelihood.std(axis=1).mean()), by_label, rows)
+    return LabelSeparation(float(np.ptp(log_likelihood, axis=1).mean()), by_label, rows)

@@ -4,14 +4,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from seqssvae.backend import DecodingMethod
-from seqssvae.estimator.fitted import FittedMixin, Sequences
-from seqssvae.inference.generate import generate, greatest_length
+from seqssvae.estimator.fitted import FittedMixin, FittedModel, Sequences
+from seqssvae.inference.generate import check_generator, generate, greatest_length
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 
 
 class GenerationMixin(FittedMixin):
     """Mixin of an estimator that has a generator."""
+
+    def _get_generator(self) -> FittedModel:
+        """What training left; ConfigurationError where that is a classifier alone."""
+        fitted = self._get_fitted()
+        check_generator(fitted.config.objective)
+        return fitted
 
     def transduce(
         self,
@@ -41,7 +47,7 @@ class GenerationMixin(FittedMixin):
             ConfigurationError: If a number of the search is wrong.
             DataError: If a label is unknown, or the estimator was fitted without sources.
         """
-        fitted = self._get_fitted()
+        fitted = self._get_generator()
         sources = fitted.encode_sources(source)
         indices = self._label_indices(y, len(sources))
         search = method, beam_width, max_length, seed, temperature, top_p
@@ -79,7 +85,7 @@ class GenerationMixin(FittedMixin):
             ConfigurationError: If a number of the search is wrong.
             DataError: If there is no such label.
         """
-        fitted = self._get_fitted()
+        fitted = self._get_generator()
         index = self._label_index(label)
         fitted.check_source(source)
         source_ids = None if source is None else fitted.encode_sources([source])[0]
@@ -123,7 +129,7 @@ class GenerationMixin(FittedMixin):
             ConfigurationError: If a number of the search is wrong.
             DataError: If a label is unknown, or a sequence is wrong.
         """
-        fitted = self._get_fitted()
+        fitted = self._get_generator()
         index = self._label_index(label)
         rows = fitted.encode(X, source)
         rows = rows.with_labels(self._label_indices(y, len(rows)))
@@ -174,7 +180,7 @@ class GenerationMixin(FittedMixin):
             ConfigurationError: If `n` is below 2, or a number of the search is wrong.
             DataError: If there is no such label, or a sequence is wrong.
         """
-        fitted = self._get_fitted()
+        fitted = self._get_generator()
         index = self._label_index(label)
         ends = fitted.encode([a, b], None if source is None else [source, source])
         given = fitted.backend, fitted.schema.vocabulary, ends, index, n, fitted.config

@@ -10,7 +10,7 @@ from seqssvae.backend import Backend, Batch, ELBOTerms, Evaluation
 from seqssvae.config import Config
 from seqssvae.data.batches import corpus_batches
 from seqssvae.data.corpus import Corpus
-from seqssvae.errors import NonFiniteError
+from seqssvae.errors import ConfigurationError, NonFiniteError
 from seqssvae.inference.likelihood import importance_metrics, row_likelihoods
 from seqssvae.inference.metrics import Metrics, elbo_metrics, label_metrics, standard_error, validation_loss
 from seqssvae.inference.per_row import classify_rows, embed_rows, evaluate_rows
@@ -94,7 +94,14 @@ def encode(backend: Backend, corpus: Corpus, config: Config, features: bool = Fa
         config: The model's configuration.
         features: Whether it is the features that q(y|x) reads, in place of the sum over y of q(y|x) loc(x, y): z leaves
             out what the label explains, and may be unused.
+
+    Raises:
+        ConfigurationError: If z was not trained, and it is not the features that are asked for.
     """
+    if config.objective.name == "classifier" and not features:
+        raise ConfigurationError(
+            "objective.name: classifier has no z that was trained: take its features (--features, or features=True)."
+        )
     return embed_rows(backend, corpus_batches(corpus, config), len(corpus), features)
 
 

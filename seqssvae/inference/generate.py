@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import Backend, DecodingMethod
-from seqssvae.config import Config
+from seqssvae.config import Config, ObjectiveConfig
 from seqssvae.config.checks import check_integer, check_literal, check_number
 from seqssvae.data.vocabulary import END, Vocabulary
 from seqssvae.errors import ConfigurationError
@@ -18,6 +18,16 @@ MOST_SYMBOLS = 10_000
 """Most symbols of a generated sequence where no number is given, however great `data.max_length` is."""
 LONGEST_SEARCH, MOST_CANDIDATES = 100_000, 1000
 """Most symbols of a generated sequence that may be asked for, and most candidates of a beam search."""
+
+
+def check_generator(objective: ObjectiveConfig) -> None:
+    """Check that a model has a generator.
+
+    Raises:
+        ConfigurationError: If it was trained as a classifier alone.
+    """
+    if objective.name == "classifier":
+        raise ConfigurationError("objective.name: classifier has no generator: its decoder and z were not trained.")
 
 
 class Generated(NamedTuple):

@@ -27,6 +27,14 @@ class LabelReport(NamedTuple):
     macro_f1: float
     balanced_accuracy: float
 
+    def figures(self, label: int) -> tuple[str, str, str]:
+        """Precision, recall and F1 of a label, and - where there is no row that they could be of."""
+        support, predicted = self.support[label], self.predicted[label]
+        known = predicted > 0, support > 0, support + predicted > 0
+        values = self.precision[label], self.recall[label], self.f1[label]
+        first, second, third = (f"{value:.3f}" if there else "-" for value, there in zip(values, known, strict=True))
+        return first, second, third
+
     def to_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The figures as plain values."""
         parts = {name: getattr(self, name).tolist() for name in ("precision", "recall", "f1", "support", "predicted")}

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import RunError
+from seqssvae.inference.agreement import Agreement, agreement
 from seqssvae.recipes.bag import Bag
 from seqssvae.recipes.linear import Linear
 from seqssvae.recipes.markov import Markov
@@ -68,7 +69,7 @@ class Ensemble(NamedTuple):
         label_count: K.
         trials: How each candidate did, and last the ensemble.
         chance: The probability that guessing the most frequent label does as well as the ensemble did.
-        most_frequent: The share of the most frequent label among labelled rows.
+        agreement: How far it agrees with labels in cross-validation; None of a run of an earlier version.
         unlabelled_gain: By how much the ensemble's accuracy is above that of the member that learns from labels alone,
             and the standard error of the difference; None where it is not known.
     """
@@ -78,7 +79,7 @@ class Ensemble(NamedTuple):
     label_count: int
     trials: Sequence[Trial]
     chance: float
-    most_frequent: float = 0.0
+    agreement: Agreement | None = None
     unlabelled_gain: tuple[float, float] | None = None
 
     @property
@@ -104,7 +105,7 @@ class Ensemble(NamedTuple):
             "label_count": self.label_count,
             "trials": [trial._asdict() for trial in self.trials],
             "chance": self.chance,
-            "most_frequent": self.most_frequent,
+            "agreement": list(self.agreement) if self.agreement is not None and self.agreement.known else None,
             "unlabelled_gain": self.unlabelled_gain,
             "network": networks[0].settings() if networks else None,
         }
@@ -128,8 +129,9 @@ class Ensemble(NamedTuple):
                 raise ValueError("there must be a weight and a temperature for each member")
             gain = settings.get("unlabelled_gain")
             difference = None if gain is None else (float(gain[0]), float(gain[1]))
-            most = float(settings.get("most_frequent", 0.0))
-            return cls(members, pool, count, trials, float(settings["chance"]), most, difference)
+            stored = settings.get("agreement")
+            agrees = None if stored is None else Agreement(int(stored[0]), float(stored[1]), float(stored[2]))
+            return cls(members, pool, count, trials, float(settings["chance"]), agrees, difference)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise RunError(f"The ensemble cannot be read: {error!r}.") from error
 
@@ -215,7 +217,8 @@ def _joined(
         moved = (joined.argmax(axis=1) == rows.y).astype(float) - alone
         gain = float(moved.mean()), float(moved.std() / np.sqrt(len(moved)))
     members = {name: learned[name].member for name in kept}
-    return Ensemble(members, pool, rows.label_count, trials, chance, most, gain)
+    observed, given = (np.bincount(part, minlength=rows.label_count) for part in (rows.y, joined.argmax(axis=1)))
+    return Ensemble(members, pool, rows.label_count, trials, chance, agreement(observed, given, hits), gain)
 
 
 def _trial(

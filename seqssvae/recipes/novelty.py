@@ -40,6 +40,24 @@ class GeneratedCheck:
     labelled_rows: int
 
 
+def check_labels(label: Any, labels: Sequence[Any]) -> None:
+    """Check that a classifier can learn what is of a label and what is not.
+
+    Args:
+        label: The label.
+        labels: The label of each row, None where it is missing.
+
+    Raises:
+        DataError: If there are not at least two rows of the label and two of others.
+    """
+    of_wanted, labelled = sum(name == label for name in labels), sum(name is not None for name in labels)
+    if min(of_wanted, labelled - of_wanted) < 2:
+        raise DataError(
+            f"a classifier needs at least two rows of the label {label!r} and two of others, not {of_wanted} and "
+            f"{labelled - of_wanted} among the {len(labels)} rows."
+        )
+
+
 def check_generated(
     sequences: Iterable[Sequence[str]],
     label: Any,
@@ -76,12 +94,7 @@ def check_generated(
     if not generated or not known:
         raise DataError(f"there are no {'rows to compare with' if generated else 'sequences to check'}.")
     names = read_labels(labels, len(known), missing)
-    of_wanted, labelled = sum(name == label for name in names), sum(name is not None for name in names)
-    if min(of_wanted, labelled - of_wanted) < 2:
-        raise DataError(
-            f"a classifier needs at least two rows of the label {label!r} and two of others, not {of_wanted} and "
-            f"{labelled - of_wanted} among the {len(known)} rows."
-        )
+    check_labels(label, names)
     ids = {symbol: id_ for id_, symbol in enumerate(sorted({*chain.from_iterable(known)}), start=len(SPECIALS))}
     classes = {name: number for number, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
     learning = _learning_rows(_encode(known, ids), np.array([classes.get(name, NO_LABEL) for name in names]), len(ids))
@@ -94,7 +107,7 @@ def check_generated(
         new=float(np.mean([one not in seen for one in generated])),
         of_label=float(np.mean(predicted == classes[label])),
         classifier_accuracy=float(np.mean(out_of_fold.argmax(axis=1) == learning.y)),
-        labelled_rows=labelled,
+        labelled_rows=sum(name is not None for name in names),
     )
 
 

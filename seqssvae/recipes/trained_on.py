@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from seqssvae.data.corpus import Corpus
+from seqssvae.inference.agreement import Agreement, agreement
 from seqssvae.recipes.rows import LearningRows, stratified_folds
 
 LEAST_REFERENCE_ROWS, MOST_REFERENCE_ROWS = 20, 2000
@@ -21,17 +22,14 @@ class TrainedOn(NamedTuple):
         labelled: The number of labelled rows of each label.
         unlabelled: The number of rows without label.
         digests: Of the labelled rows' sequences, sorted.
-        reference_hits: Of how many labelled rows logistic regression on n-grams finds the label in cross-validation.
-        reference_rows: The number of these rows; 0 where there were too few, or the labels were learned otherwise.
-        most_frequent: How many of them have the most frequent label.
+        reference: How far logistic regression on n-grams agrees with the labels in cross-validation; None where there
+            were too few rows, or the labels were learned otherwise.
     """
 
     labelled: Int[np.ndarray, " K"]
     unlabelled: int
     digests: Int[np.ndarray, " D"]
-    reference_hits: int = 0
-    reference_rows: int = 0
-    most_frequent: int = 0
+    reference: Agreement | None = None
 
     @classmethod
     def of(cls, labelled: Corpus, unlabelled: int, label_count: int) -> "TrainedOn":
@@ -64,9 +62,9 @@ class TrainedOn(NamedTuple):
 
         none = labelled.sequences.take(np.zeros(0, np.int64))
         learning = LearningRows(labelled.sequences, labelled.y, none, len(self.labelled), vocabulary_size, folds, seed)
-        hits = int(np.sum(cross_validate(logistic_regression, learning) == labelled.y))
-        most = int(np.bincount(labelled.y).max())
-        return self._replace(reference_hits=hits, reference_rows=len(labelled), most_frequent=most)
+        predicted, size = cross_validate(logistic_regression, learning), len(self.labelled)
+        observed, given = (np.bincount(part, minlength=size) for part in (labelled.y, predicted))
+        return self._replace(reference=agreement(observed, given, int(np.sum(predicted == labelled.y))))
 
     def seen(self, corpus: Corpus) -> Bool[np.ndarray, " N"]:
         """Which rows of a corpus have the sequence of a labelled row that was trained on."""
@@ -78,7 +76,7 @@ class TrainedOn(NamedTuple):
             "labelled": self.labelled.astype(np.int64),
             "unlabelled": np.array([self.unlabelled], np.int64),
             "digests": self.digests,
-            "reference": np.array([self.reference_hits, self.reference_rows, self.most_frequent], np.int64),
+            "reference": np.array(self.reference or (), np.float64),
         }
 
     @classmethod
@@ -90,10 +88,9 @@ class TrainedOn(NamedTuple):
         """
         if arrays["labelled"].shape != (label_count,) or arrays["digests"].ndim != 1:
             raise ValueError(f"there must be {label_count} numbers of labelled rows")
-        hits, rows, most = map(int, arrays["reference"])
-        if not 0 <= max(hits, most) <= rows:
-            raise ValueError("there cannot be more rows that are right than rows")
-        return cls(arrays["labelled"], int(arrays["unlabelled"][0]), arrays["digests"], hits, rows, most)
+        reference = arrays["reference"].tolist()
+        found = Agreement(int(reference[0]), *reference[1:]) if reference else None
+        return cls(arrays["labelled"], int(arrays["unlabelled"][0]), arrays["digests"], found)
 
 
 def _digests(sequences: Iterable[Int[np.ndarray, " T"]]) -> Int[np.ndarray, " N"]:

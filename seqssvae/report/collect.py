@@ -123,6 +123,11 @@ class RunFacts(NamedTuple):
     found: Findings | None
     samples: Sequence[Sample]
 
+    @property
+    def predicted_by(self) -> str:
+        """What predicts labels; curves, ELBO and z are the network's in any case."""
+        return "ensemble of recipe auto" if self.trials else "q(y|x)"
+
 
 def collect(
     name: str, model: Diagnosed, trained_by: str, corpus: Corpus | None, texts: Sequence[str] = (), seed: int = 0

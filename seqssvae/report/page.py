@@ -14,6 +14,8 @@ from seqssvae.report.svg import RECIPE, to_svg
 
 NONE = "-"
 """Where there is no figure."""
+MOST_CONFUSED = 12
+"""Most pairs of labels that are listed."""
 MOST_LABELS = 60
 """Most labels in the table of labels."""
 
@@ -39,6 +41,7 @@ class RunSection(NamedTuple):
         curves: Every term over training.
         pictures: Confusion, calibration and embedding, as far as there are rows for them, by name.
         labels: The rows of the table of labels.
+        confused: Pairs of a label and another that is predicted for its rows, and how many these are, the most first.
     """
 
     facts: RunFacts
@@ -46,6 +49,7 @@ class RunSection(NamedTuple):
     curves: list[Figure]
     pictures: dict[str, Figure]
     labels: list[dict[str, Any]]
+    confused: list[tuple[str, str, int]]
 
 
 def render(runs: Sequence[tuple[RunFacts, Certificate | None]]) -> str:
@@ -84,7 +88,7 @@ def _section(name: str, facts: RunFacts, certificate: Certificate | None) -> Run
         description = f"{term.title} in {term.unit} over {len(facts.history)} evaluations; at the last {last}."
         curves.append(Figure(to_svg(axes.figure, f"{name}-curve{place}", term.title, description), description))
     pictures = {} if facts.found is None else _pictures(name, facts, facts.found)
-    return RunSection(facts, certificate, curves, pictures, _labels(facts))
+    return RunSection(facts, certificate, curves, pictures, _labels(facts), _confused(facts))
 
 
 def _pictures(name: str, facts: RunFacts, found: Findings) -> dict[str, Figure]:
@@ -111,8 +115,8 @@ def _pictures(name: str, facts: RunFacts, found: Findings) -> dict[str, Figure]:
 def _units(name: str, latent: LatentUse) -> Figure:
     axes = plots.plot_units(latent, plots.new_axes(width=4.2, height=3.0))
     caption = (
-        f"{int(latent.active.sum())} of {len(latent.active)} units are active, which means that the mean of q(z|x) varies "
-        f"over rows. Together all units hold {latent.kl:.2f} nats of a row."
+        f"{int(latent.active.sum())} of {len(latent.active)} units are active, which means that the mean of q(z|x) "
+        f"varies over rows. Together all units hold {latent.kl:.2f} nats of a row."
     )
     return Figure(to_svg(axes.figure, f"{name}-units", "KL of each unit of z", caption), caption)
 
@@ -135,7 +139,7 @@ def _labels(facts: RunFacts) -> list[dict[str, Any]]:
     diagnosis, seen = facts.found.diagnosis, facts.found.held_out
     use, separation = diagnosis.labels, diagnosis.separation
     rows = []
-    for label in np.argsort(-use.predicted, kind="stable")[:MOST_LABELS].tolist():
+    for label in np.argsort(-(use.predicted + use.observed), kind="stable")[:MOST_LABELS].tolist():
         row = {
             "name": facts.names[label],
             "predicted": f"{use.predicted[label] / use.rows:.1%}",
@@ -149,9 +153,20 @@ def _labels(facts: RunFacts) -> list[dict[str, Any]]:
         report = None if seen is None else seen.labels
         values = [NONE] * 4
         if report is not None:
-            values = [f"{getattr(report, part)[label]:.3f}" for part in parts[:3]] + [str(report.support[label])]
+            values = [*report.figures(label), str(report.support[label])]
         rows.append(row | dict(zip(parts, values, strict=True)))
     return rows
+
+
+def _confused(facts: RunFacts) -> list[tuple[str, str, int]]:
+    if facts.found is None or facts.found.held_out is None:
+        return []
+    confusion = facts.found.held_out.confusion
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = list(zip(*np.unravel_index(order, wrong.shape), strict=True))
+    names = facts.names
+    return [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
 
 
 def _summary(sections: Sequence[RunSection]) -> list[tuple[str, list[str]]]:
@@ -168,7 +183,7 @@ def _figures(facts: RunFacts) -> dict[str, str]:
     if facts.found is None:
         return {}
     diagnosis, seen = facts.found.diagnosis, facts.found.held_out
-    figures = {"rows looked at": str(facts.found.rows)}
+    figures = {"rows looked at": str(diagnosis.labels.rows), "labels predicted by": facts.predicted_by}
     if seen is not None and diagnosis.held_out.accuracy is not None:
         figures["labelled rows that were not learned from"] = str(seen.rows)
         figures["accuracy"] = f"{diagnosis.held_out.accuracy:.3f}"
@@ -181,10 +196,13 @@ def _figures(facts: RunFacts) -> dict[str, str]:
         figures["ELBO, nats a row"] = f"{terms.elbo:.2f}"
         figures["ELBO, nats a symbol"] = f"{terms.nats_per_symbol:.3f}"
         figures["perplexity"] = f"{np.exp(-terms.nats_per_symbol):.2f}"
-        figures |= {f"{name}s, nats a symbol": f"{value:.3f}" for name, value in terms.baselines.items()}
+        figures["ELBO, bits a symbol"] = f"{-terms.nats_per_symbol / np.log(2):.3f}"
+        for name, value in terms.baselines.items():
+            figures[f"{name}s, nats a symbol"] = f"{value.nats_per_symbol:.3f}"
     if diagnosis.latent is not None:
         latent = diagnosis.latent
         figures["KL of z, nats a row"] = f"{latent.kl:.2f}"
+        figures["rows whose z was looked at"] = str(latent.rows)
         figures["active units of z"] = f"{int(latent.active.sum())} of {len(latent.active)}"
         if latent.mutual_information is not None:
             figures["mutual information of x and z, nats"] = f"{latent.mutual_information:.2f}"

@@ -1,7 +1,7 @@
 """Plots of a model, each on axes of matplotlib's: in a notebook, and in the report.
 
-Colours are those of Okabe and Ito, which the colour-blind can tell apart (Wong 2011, Nature Methods 8, 441); shapes
-tell labels apart as well.
+The first six colours are of Okabe and Ito's, which the colour-blind can tell apart (Wong 2011, Nature Methods 8, 441);
+shapes tell labels apart as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -146,13 +146,10 @@ def plot_confusion(confusion: Int[np.ndarray, "K K"], names: Sequence[str], axes
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axes.figure.colorbar(image, ax=axes, label="share of the label's rows")
     if count <= MOST_NAMED:
-        axes.set_xticks(
-            range(count),
-            [_short(name) for name in names],
-            rotation=60 if count > 4 else 0,
-            ha="right" if count > 4 else "center",
-        )
-        axes.set_yticks(range(count), [_short(name) for name in names])
+        shown = [_short(name) for name in names]
+        turned = {"rotation": 60, "ha": "right"} if count > 4 else {}
+        axes.set_xticks(range(count), shown, parse_math=False, **turned)
+        axes.set_yticks(range(count), shown, parse_math=False)
     if count <= 12:
         for row, column in np.ndindex(*confusion.shape):
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize="small",
@@ -243,7 +240,9 @@ def plot_embedding(
                 *places[rows].T, s=14, color=colour, marker=marker, alpha=0.8, linewidths=0, label=_short(names[label])
             )
     axes.set(title=f"Embedding ({kind})", xlabel=labels[0], ylabel=labels[1])
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend = axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return axes
 
 
@@ -284,4 +283,6 @@ def _curves(history: Sequence[Mapping[str, Any]], term: Term) -> list[tuple[str,
 
 
 def _short(name: str, most: int = 18) -> str:
+    """The name as it stands in a picture: not too long, and not with a first _, which matplotlib would leave out."""
+    name = f"\u200b{name}" if name.startswith("_") else name
     return name if len(name) <= most else name[: most - 1] + "…"

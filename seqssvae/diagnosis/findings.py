@@ -1,7 +1,7 @@
 """What is wrong with a trained model, each as a sentence with what to do about it, and only where it is true.
 
 A figure is held against a model only where chance does not explain it: beyond three standard errors, and not from fewer
-than 20 rows. Of labels, rows are what is counted that have one and were not learned from.
+than 20 rows (the generator: 10). Of labels, rows are what is counted that have one and were not learned from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,8 @@ LEAST_ROWS = 20
 """Rows from which accuracy, calibration, z and generator are judged."""
 LEAST_OF_LABEL = 10
 """Rows of a label from which its never being predicted says something, and training rows from which accuracy does."""
+LEAST_COMPARED = 10
+"""Rows from which the generator is compared with simple models, row by row."""
 MEMORISED_GAP = 0.25
 """How much less of other rows than of its training rows a classifier that has memorised these gets right."""
 CALIBRATION_GAP = 0.05
@@ -329,7 +331,7 @@ def weak_generator(nats_per_symbol: float, rows: int, baselines: Mapping[str, Co
     better = [
         f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.ahead > ERRORS * one.error
     ]
-    if not better or rows < LEAST_ROWS:
+    if not better or rows < LEAST_COMPARED:
         return None
     return Finding(
         "generator is weak",

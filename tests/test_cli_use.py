@@ -231,4 +231,3 @@ def test_a_classifier_generates_nothing(workplace, capsys):
         assert_one_error(capsys, "classifier")
     assert main(["neighbors", "run", "--data=more.tsv", "--query=ab", "--count=2", "--features"]) == 0
     assert main(["diagnose", "run", "--data=more.tsv"]) == 0
-    assert main(["report", "run", "--data=more.tsv", "--no-certificate"]) == 0

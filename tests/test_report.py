@@ -113,6 +113,13 @@ def test_a_page_that_is_there_is_kept(page, capsys):
     assert "page.html" in capsys.readouterr().err
 
 
+def test_a_classifier_has_a_page_too(workplace):
+    assert main([*FIT, "--quiet", "--objective.name=classifier"]) == 0
+    write_toy(Path("other.tsv"), count=30, labelled=30, seed=1)
+    assert main(["report", "run", "--data", "other.tsv", "--output", "page.html", "--no-certificate"]) == 0
+    assert "features that q(y|x) reads" in Path("page.html").read_text("utf-8")
+
+
 def test_without_rows_there_are_settings_and_curves(workplace):
     assert main([*FIT, "--quiet"]) == 0
     assert main(["report", "run", "--output", "page.html", "--no-certificate"]) == 0

@@ -112,7 +112,7 @@ def use(predicted, observed, hits, prior=None):
     count = len(predicted)
     shares = np.full(count, 1 / count) if prior is None else np.array(prior)
     return LabelUse(
-        np.array(predicted), np.array(observed), np.array(hits), np.array(predicted) / sum(predicted), shares
+        np.array(predicted), np.array(observed), np.array(hits), np.array(predicted) / max(sum(predicted), 1), shares
     )
 
 

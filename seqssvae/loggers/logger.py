@@ -1,6 +1,7 @@
 """What all loggers have in common."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,7 @@ from seqssvae.training.history import flatten
 from seqssvae.training.state import Observer, Record, TrainingState
 
 
-class Logger(Observer):
+class Logger(Observer, ABC):
     """Sends the configuration and, after each evaluation, the metrics somewhere: the base of all loggers.
 
     Where that fails once training has begun there is a warning, nothing more is sent, and training goes on.
@@ -24,17 +25,17 @@ class Logger(Observer):
         self._config = Config()
         self._is_open = self._has_failed = False
 
+    @abstractmethod
     def open(self, config: Config, step: int) -> None:
         """Begin, with the configuration of what is trained, after so many steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Send the metrics of an evaluation, such as `validation/accuracy`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """End; what was opened is closed even if something failed before."""
-        raise NotImplementedError
 
     def configured(self, config: Config) -> None:
         """Note the configuration."""

@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from seqssvae.loggers.logger import Logger, scalars
 from seqssvae.loggers.named import named_logger
 from seqssvae.runs.files import read_metrics
 from seqssvae.training.fit import fit
-from seqssvae.training.state import TrainingState
+from seqssvae.training.state import Observer, TrainingState
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -157,7 +158,7 @@ def test_wandb_is_given_the_configuration_once_and_the_metrics_by_step(wandb):
         ("init", (), {"name": "peptides"}),
         ("config", (to_dict(config),), {"allow_val_change": True}),
         *(("log", (scalars(one),), {"step": one.step}) for one in result.records),
-        ("finish", (), {}),
+        ("finish", (), {"exit_code": 0}),
     ]
 
 
@@ -189,6 +190,24 @@ def test_a_run_that_is_active_already_is_used_and_stays_open(wandb, mlflow):
     fit(config, TRAINING, VALIDATION, build(config), [WandbLogger(), MLflowLogger()])
     assert [name for name, *_ in wandb] == ["config", "log"]
     assert {name for name, *_ in mlflow} == {"log_params", "log_metrics"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError(), "FAILED"), (KeyboardInterrupt(), "KILLED"), (None, "FINISHED")]
+)
+def test_a_training_that_fails_ends_as_failed(wandb, mlflow, error, status):
+    class Ending(Observer):
+        def evaluated(self, record, state):
+            if error is not None:
+                raise error
+
+    config, loggers = make_config(epochs=1), [WandbLogger(), MLflowLogger()]
+    for _ in range(2):  # what an earlier training did plays no part
+        with nullcontext() if error is None else pytest.raises(type(error)):
+            fit(config, TRAINING, VALIDATION, build(config), [*loggers, Ending()])
+        assert wandb[-1] == ("finish", (), {"exit_code": int(error is not None)})
+        assert mlflow[-1] == ("end_run", (status,), {})
+        error, status = None, "FINISHED"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
@@ -236,7 +255,7 @@ class Failing(Logger):
     def log(self, step, scalars):
         self._do("log")
 
-    def close(self):
+    def close(self, error):
         self._do("close")
 
 

@@ -24,6 +24,7 @@ class Logger(Observer, ABC):
     def __init__(self) -> None:
         self._config = Config()
         self._is_open = self._has_failed = False
+        self._error: BaseException | None = None
 
     @abstractmethod
     def open(self, config: Config, step: int) -> None:
@@ -34,8 +35,12 @@ class Logger(Observer, ABC):
         """Send the metrics of an evaluation, such as `validation/accuracy`."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End; what was opened is closed even if something failed before."""
+    def close(self, error: BaseException | None) -> None:
+        """End; what was opened is closed even if something failed before.
+
+        Args:
+            error: The exception that ended training; None where it ended by itself.
+        """
 
     def configured(self, config: Config) -> None:
         """Note the configuration."""
@@ -47,7 +52,7 @@ class Logger(Observer, ABC):
         Raises:
             ConfigurationError: If that is not possible.
         """
-        self._has_failed = False
+        self._has_failed, self._error = False, None
         try:
             self.open(self._config, state.step)
         except UserError:
@@ -61,11 +66,15 @@ class Logger(Observer, ABC):
         if self._is_open and not self._has_failed:
             self._attempt(lambda: self.log(record.step, scalars(record)))
 
+    def failed(self, error: BaseException) -> None:
+        """Note why training ends."""
+        self._error = error
+
     def finished(self, state: TrainingState) -> None:
         """End."""
         if self._is_open:
             self._is_open = False
-            self._attempt(self.close)
+            self._attempt(lambda: self.close(self._error))
 
     def _attempt(self, send: Callable[[], None]) -> None:
         try:

@@ -51,10 +51,11 @@ class MLflowLogger(Logger):
         """Send the metrics of an evaluation."""
         package(self.name).log_metrics(scalars, step=step)
 
-    def close(self) -> None:
-        """End the run that was begun."""
+    def close(self, error: BaseException | None) -> None:
+        """End the run that was begun, as failed or killed where an exception ended training."""
         if self._is_ours:
-            package(self.name).end_run()
+            status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            package(self.name).end_run(status)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

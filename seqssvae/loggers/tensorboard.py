@@ -40,7 +40,7 @@ class TensorBoardLogger(Logger):
         self._file.write(record(scalars_event(now, step, scalars)))
         self._file.flush()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Close the file."""
         file, self._file = self._file, None
         if file is not None:

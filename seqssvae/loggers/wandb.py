@@ -39,8 +39,8 @@ class WandbLogger(Logger):
         """Send the metrics of an evaluation."""
         self._run.log(scalars, step=step)
 
-    def close(self) -> None:
-        """End the run that was begun."""
+    def close(self, error: BaseException | None) -> None:
+        """End the run that was begun, as failed where an exception ended training."""
         run, self._run = self._run, None
         if self._is_ours:
-            run.finish()
+            run.finish(exit_code=int(error is not None))

@@ -117,6 +117,10 @@ def fit(
                 observer.evaluated(record, state)
             keeper.evaluated()
         backend.set_weights(state.best_weights)
+    except BaseException as error:
+        for observer in observers:
+            observer.failed(error)
+        raise
     finally:
         chunks.close()
         for observer in observers:

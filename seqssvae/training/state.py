@@ -120,5 +120,8 @@ class Observer:
     def checkpointed(self, state: TrainingState) -> None:
         """Called with a state between two evaluations that is to be kept."""
 
+    def failed(self, error: BaseException) -> None:
+        """Called where an exception ends training, before `finished`."""
+
     def finished(self, state: TrainingState) -> None:
         """Called when training has ended, normally or by an exception."""

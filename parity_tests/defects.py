@@ -293,12 +293,9 @@ def _dropout_not_rescaled(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
 def _clipping_with_an_epsilon(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> None:
     """As `torch.nn.utils.clip_grad_norm_` does it: `clip / (norm + 1e-6)`."""
 
-    def clip_gradients(gradients: Any, clip_norm: float) -> torch.Tensor:
-        gradients = list(gradients)
+    def clip_gradients(gradients: Any, clip_norm: float) -> tuple[list[torch.Tensor], torch.Tensor]:
         norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
-        for gradient in gradients:
-            gradient.mul_((clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
+        return [gradient * (clip_norm / (norm + 1e-6)).clamp(max=1.0) for gradient in gradients], norm
 
     patch.setattr(twin.optimizers, "clip_gradients", clip_gradients)
 

@@ -197,10 +197,19 @@ class Backend(Protocol):
 
     name: str
 
+    @property
+    def platform(self) -> str:
+        """What kind of device the model is on: `cpu`, `gpu`, `tpu` or another."""
+        ...
+
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None: ...
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told, in a few words, what is about to be compiled, for a twin that compiles."""
+        ...
+
+    def load(self, step: TrainingStep) -> TrainingStep:
+        """Return a step whose batches may be on their way to the device; called ahead of `train`, in another thread."""
         ...
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:

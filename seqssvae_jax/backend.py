@@ -49,7 +49,11 @@ class JaxBackend(JaxModel):
         self._train = jax.jit(self._drawn_step, static_argnames="k", **compiled)
         self._train_several = jax.jit(self._drawn_steps, **compiled)
         self._train_on = jax.jit(self.step, static_argnames="k", **compiled)
-        self._drawn_rest_masses = jax.jit(self._drawn_rest)
+        self._drawn_rest_masses = jax.jit(self._drawn_rest, compiler_options=self.options)
+
+    def load(self, step: TrainingStep) -> TrainingStep:
+        """Return the step as it is: JAX copies to the device while earlier steps are taken."""
+        return step
 
     @in_precision
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:

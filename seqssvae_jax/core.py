@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,7 +59,7 @@ class JaxModel:
     Args:
         config: The run's configuration.
         dimensions: Sizes taken from the data.
-        device: JAX's name of a platform (`cpu`, `cuda`, `tpu`), maybe with a number (`cuda:1`); None: JAX's default.
+        device: JAX's name of a platform (`cpu`, `gpu`, `tpu`), maybe with a number (`gpu:1`); None: JAX's default.
 
     Raises:
         ConfigurationError: If there is no such device.
@@ -82,17 +83,17 @@ class JaxModel:
             baseline = {name: jnp.zeros(shape, self._model.precision) for name, shape in shapes.items()}
             self.state = TrainState(self._model.take_parameters(), None, baseline)
         self.options = compiler_options(self.platform, config.training.deterministic)
-        differentiate = jax.value_and_grad(self.loss, has_aux=True)
-        self._differentiate = jax.jit(differentiate, static_argnames="k", compiler_options=self.options)
-        self._rest_masses = jax.jit(self._rest)
-        self._log_weights = jax.jit(self._drawn_log_weights, static_argnames="particles")
-        self._latents = jax.jit(lambda weights, *given: inference.latents(self.bound(weights), *given))
-        self._log_likelihood = jax.jit(lambda weights, *given: inference.log_likelihood(self.bound(weights), *given))
-        self._evaluate = jax.jit(self._drawn_evaluation)
-        self._classify = jax.jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
-        self._classify_source = jax.jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
-        self._encode = jax.jit(lambda weights, *given: inference.embed(self.bound(weights), *given), static_argnums=3)
-        self._generate = jax.jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "use_mean"))
+        jit = partial(jax.jit, compiler_options=self.options)
+        self._differentiate = jit(jax.value_and_grad(self.loss, has_aux=True), static_argnames="k")
+        self._rest_masses = jit(self._rest)
+        self._log_weights = jit(self._drawn_log_weights, static_argnames="particles")
+        self._latents = jit(lambda weights, *given: inference.latents(self.bound(weights), *given))
+        self._log_likelihood = jit(lambda weights, *given: inference.log_likelihood(self.bound(weights), *given))
+        self._evaluate = jit(self._drawn_evaluation)
+        self._classify = jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
+        self._classify_source = jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
+        self._encode = jit(lambda weights, *given: inference.embed(self.bound(weights), *given), static_argnums=3)
+        self._generate = jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "use_mean"))
 
     @property
     def ssvae(self) -> SSVAE:

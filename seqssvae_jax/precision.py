@@ -19,7 +19,8 @@ def in_precision(method: Method) -> Method:
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         rounding = rounded_products(jnp.bfloat16 if self.config.training.precision == "bf16" else None)
-        with self.x64_mode(), jax.default_device(self.device), float32_products(self.platform), rounding:
+        products = float32_products(self.platform, self.config.training.matmul_precision)
+        with self.x64_mode(), jax.default_device(self.device), products, rounding:
             return method(self, *args, **kwargs)
 
     return cast(Method, wrapped)

@@ -1,11 +1,11 @@
 """A run's model in PyTorch, with NumPy arrays in and out: its objective, evaluation, generation and weights."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqssvae.backend import (
@@ -26,10 +26,11 @@ from seqssvae.parameters import baseline_shapes
 from seqssvae.top_k import candidates, least_k
 from seqssvae_torch import baselines, inference, objectives
 from seqssvae_torch.model import SSVAE
-from seqssvae_torch.modules import symbols_of
+from seqssvae_torch.modules import Noise, symbols_of
 from seqssvae_torch.objectives import Consistency, GradientEstimator, Posterior
+from seqssvae_torch.ops.products import exact_products
 from seqssvae_torch.precision import in_precision
-from seqssvae_torch.rows import Rows, draw, draw_noise, rows_of, to_tensor
+from seqssvae_torch.rows import Number, Rows, draw, draw_noise, rows_of, to_tensor
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
@@ -41,7 +42,7 @@ class TorchModel:
     Args:
         config: The run's configuration.
         dimensions: Sizes taken from the data.
-        device: PyTorch's name of a device; None: the CPU.
+        device: PyTorch's name of a device, maybe with a number (`cuda:1`, or `gpu:1` as in JAX); None: the CPU.
 
     Raises:
         ConfigurationError: If there is no such device.
@@ -62,14 +63,19 @@ class TorchModel:
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
+    @property
+    def platform(self) -> str:
+        """What kind of device the model is on, by JAX's names: `cpu`, `gpu` or another."""
+        return "gpu" if self.device.type == "cuda" else self.device.type
+
     @in_precision
     def loss(
         self,
         labelled: Rows | None,
         unlabelled: Rows | None,
-        beta: float,
-        temperature: float = 1.0,
-        consistency: float | None = None,
+        beta: Number,
+        temperature: Number = 1.0,
+        consistency: Number | None = None,
         alpha: float | None = None,
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
         """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own."""
@@ -93,22 +99,35 @@ class TorchModel:
             Posterior(config.posterior, config.posterior_temperature, config.distillation),
         )
 
-    def learn_baseline(self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float) -> None:
-        """Have `score_function` learn from a step's terms what to expect of rows."""
+    def learn_baseline(
+        self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float, moved: Bool[Tensor, ""] | bool = True
+    ) -> None:
+        """Have `score_function` learn from the terms of a step what to expect of rows, if the step moved anything."""
         if unlabelled is not None and self.baseline:
             signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
             x = symbols_of(unlabelled.x)
-            self.baseline = baselines.updated(self.baseline, x, signal, unlabelled.row_mask, decay)
+            found = baselines.updated(self.baseline, x, signal, unlabelled.row_mask, decay)
+            if not isinstance(moved, bool):
+                found = {name: torch.where(moved, value, self.baseline[name]) for name, value in found.items()}
+            self.baseline = found
 
     def drawn(self, labelled: Batch | None, unlabelled: Batch | None, number: int) -> tuple[Rows | None, Rows | None]:
         """The batches of a training step on the device, with the noise of that number."""
-        generator, objective = self._generator(_TRAINING, number), self.config.objective
+        noise = self.drawn_noise(labelled, unlabelled, number)
         return (
-            self._drawn_rows(labelled, generator, True, objective=objective) if labelled else None,
-            self._drawn_rows(unlabelled, generator, False, objective=objective) if unlabelled else None,
+            rows_of(labelled, True, noise[0], self.device) if labelled else None,
+            rows_of(unlabelled, False, noise[1], self.device) if unlabelled else None,
         )
 
-    def _gradient_estimator(self, unlabelled: Rows | None, temperature: float) -> GradientEstimator:
+    def drawn_noise(self, labelled: Batch | None, unlabelled: Batch | None, number: int) -> tuple[Noise, Noise]:
+        """The noise of that number for the batches of a training step."""
+        generator, objective = self._generator(_TRAINING, number), self.config.objective
+        return (
+            self._drawn_noise(labelled, generator, True, objective=objective) if labelled else {},
+            self._drawn_noise(unlabelled, generator, False, objective=objective) if unlabelled else {},
+        )
+
+    def _gradient_estimator(self, unlabelled: Rows | None, temperature: Number) -> GradientEstimator:
         """What this step does with missing labels."""
         config, baseline = self.config.objective, None
         if unlabelled is None or config.name != "ssvae":
@@ -154,15 +173,9 @@ class TorchModel:
             {name: to_numpy(gradient) for name, gradient in zip(named, gradients, strict=True)},
         )
 
-    @contextmanager
-    def exact_products(self) -> Iterator[None]:
+    def exact_products(self) -> AbstractContextManager[None]:
         """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        return exact_products()
 
     @in_precision
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
@@ -267,10 +280,21 @@ class TorchModel:
         training: bool = True,
         objective: ObjectiveConfig | None = None,
     ) -> Rows:
+        noise = self._drawn_noise(batch, generator, observed, training, objective)
+        return rows_of(batch, observed, noise, self.device)
+
+    def _drawn_noise(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        observed: bool,
+        training: bool = True,
+        objective: ObjectiveConfig | None = None,
+    ) -> Noise:
         labels = None if observed else self.ssvae.label_count
         size, time_steps = batch.x.shape
         specs = noise_specs(self.config.model, labels, size, time_steps, training, objective, batch.source_steps)
-        return rows_of(batch, observed, draw_noise(specs, generator, self.ssvae.log_prior), self.device)
+        return draw_noise(specs, generator, self.ssvae.log_prior)
 
     def _generator(self, purpose: int, number: int) -> torch.Generator:
         """A stream of random numbers of its own for each seed, purpose and number."""
@@ -286,7 +310,7 @@ class TorchModel:
 
 def _device(name: str | None) -> torch.device:
     try:
-        device = torch.device(name or "cpu")
+        device = torch.device((name or "cpu").replace("gpu", "cuda"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

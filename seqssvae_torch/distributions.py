@@ -45,7 +45,7 @@ class DiagonalNormal(dist.Independent):
     """
 
     def __init__(
-        self, loc: Float[Tensor, "*B Z"], scale: Float[Tensor, "*B Z"], noise: Float[Tensor, "*B Z"] | None = None
+        self, loc: Float[Tensor, "*B Z"], scale: Float[Tensor, "*B Z"], noise: Float[Tensor, "*#B Z"] | None = None
     ) -> None:
         self.noise = noise
         super().__init__(dist.Normal(loc, scale, validate_args=False), 1)

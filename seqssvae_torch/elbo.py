@@ -135,6 +135,7 @@ def elbo_terms(
     row_mask: Bool[Tensor, " B"],
 ) -> ELBOTerms:
     """The ELBO's terms of real rows; there are no others yet."""
-    reconstruction, kl_z, kl_y = (torch.where(row_mask, term, 0.0) for term in (reconstruction, kl_z, kl_y))
+    fillers = ~row_mask
+    reconstruction, kl_z, kl_y = (term.masked_fill(fillers, 0.0) for term in (reconstruction, kl_z, kl_y))
     none = torch.zeros_like(kl_y)
     return ELBOTerms(reconstruction, kl_z, kl_y, none, none, none)

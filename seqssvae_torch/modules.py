@@ -118,12 +118,17 @@ class RecurrentLayer(nn.Module):
         return cell_step(self.weights, gates if constant is None else gates + constant, state)
 
 
-def reverse_rows(values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, " B"]) -> Shaped[Tensor, "B T *F"]:
-    """Reverse the symbols of each row and leave the padding behind them: its own inverse."""
-    positions = torch.arange(values.shape[1], device=values.device)
+def reversal(lengths: Int[Tensor, " B"], steps: int) -> Int[Tensor, "B T"]:
+    """Which symbol of each row takes each place if rows are reversed and the padding stays behind them."""
+    positions = torch.arange(steps, device=lengths.device)
     mirrored = lengths[:, None] - 1 - positions
-    index = torch.where(mirrored >= 0, mirrored, positions)
-    return torch.take_along_dim(values, index.reshape(*index.shape, *[1] * (values.dim() - 2)), 1)
+    return torch.where(mirrored >= 0, mirrored, positions)
+
+
+def reverse_rows(values: Shaped[Tensor, "B T *F"], reversal: Int[Tensor, "B T"]) -> Shaped[Tensor, "B T *F"]:
+    """Reverse the symbols of each row: its own inverse."""
+    places = reversal.reshape(*reversal.shape, *[1] * (values.dim() - 2))
+    return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
 
 
 class Encoding(NamedTuple):
@@ -184,31 +189,33 @@ class EncoderTower(nn.Module):
             with_states: Whether the states of the symbols are wanted.
         """
         lengths = (x != PAD).sum(1)
-        embedded = functional.embedding(torch.stack(self._as_read(x, lengths)), self.embedding)
+        places = reversal(lengths, x.shape[1]) if len(self.directions) > 1 else None
+        embedded = functional.embedding(torch.stack(self._as_read(x, places)), self.embedding)
         if name in noise:
-            embedded = embedded * torch.stack(self._as_read(noise[name], lengths)) / (1.0 - rate)
+            embedded = embedded * torch.stack(self._as_read(noise[name], places)) / (1.0 - rate)
         inputs = embedded.unbind()
         read = inputs[0]  # from left to right
         states: tuple[Tensor, ...] = ()
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleDict)
             if number:
-                inputs = self._as_read(self._joined(states, lengths), lengths)
+                inputs = self._as_read(self._joined(states, places), places)
             cells = [cell.weights for cell in layer.values() if isinstance(cell, RecurrentLayer)]
             states = tuple(of_cell[0] for of_cell in recurrence(cells, [values[None] for values in inputs]))
         parts = [pool(of_direction, lengths, self.pooling) for of_direction in states]
         filters = (filters for filters in self.convolutions.values() if isinstance(filters, Linear))
         parts += [max_over_windows(read, lengths, of.weight, of.bias) for of in filters if of.bias is not None]
-        return torch.cat(parts, -1), self._joined(states, lengths) if with_states else None
+        return torch.cat(parts, -1), self._joined(states, places) if with_states else None
 
-    def _as_read(self, values: Shaped[Tensor, "B T *F"], lengths: Int[Tensor, " B"]) -> tuple[Tensor, ...]:
+    def _as_read(self, values: Shaped[Tensor, "B T *F"], places: Int[Tensor, "B T"] | None) -> tuple[Tensor, ...]:
         """Rows as each direction reads them."""
-        return tuple(reverse_rows(values, lengths) if name == "right_to_left" else values for name in self.directions)
+        return (values,) if places is None else (values, reverse_rows(values, places))
 
-    def _joined(self, states: tuple[Float[Tensor, "B T H"], ...], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T F"]:
+    def _joined(
+        self, states: tuple[Float[Tensor, "B T H"], ...], places: Int[Tensor, "B T"] | None
+    ) -> Float[Tensor, "B T F"]:
         """States of all directions, in the order of the symbols."""
-        named = zip(self.directions, states, strict=True)
-        return torch.cat([reverse_rows(of, lengths) if name == "right_to_left" else of for name, of in named], -1)
+        return states[0] if places is None else torch.cat([states[0], reverse_rows(states[1], places)], -1)
 
 
 class Encoder(nn.Module):

@@ -15,6 +15,8 @@ Instead of the sum over y, an estimate of it may be minimised (`gradient_estimat
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -31,7 +33,9 @@ from seqssvae_torch.handlers import GradientShare, GradientWeights
 from seqssvae_torch.label_elbo import LabelELBO
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.modules import Encoding, symbols_of
-from seqssvae_torch.rows import Rows, particles
+from seqssvae_torch.ops import takes_few_calls
+from seqssvae_torch.plain_elbo import label_terms, negative_labelled, negative_unlabelled, negative_with_posterior
+from seqssvae_torch.rows import Number, Rows, particles
 
 
 class GradientEstimator(NamedTuple):
@@ -47,7 +51,7 @@ class GradientEstimator(NamedTuple):
 
     name: GradientEstimatorName = "enumerate"
     k: int = 1
-    temperature: float = 1.0
+    temperature: Number = 1.0
     baseline: Float[Tensor, " B"] | None = None
     particles: int = 1
 
@@ -66,7 +70,7 @@ class Consistency(NamedTuple):
         label_shift: What is added to the logits of every label; None: nothing.
     """
 
-    weight: float = 1.0
+    weight: Number = 1.0
     temperature: float = 0.5
     aligned: bool = False
     realigned: bool = False
@@ -101,7 +105,7 @@ def objective(
     labelled: Rows | None,
     unlabelled: Rows | None,
     alpha: float,
-    beta: float,
+    beta: Number,
     generative: bool = True,
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
@@ -134,8 +138,8 @@ def objective(
                 negative_elbo(ssvae, drawn, beta, label_gradient, estimator, posterior, share)
                 for drawn in particles(rows, estimator.particles)
             ]
-            loss = loss + share * sum(negative for negative, _ in found)
-            row_terms = ELBOTerms(*(sum(draws) / len(found) for draws in zip(*(t for _, t in found), strict=True)))
+            loss = loss + share * reduce(add, (negative for negative, _ in found))
+            row_terms = _mean([of_draw for _, of_draw in found])
         else:
             row_terms = ELBOTerms(*torch.zeros(6, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
@@ -155,6 +159,12 @@ def objective(
     return loss, tuple(terms)
 
 
+def _mean(draws: Sequence[ELBOTerms]) -> ELBOTerms:
+    if len(draws) == 1:
+        return draws[0]
+    return ELBOTerms(*(sum(of_draws) / len(draws) for of_draws in zip(*draws, strict=True)))
+
+
 def encoded(ssvae: SSVAE, rows: Rows) -> Rows:
     """The rows with what the encoders make of them and of their sources, once for all that reads it."""
     source = ssvae.encode_source(rows.source, rows.noise)
@@ -170,7 +180,7 @@ def label_posterior(ssvae: SSVAE, rows: Rows) -> dist.Categorical:
 def negative_elbo(
     ssvae: SSVAE,
     rows: Rows,
-    beta: float,
+    beta: Number,
     label_gradient: float = 1.0,
     estimator: GradientEstimator = EXACT,
     posterior: Posterior = AMORTISED,
@@ -181,9 +191,12 @@ def negative_elbo(
     Of the terms `distillation` alone has a gradient. `share` is by what the objective multiplies the loss: that known,
     the gradient needs no pass over it for a factor.
     """
+    exact = rows.y is not None or estimator.name == "enumerate"
+    if exact and takes_few_calls(ssvae.log_prior):
+        return _plain_negative_elbo(ssvae, rows, beta, label_gradient, posterior)
     guide = GradientShare("y", label_gradient)(ssvae.guide)
     arguments = rows.x, rows.y, rows.source, beta, rows.noise
-    if rows.y is None and estimator.name != "enumerate":
+    if not exact:
         found = _label_elbo(ssvae, rows, estimator).estimate(ssvae.model, guide, *arguments)
         terms = elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl, rows.row_mask)
         return found.loss, terms
@@ -201,6 +214,21 @@ def negative_elbo(
             q_y = label_posterior(ssvae, rows).probs.t()
     loss = elbo.differentiable_loss(GradientWeights(-share * q_y)(ssvae.model), guide, *arguments)
     return loss, elbo.terms(rows.row_mask)
+
+
+def _plain_negative_elbo(
+    ssvae: SSVAE, rows: Rows, beta: Number, label_gradient: float, posterior: Posterior
+) -> tuple[Float[Tensor, ""], ELBOTerms]:
+    """What `negative_elbo` computes where no label is sampled, without Pyro's handlers."""
+    terms = label_terms(ssvae, rows)
+    if rows.y is not None:
+        return negative_labelled(terms, beta, rows.row_mask)
+    if posterior.name == "amortised":
+        return negative_unlabelled(ssvae, rows, terms, beta, label_gradient)
+    given = given_posterior(ssvae, rows).t() if posterior.name == "given" else None
+    temperature = _temperature(ssvae, rows, posterior)
+    loss, of_rows, r = negative_with_posterior(rows, terms, beta, temperature, given)
+    return loss, of_rows._replace(distillation=_distillation(ssvae, rows, r.t()))
 
 
 def given_posterior(ssvae: SSVAE, rows: Rows) -> Float[Tensor, "B K"]:

@@ -1,27 +1,30 @@
 """Optimisers with one definition of clipping, step size and decay for both twins, and a state both can read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seqssvae.config import OptimizerConfig
 from seqssvae.parameters import check_weights, optimizer_shapes
+from seqssvae_torch.ops import takes_few_calls
 
 _AVERAGES = {"sgd": {"momentum": "momentum_buffer"}}
 _ADAM_AVERAGES = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 
+Gradients = list[Tensor] | tuple[Tensor, ...]
 
-def clip_gradients(gradients: Iterable[Tensor], clip_norm: float) -> Float[Tensor, ""]:
-    """Scale gradients in place by `clip / max(norm, clip)` and return their norm before; 0 as clip leaves them."""
-    gradients = list(gradients)
+
+def clip_gradients(gradients: Gradients, clip_norm: float) -> tuple[Gradients, Float[Tensor, ""]]:
+    """Scale gradients by `clip / max(norm, clip)`, and return them and their norm before; 0 as clip leaves them."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    # on a CPU it can be seen without waiting whether anything is to be done
-    if clip_norm > 0 and not (norm.device.type == "cpu" and norm <= clip_norm):
-        torch._foreach_mul_(gradients, clip_norm / norm.clamp(min=clip_norm))
-    return norm
+    # where it need not be waited for, it is seen whether anything is to be done
+    if clip_norm > 0 and (takes_few_calls(norm) or not norm <= clip_norm):
+        gradients = torch._foreach_mul(gradients, clip_norm / norm.clamp(min=clip_norm))
+    return gradients, norm
 
 
 class Optimizer:
@@ -37,49 +40,53 @@ class Optimizer:
         self.named = dict(network.named_parameters())
         self.shapes = optimizer_shapes(config, {name: tuple(weight.shape) for name, weight in self.named.items()})
         self.averages = _AVERAGES.get(config.name, _ADAM_AVERAGES)
-        self.steps_taken = 0
         weights = list(self.named.values())
         self.optimizer: torch.optim.Optimizer
-        fused = weights[0].device.type in ("cpu", "cuda")  # one pass over weights and averages
+        device = weights[0].device
+        self.steps_taken = torch.zeros((), dtype=torch.int64, device=device)
+        self.fused = device.type in ("cpu", "cuda")  # one pass over weights and averages
         if config.name == "sgd":
-            self.optimizer = torch.optim.SGD(weights, momentum=config.beta1, fused=fused)
+            self.optimizer = torch.optim.SGD(weights, momentum=config.beta1, fused=self.fused)
         else:
             kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
             betas = (config.beta1, config.beta2)
             decay = config.weight_decay
-            self.optimizer = kind(weights, betas=betas, eps=config.epsilon, weight_decay=decay, fused=fused)
+            numbers: dict[str, Any] = {"betas": betas, "eps": config.epsilon, "weight_decay": decay}
+            self.optimizer = kind(weights, **numbers, fused=self.fused, capturable=device.type == "cuda")
         self.set_state({name: np.zeros(shape) for name, shape in self.shapes.items()})
 
     def step(
-        self, loss: Float[Tensor, ""], learning_rate: float, skip_nonfinite: bool = False
-    ) -> tuple[Float[Tensor, ""], bool]:
+        self, loss: Float[Tensor, ""], learning_rate: Float[Tensor, ""] | float, skip_nonfinite: bool = False
+    ) -> tuple[Float[Tensor, ""], Bool[Tensor, ""] | bool]:
         """Differentiate, clip, move; returns the gradient's norm before clipping, and whether anything moved.
 
         Args:
             loss: What is minimised.
             learning_rate: The step size.
-            skip_nonfinite: Whether nothing moves if the loss or the norm is not finite, for which the device is waited.
+            skip_nonfinite: Whether nothing moves if the loss or the norm is not finite.
         """
-        gradients = []
-        for weight in self.named.values():
-            weight.grad = None
-        loss.backward()
-        for weight in self.named.values():
-            if weight.grad is None:  # averages move on all the same
-                weight.grad = torch.zeros_like(weight)
-            gradients.append(weight.grad)
-        norm = clip_gradients(gradients, self.config.clip_norm)
-        if skip_nonfinite and not torch.isfinite(norm + loss.detach()):
-            return norm, False
+        weights = list(self.named.values())
+        # zeros for weights that play no part: averages move on all the same
+        found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        gradients, norm = clip_gradients([gradient.contiguous() for gradient in found], self.config.clip_norm)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        moves: Bool[Tensor, ""] | bool = True
+        optimizer = cast(Any, self.optimizer)
+        if skip_nonfinite:
+            moves = torch.isfinite(norm + loss.detach())
+            if not self.fused and not moves:
+                return norm, moves
+            optimizer.found_inf = (~moves).float()  # by which fused optimisers know that they are to move nothing
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
-        self.steps_taken += 1
-        return norm, True
+        optimizer.step()
+        self.steps_taken += moves
+        return norm, moves
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Copies of the state, named as in `seqssvae.parameters.optimizer_shapes`."""
-        state = {"step": np.asarray(self.steps_taken, np.int32)}
+        state = {"step": np.asarray(self.steps_taken.cpu(), np.int32)}
         for name, weight in self.named.items():
             entries = self.optimizer.state[weight]
             for average, own in self.averages.items():
@@ -89,7 +96,7 @@ class Optimizer:
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the state. Raises ValueError on a wrong name or shape."""
         check_weights(state, self.shapes)
-        self.steps_taken = int(state["step"])
+        self.steps_taken.fill_(int(state["step"]))
         entries = {}
         for index, (name, weight) in enumerate(self.named.items()):
             entries[index] = {
@@ -97,6 +104,6 @@ class Optimizer:
                 for average, own in self.averages.items()
             }
             if self.config.name != "sgd":
-                entries[index]["step"] = torch.tensor(float(self.steps_taken))
+                entries[index]["step"] = torch.tensor(float(state["step"]))
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})

@@ -12,6 +12,9 @@ from seqssvae.backend import Batch
 from seqssvae.noise import NoiseSpec
 from seqssvae_torch.modules import Encoding, Noise
 
+Number = float | Float[Tensor, ""]
+"""A weight of the objective: on the device where a step is recorded."""
+
 
 class Rows(NamedTuple):
     """One batch on the device, and its noise.
@@ -43,8 +46,15 @@ def rows_of(batch: Batch, observed: bool, noise: Noise, device: torch.device) ->
 
 def to_tensor(values: np.ndarray, device: torch.device) -> Tensor:
     """An array on the device; whole numbers become what PyTorch takes as indices."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    tensor = to_device(torch.from_numpy(np.ascontiguousarray(values)), device)
     return tensor.long() if not tensor.is_floating_point() and tensor.dtype != torch.bool else tensor
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the processor's on the device; a copy to a GPU is not waited for."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def draw(spec: NoiseSpec, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -78,6 +78,11 @@ class FakeBackend:
     def announce_to(self, listener):
         self.listener = listener
 
+    platform = "cpu"
+
+    def load(self, step: TrainingStep) -> TrainingStep:
+        return step
+
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         self.train_calls.append(len(steps))
         return [self._train_step(step) for step in steps]

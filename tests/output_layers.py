@@ -13,6 +13,7 @@ from seqssvae_jax.ops import rounded_products as rounded_in_jax
 from seqssvae_jax.ops import symbol_log_probs_custom_vjp as of_jax
 from seqssvae_torch.ops import rounded_products as rounded_in_torch
 from seqssvae_torch.ops import symbol_log_probs_custom_vjp as of_torch
+from seqssvae_torch.ops import symbol_log_probs_fused
 
 K, B, T, H, V = 5, 4, 6, 3, 9
 
@@ -60,6 +61,15 @@ def solve_torch(given, cotangent, weights, most, rounding=None):
     arguments = {"label_bias": None, **leaves, "x": x, "gradient_weights": weights, "most": most}
     with rounded_in_torch(rounding):
         found = of_torch.symbol_log_probs(**arguments)
+    found.backward(torch.tensor(cotangent))
+    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+
+
+def solve_fused(given, cotangent, weights, most):
+    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
+    size = {} if most is None else {"most": most}
+    x = torch.tensor(given["x"]).long()
+    found = symbol_log_probs_fused.symbol_log_probs(**{"label_bias": None, **leaves}, x=x, **size)
     found.backward(torch.tensor(cotangent))
     return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 

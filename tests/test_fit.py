@@ -23,6 +23,7 @@ from seqssvae.data.batches import evaluation_batches
 from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.inference.evaluate import evaluate
 from seqssvae.training.fit import CHUNK, fit
+from seqssvae.training.progress_lines import ProgressLines
 from seqssvae.training.state import Observer
 from seqssvae.training.step_order import StepOrder, total_steps
 
@@ -275,3 +276,38 @@ def test_a_finished_run_can_go_on_for_more_epochs():
     whole = fit(long, TRAINING, VALIDATION, build(long))
     assert_same_weights(on.state.weights, whole.state.weights)
     assert fit(short, TRAINING, VALIDATION, build(short), resume=state).records == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "named"),
+    [
+        ("cpu", {}, set()),
+        ("gpu", {}, {"training.deterministic: false", "training.matmul_precision: high"}),
+        ("gpu", {"deterministic": False}, {"training.matmul_precision: high"}),
+        ("gpu", {"matmul_precision": "high"}, {"training.deterministic: false"}),
+        ("gpu", {"deterministic": False, "matmul_precision": "high"}, set()),
+        ("gpu", {"deterministic": False, "precision": "float64"}, set()),
+        ("tpu", {}, {"training.matmul_precision: high"}),
+    ],
+)
+def test_what_settings_cost_on_an_accelerator_is_said_before_training(platform, given, named, capsys):
+    config = make_config(epochs=1, **given)
+    backend, heard = build(config), []
+    backend.platform = platform
+
+    class Listener(Observer):
+        def noted(self, text):
+            heard.append(text)
+
+        def started(self, total_steps, state):
+            heard.append("started")
+
+    lines = ProgressLines("training")
+    fit(config, TRAINING, VALIDATION, backend, [Listener(), lines])
+    fit(config, TRAINING, VALIDATION, backend, [lines])
+    assert heard[-1] == "started"
+    fields = {"training.deterministic: false", "training.matmul_precision: high"}
+    assert {field for field in fields if field in "".join(heard[:-1])} == named
+    assert len(heard) == 1 + bool(named)
+    printed = capsys.readouterr().err
+    assert all(printed.count(text) == 1 for text in heard[:-1])

@@ -97,8 +97,33 @@ def test_float32_is_float32_on_every_device_unless_jax_was_told_otherwise() -> N
         return jax.config.jax_default_matmul_precision
 
     assert precision() is None
-    for platform, expected in (("cpu", None), ("gpu", "highest"), ("tpu", "highest")):
-        with jax_products.float32_products(platform):
+    for platform, expected in (("cpu", None), ("gpu", "highest"), ("tpu", "highest"), ("gpu", "high")):
+        with jax_products.float32_products(platform, expected or "highest"):
             assert precision() == expected
-    with jax.default_matmul_precision("tensorfloat32"), jax_products.float32_products("gpu"):
+    with jax.default_matmul_precision("tensorfloat32"), jax_products.float32_products("gpu", "highest"):
         assert precision() == "tensorfloat32"
+
+
+def test_pytorch_is_told_how_exact_products_and_recurrent_layers_are_on_a_gpu() -> None:
+    layers = torch.backends.cudnn.rnn
+
+    def told() -> tuple[str, str]:
+        return torch.get_float32_matmul_precision(), layers.fp32_precision
+
+    before = told()
+    for device, precision, expected in (
+        ("cpu", "high", before),
+        ("cuda", "highest", ("highest", "ieee")),
+        ("cuda", "high", ("high", "tf32")),
+    ):
+        with products.float32_products(torch.device(device), precision):
+            assert told() == expected
+    with products.exact_products(), products.float32_products(torch.device("cuda"), "high"):
+        assert told() == ("highest", "ieee")
+    torch.set_float32_matmul_precision("high")
+    try:
+        with products.float32_products(torch.device("cuda"), "highest"):
+            assert told() == ("high", "tf32")  # as PyTorch has been told
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert told() == before

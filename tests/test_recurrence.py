@@ -107,10 +107,16 @@ def assert_equal(ours: Any, others: Any) -> None:
         np.testing.assert_allclose(ours[1][name], gradient, rtol=0, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize(("twin", "cell", "case"), product(SOLVE, CELLS, CASES), ids=str)
-def test_values_and_gradients_are_those_of_the_reference(twin: str, cell: str, case: dict[str, Any]) -> None:
+IMPLEMENTATIONS = (("torch", "custom_vjp"), ("torch", "fused"), ("jax", "custom_vjp"))
+
+
+@pytest.mark.parametrize(("twin", "implementation"), IMPLEMENTATIONS)
+@pytest.mark.parametrize(("cell", "case"), product(CELLS, CASES), ids=str)
+def test_values_and_gradients_are_those_of_the_reference(
+    twin: str, implementation: str, cell: str, case: dict[str, Any]
+) -> None:
     values = operands(cell, **case)
-    assert_equal(SOLVE[twin](values, "custom_vjp"), SOLVE[twin](values, "reference"))
+    assert_equal(SOLVE[twin](values, implementation), SOLVE[twin](values, "reference"))
 
 
 @pytest.mark.parametrize("cell", CELLS)

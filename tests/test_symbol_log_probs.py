@@ -22,6 +22,7 @@ from output_layers import (
     learning,
     on_device,
     operands,
+    solve_fused,
     solve_torch,
     weights_and_cotangent,
 )
@@ -54,6 +55,17 @@ def test_values_and_gradients_are_those_of_all_logits(solve, rows_of_bias, kind,
     expected_values, expected_gradients = expected(given, cotangent)
     np.testing.assert_allclose(values, expected_values, atol=1e-13)
     assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("most", [None, 1, 2 * K * B * V, 4 * K * B * V])
+@pytest.mark.parametrize("rows_of_bias", [None, 1, B])
+def test_few_calls_give_the_same(rows_of_bias, most):
+    given, (_, cotangent) = operands(rows_of_bias=rows_of_bias), weights_and_cotangent("unknown")
+    values, gradients = solve_fused(given, cotangent, None, most)
+    expected_values, expected_gradients = expected(given, cotangent)
+    np.testing.assert_allclose(values, expected_values, atol=1e-13)
     for name, gradient in expected_gradients.items():
         np.testing.assert_allclose(gradients[name], gradient, atol=1e-13, err_msg=name)
 

@@ -8,6 +8,7 @@ from seqssvae.config.checks import check, check_flag, check_integer, check_liter
 StoppingMetric = Literal["accuracy", "classification", "elbo", "loss"]
 OnNonfinite = Literal["stop", "skip"]
 Precision = Literal["float32", "float64", "bf16"]
+MatmulPrecision = Literal["highest", "high"]
 
 MOST_STEPS_PER_DISPATCH = 10_000
 """Their batches are in memory together."""
@@ -44,6 +45,8 @@ class TrainingConfig:
         seed: Seed of everything that is drawn: split, first weights, order of rows, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
             sums, attention weights and the log-likelihood stay in float32.
+        matmul_precision: How exact products of float32 are on a GPU or TPU: `highest` takes them as they are; with
+            `high` they may be rounded to TF32, which is faster.
         on_nonfinite: What is done when a step's loss or gradient is not finite: `stop` ends training with an error;
             with `skip` the step moves nothing, and training goes on unless no step since the last evaluation was
             finite.
@@ -65,6 +68,7 @@ class TrainingConfig:
     standard_errors: float = 1.0
     seed: int = 0
     precision: Precision = "float32"
+    matmul_precision: MatmulPrecision = "highest"
     on_nonfinite: OnNonfinite = "stop"
     deterministic: bool = True
 
@@ -79,5 +83,6 @@ class TrainingConfig:
         check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         check_literal("training.metric", self.metric, StoppingMetric)
         check_literal("training.precision", self.precision, Precision)
+        check_literal("training.matmul_precision", self.matmul_precision, MatmulPrecision)
         check_literal("training.on_nonfinite", self.on_nonfinite, OnNonfinite)
         check_flag("training.deterministic", self.deterministic)

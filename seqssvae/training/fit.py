@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqssvae.backend import Backend, StepTotals, TrainingStep, Weights
-from seqssvae.config import Config
+from seqssvae.config import Config, TrainingConfig
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, NonFiniteError
@@ -85,7 +85,8 @@ def fit(
     began = time.perf_counter() - state.seconds
     records: list[Record] = []
     best: Record | None = None
-    chunks = prefetch(order.chunks(CHUNK, state.step, state.epoch, state.epoch_step))
+    ahead = order.chunks(CHUNK, state.step, state.epoch, state.epoch_step)
+    chunks = prefetch(_loaded(chunk, backend) for chunk in ahead)
 
     def announce(text: str) -> None:
         for observer in observers:
@@ -95,6 +96,9 @@ def fit(
     try:
         for observer in observers:
             observer.configured(config)
+        if (note := price_of_settings(config.training, backend.platform)) is not None:
+            for observer in observers:
+                observer.noted(note)
         for observer in observers:
             observer.started(order.total_steps, state)
         keeper = _Keeper(config, backend, observers, interrupted)
@@ -126,6 +130,29 @@ def fit(
         for observer in observers:
             observer.finished(state)
     return FitResult(state, records, best)
+
+
+def price_of_settings(training: TrainingConfig, platform: str) -> str | None:
+    """Return what settings cost on an accelerator, as a sentence with the fields that change it; None for nothing."""
+    if platform == "cpu":
+        return None
+    slower = [
+        text
+        for costs, text in (
+            (training.deterministic and platform == "gpu", "sums in one order (training.deterministic: false for any)"),
+            (
+                training.precision != "float64" and training.matmul_precision == "highest",
+                "products of float32 as they are (training.matmul_precision: high for rounded ones)",
+            ),
+        )
+        if costs
+    ]
+    return f"on this {platform.upper()} these take time: {' and '.join(slower)}." if slower else None
+
+
+def _loaded(chunk: Chunk, backend: Backend) -> Chunk:
+    """The chunk with steps that the backend has begun to copy to its device."""
+    return chunk._replace(steps=[step._replace(step=backend.load(step.step)) for step in chunk.steps])
 
 
 def _check_rows(config: Config, training: Corpus, validation: Corpus) -> None:

@@ -52,6 +52,10 @@ class ProgressBar(Progress):
         self._place = (state.step, total_steps, state.epoch + 1)
         self._show(total=total_steps, completed=state.step)
 
+    def note(self, line: str) -> None:
+        """Print it above the bar."""
+        self._bar.console.print(line, markup=False)
+
     def waiting(self, text: str) -> None:
         """Show in place of the title what the backend is doing before it goes on."""
         self._bar.update(self._task, description=text)

@@ -35,6 +35,7 @@ class Progress(Observer):
     def __init__(self, title: str) -> None:
         self._title, self._trainings = title, 0
         self._is_candidate = False
+        self._notes: set[str] = set()
 
     @property
     def title(self) -> str:
@@ -48,6 +49,15 @@ class Progress(Observer):
     def started(self, total_steps: int, state: TrainingState) -> None:
         """Count the trainings."""
         self._trainings += 1
+
+    def noted(self, text: str) -> None:
+        """Show a note, once for all trainings."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self.note(f"{self.title}: {text}")
+
+    def note(self, line: str) -> None:
+        """Show a line that stays."""
 
     def close(self) -> None:
         """Show nothing more."""
@@ -90,6 +100,10 @@ class ProgressLines(Progress):
         super().started(total_steps, state)
         self._total, self._last = total_steps, None
         self._count_from(state.step)
+
+    def note(self, line: str) -> None:
+        """Print it."""
+        self._print(line)
 
     def waiting(self, text: str) -> None:
         """Print what the backend is doing before it goes on: at first, and whenever there was no line for a while."""

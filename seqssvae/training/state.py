@@ -102,6 +102,9 @@ class Observer:
     def started(self, total_steps: int, state: TrainingState) -> None:
         """Called before training begins or goes on; it takes at most this many steps in all."""
 
+    def noted(self, text: str) -> None:
+        """Called before training with what its settings cost on the device that it runs on."""
+
     def waiting(self, text: str) -> None:
         """Called before the backend does something that takes a while, such as compiling."""
 

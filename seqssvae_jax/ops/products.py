@@ -14,6 +14,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from seqssvae.config.training import MatmulPrecision
+
 Rounding = DTypeLike | None
 """The type to which operands are rounded; None: they are taken as they are."""
 
@@ -36,16 +38,17 @@ def rounding_now() -> Rounding:
 
 
 @contextmanager
-def float32_products(platform: str) -> Iterator[None]:
-    """A context in which products of float32 are just that, unless JAX has been told otherwise.
+def float32_products(platform: str, precision: MatmulPrecision) -> Iterator[None]:
+    """A context in which products of float32 are what a run asks for, unless JAX has been told otherwise.
 
-    By itself JAX rounds their operands on a GPU (to TF32) and on a TPU (to bfloat16), as PyTorch does not.
+    With `highest` they are just that; by itself JAX rounds their operands on a GPU (to TF32) and on a TPU (to
+    bfloat16). With `high` they may be rounded to TF32, or on a TPU to three numbers of bfloat16.
     """
     config: Any = jax.config
     if platform == "cpu" or config.jax_default_matmul_precision is not None:
         yield
         return
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(precision):
         yield
 
 

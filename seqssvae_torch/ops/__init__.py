@@ -5,7 +5,7 @@ Each has a reference that reads like its equations, and an implementation that i
 
 from seqssvae_torch.ops.cells import CellWeights, State, cell_step, fold, unfold
 from seqssvae_torch.ops.convolution import max_over_windows, windows
-from seqssvae_torch.ops.implementations import use_implementation
+from seqssvae_torch.ops.implementations import takes_few_calls, use_implementation
 from seqssvae_torch.ops.pooling import pool
 from seqssvae_torch.ops.products import linear, linear_of_labels, rounded_products
 from seqssvae_torch.ops.recurrence import recurrence
@@ -24,6 +24,7 @@ __all__ = [
     "recurrence",
     "rounded_products",
     "symbol_log_probs",
+    "takes_few_calls",
     "tanh",
     "tanh_of_sum",
     "unfold",

@@ -6,8 +6,9 @@ from contextvars import ContextVar
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-Implementation = Literal["reference", "custom_vjp"]
+Implementation = Literal["reference", "custom_vjp", "fused"]
 
 _forced: ContextVar[Implementation | None] = ContextVar("implementation", default=None)
 
@@ -15,14 +16,19 @@ _forced: ContextVar[Implementation | None] = ContextVar("implementation", defaul
 def implementation(device: torch.device, dtype: torch.dtype) -> Implementation:
     """The implementation for operands on this device and of this type.
 
-    `custom_vjp` has its gradient written by hand, for less memory and fewer passes over it. `reference` is
-    differentiated by PyTorch.
+    `custom_vjp` has its gradient written by hand, for less memory and fewer passes over it: for CPUs. `fused` takes few
+    calls, each with much to do, and never waits for the device: for GPUs. `reference` reads like the equations.
     """
     forced = _forced.get()
     if forced is not None:
         return forced
-    known = device.type in ("cpu", "cuda") and dtype in (torch.float32, torch.float64)
-    return "custom_vjp" if known else "reference"
+    own: dict[str, Implementation] = {"cpu": "custom_vjp", "cuda": "fused"}
+    return own.get(device.type, "reference") if dtype in (torch.float32, torch.float64) else "reference"
+
+
+def takes_few_calls(like: Tensor) -> bool:
+    """Whether all that is computed of tensors like this one takes few calls, and never waits for the device."""
+    return implementation(like.device, like.dtype) == "fused"
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class OutputLayer:
         self.padding = padding[:, None]
         self.symbols = x.t().masked_fill(padding, END)  # any symbol that can be generated will do
         self.memories: dict[torch.dtype, Tensor] = {}
-        self.far = hidden.device.type != "cpu"  # elsewhere it would have to be waited for
+        self.far = False
         """Whether the greatest logit is subtracted: from the first sum on that shows it to be needed."""
 
     def blocks(self) -> Iterator[Block]:

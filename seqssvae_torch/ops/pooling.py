@@ -16,12 +16,13 @@ def pool(states: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"], pooling: Po
         pooling: Which of the three.
     """
     by_step = states.permute(1, 2, 0)  # as a recurrence leaves it in memory, and wants its gradient
-    mask = (torch.arange(len(by_step), device=lengths.device)[:, None] < lengths)[:, None]
-    if pooling == "mean":
-        pooled = (by_step * mask).sum(0) / lengths.clamp(min=1)
-    elif pooling == "max":
-        pooled = by_step.masked_fill(~mask, torch.finfo(by_step.dtype).min).max(0).values  # faster than amax
+    if pooling == "last":
+        last = (lengths - 1).clamp(min=0).expand(by_step.shape[1:])
+        pooled = by_step.gather(0, last[None])[0]
     else:
-        last = (lengths - 1).clamp(min=0).expand(1, *by_step.shape[1:])
-        pooled = by_step.gather(0, last)[0]
-    return torch.where(lengths > 0, pooled, 0.0).t()
+        padding = (torch.arange(len(by_step), device=lengths.device)[:, None] >= lengths)[:, None]
+        if pooling == "mean":
+            pooled = by_step.masked_fill(padding, 0.0).sum(0) / lengths.clamp(min=1)
+        else:
+            pooled = by_step.masked_fill(padding, torch.finfo(by_step.dtype).min).max(0).values  # faster than amax
+    return pooled.masked_fill(lengths == 0, 0.0).t()

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from seqssvae.config.training import MatmulPrecision
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Rounding = torch.dtype | None
 """The type to which operands are rounded; None: they are taken as they are."""
@@ -121,6 +123,44 @@ def deterministic(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         memory.fill_uninitialized_memory = filled
+
+
+_exact: ContextVar[bool] = ContextVar("exact", default=False)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """A context in which no product of float32 is rounded, whatever a run, or PyTorch, has been told."""
+    token, before = _exact.set(True), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        _exact.reset(token)
+
+
+@contextmanager
+def float32_products(device: torch.device, precision: MatmulPrecision) -> Iterator[None]:
+    """A context in which products of float32 are what a run asks for on a CUDA device; elsewhere they are exact.
+
+    With `highest` they are just that, unless PyTorch has been told otherwise (`torch.set_float32_matmul_precision`):
+    by itself cuDNN rounds those of its recurrent layers to TF32. With `high` all may be rounded to TF32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    layers: Any = torch.backends.cudnn.rnn
+    before = torch.get_float32_matmul_precision()
+    wanted = before if _exact.get() or precision == "highest" else "high"
+    rounds = layers.fp32_precision
+    torch.set_float32_matmul_precision(wanted)
+    layers.fp32_precision = "ieee" if wanted == "highest" else "tf32"
+    try:
+        yield
+    finally:
+        layers.fp32_precision = rounds
+        torch.set_float32_matmul_precision(before)
 
 
 def add_product(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqssvae_torch.ops import recurrence_custom_vjp
+from seqssvae_torch.ops import recurrence_custom_vjp, recurrence_fused
 from seqssvae_torch.ops.cells import CellWeights, State, cell_step
 from seqssvae_torch.ops.implementations import implementation
 from seqssvae_torch.ops.products import linear
@@ -29,8 +29,11 @@ def recurrence(
     Returns:
         The outputs of each cell.
     """
-    if implementation(inputs[0].device, inputs[0].dtype) == "custom_vjp":
+    chosen = implementation(inputs[0].device, inputs[0].dtype)
+    if chosen == "custom_vjp":
         return recurrence_custom_vjp.recurrence(cells, inputs, constant, state)
+    if chosen == "fused":
+        return recurrence_fused.recurrence(cells, inputs, constant, state)
     return tuple(reference(cell, of_cell, constant, state) for cell, of_cell in zip(cells, inputs, strict=True))
 
 

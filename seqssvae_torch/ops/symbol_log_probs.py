@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD
-from seqssvae_torch.ops import symbol_log_probs_custom_vjp
+from seqssvae_torch.ops import symbol_log_probs_custom_vjp, symbol_log_probs_fused
 from seqssvae_torch.ops.implementations import implementation
 from seqssvae_torch.ops.products import linear
 
@@ -30,9 +30,12 @@ def symbol_log_probs(
             known before. Where that comes true, the gradient costs one product less; where not, it is right all the
             same.
     """
-    if implementation(hidden.device, hidden.dtype) == "custom_vjp":
+    chosen = implementation(hidden.device, hidden.dtype)
+    if chosen == "custom_vjp":
         operands = hidden, weight, bias, label_bias, x, gradient_weights
         return symbol_log_probs_custom_vjp.symbol_log_probs(*operands)
+    if chosen == "fused":
+        return symbol_log_probs_fused.symbol_log_probs(hidden, weight, bias, label_bias, x)
     return reference(hidden, weight, bias, label_bias, x)
 
 

@@ -89,13 +89,13 @@ def symbol_log_probs(
 ) -> Float[Tensor, "K B T"]:
     """As `seqssvae_torch.ops.symbol_log_probs`.
 
-    The gradient weights are not made use of away from the CPU, which would have to wait for the comparison. `most` is
-    the greatest number of logits held at once, unless one label's rows have more at one step; None: `block_size(V)`.
+    `most` is the greatest number of logits held at once, unless one label's rows have more at one step; None:
+    `block_size(V)`.
     """
     symbols = torch.arange(len(bias), device=x.device)
     for symbol in NEVER_GENERATED:
         bias = bias.masked_fill(symbols == symbol, -torch.inf)
-    if gradient_weights is not None and (not torch.is_grad_enabled() or x.device.type != "cpu"):
+    if not torch.is_grad_enabled():
         gradient_weights = None
     operands = hidden.permute(2, 3, 0, 1), weight, bias, label_bias, x, gradient_weights
     found = _SymbolLogProbs.apply(*operands, rounding_now(), most or block_size(len(bias)))

@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqssvae_torch.ops.implementations import implementation
+
 
 def tanh(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The hyperbolic tangent: PyTorch's or, on a CPU, `tanh_of_double`, which is not exact beside small results."""
-    return _Tanh.apply(values) if values.device.type == "cpu" else torch.tanh(values)
+    """The hyperbolic tangent: PyTorch's or, as `custom_vjp`, `tanh_of_double`, not exact beside small results."""
+    own = implementation(values.device, values.dtype) == "custom_vjp"
+    return _Tanh.apply(values) if own else torch.tanh(values)
 
 
 def tanh_of_sum(by_step: Float[Tensor, "*#K B T H"], constant: Float[Tensor, "*K B H"]) -> Float[Tensor, "*K B T H"]:
@@ -17,7 +20,7 @@ def tanh_of_sum(by_step: Float[Tensor, "*#K B T H"], constant: Float[Tensor, "*K
 
     Where a is the same for every label, the result lies in memory as `(T, H, K, B)`, as `symbol_log_probs` reads it.
     """
-    if by_step.dim() != 4 or len(by_step) > 1:
+    if by_step.dim() != 4 or len(by_step) > 1 or implementation(by_step.device, by_step.dtype) != "custom_vjp":
         return tanh(by_step + constant[..., None, :])
     rows = by_step[0].permute(1, 2, 0).contiguous()
     return _TanhOfSum.apply(rows, constant.permute(2, 0, 1).contiguous()).permute(2, 3, 0, 1)

@@ -179,9 +179,12 @@ def test_a_run_is_as_deterministic_as_it_is_told_to_be(wanted: bool, monkeypatch
         said.append(device.type)
         return nullcontext()
 
-    monkeypatch.setattr(seqssvae_torch.backend, "deterministic", in_one_order)
-    get_backend("torch")(config, DIMENSIONS).train(STEPS[:1])
-    assert said == ["cpu"] * wanted
+    monkeypatch.setattr(seqssvae_torch.precision, "deterministic", in_one_order)
+    backend = get_backend("torch")(config, DIMENSIONS)
+    for compute in (lambda: backend.train(STEPS[:1]), lambda: backend.evaluate(STEPS[0].unlabelled, 0)):
+        said.clear()
+        compute()
+        assert set(said) == ({"cpu"} if wanted else set())
     monkeypatch.setattr(seqssvae_jax.core, "compiler_options", lambda *given: said.append(given))
     get_backend("jax")(config, DIMENSIONS)
     assert said[-1] == ("cpu", wanted)

@@ -131,6 +131,7 @@ WRONG = [
     (TrainingConfig, "evaluation_interval", -1, "at least 0"),
     (TrainingConfig, "deterministic", 1, "true or false, not 1"),
     (TrainingConfig, "metric", "f1", "one of accuracy, classification, elbo, loss"),
+    (TrainingConfig, "matmul_precision", "low", "one of highest, high"),
     (TrainingConfig, "on_nonfinite", "go", "one of stop, skip"),
     (TrainingConfig, "patience", -1, "at least 0"),
     (TrainingConfig, "standard_errors", -0.5, "at least 0"),

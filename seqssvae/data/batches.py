@@ -20,7 +20,7 @@ from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import Config
 from seqssvae.data.buckets import bounded_size, bucket_of_rows, choose_buckets, rows_per_batch
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.ragged import Rows
 from seqssvae.data.vocabulary import PAD
 
 BATCH_STREAM = 3
@@ -60,7 +60,7 @@ def pad(
 
 
 def pad_sequences(
-    sequences: RaggedArray, indices: Int[np.ndarray, " R"], size: int, time_steps: int
+    sequences: Rows, indices: Int[np.ndarray, " R"], size: int, time_steps: int
 ) -> Int[np.ndarray, "B T"]:
     """Pad the sequences at these indices to one length, with filler rows behind them.
 
@@ -120,8 +120,13 @@ def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     if not len(corpus):
         return iter(())
     training = config.training
-    buckets = choose_buckets(corpus.lengths, min(training.buckets, len(corpus)))
+    buckets = corpus.buckets or corpus_buckets(corpus, config)
     return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
+
+
+def corpus_buckets(corpus: Corpus, config: Config) -> tuple[int, ...]:
+    """The lengths with which the rows of a corpus are padded least."""
+    return choose_buckets(corpus.lengths, min(config.training.buckets, len(corpus)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Rows of different lengths in one flat array, as in an Arrow list column or a `tf.RaggedTensor`."""
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import SupportsIndex
@@ -11,9 +12,46 @@ from jaxtyping import Int
 ROWS_AT_ONCE = 1 << 14
 """Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
 
+ROWS_OF_A_PART = 1 << 18
+"""Rows that a part has, where all rows are gone through."""
+
+
+class Rows(Sequence[np.ndarray]):
+    """Rows of whole numbers of different lengths, in memory (`RaggedArray`) or not."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """The number of entries of each row."""
+
+    @abstractmethod
+    def lengths_at(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
+        """The number of entries of the rows at these indices."""
+
+    @abstractmethod
+    def take(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy the rows at these indices, in this order, into memory."""
+
+    @abstractmethod
+    def select(self, indices: Int[np.ndarray, " R"]) -> "Rows":
+        """The rows at these indices, in this order, where these rows are."""
+
+    @abstractmethod
+    def loaded(self) -> "RaggedArray":
+        """All rows in memory."""
+
+    def parts(self) -> Iterator["RaggedArray"]:
+        """All rows, some at a time."""
+        for first in range(0, len(self), ROWS_OF_A_PART):
+            yield self.take(np.arange(first, min(first + ROWS_OF_A_PART, len(self))))
+
+    def counts(self, size: int) -> Int[np.ndarray, " V"]:
+        """How often each number, from 0 to below this size, occurs in all rows."""
+        return sum((np.bincount(part.values, minlength=size) for part in self.parts()), np.zeros(size, np.int64))
+
 
 @dataclass(frozen=True, eq=False)
-class RaggedArray(Sequence[np.ndarray]):
+class RaggedArray(Rows):
     """Rows of whole numbers, one after the other: row i is `values[offsets[i]:offsets[i + 1]]`.
 
     Args:
@@ -64,6 +102,14 @@ class RaggedArray(Sequence[np.ndarray]):
     def take(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
         """Copy the rows at these indices, in this order."""
         return self._copy(self.offsets[indices], self.lengths_at(indices))
+
+    def select(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy the rows at these indices, in this order."""
+        return self.take(indices)
+
+    def loaded(self) -> "RaggedArray":
+        """These rows."""
+        return self
 
     def cut(self, max_length: int) -> "RaggedArray":
         """Copy the first entries of each row, at most this many."""

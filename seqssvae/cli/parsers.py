@@ -5,7 +5,7 @@ from typing import Any
 from jsonargparse import SUPPRESS, ArgumentParser
 
 from seqssvae.backend import DecodingMethod
-from seqssvae.config import Config, FileFormat, Precision
+from seqssvae.config import Config, DataConfig, FileFormat, Precision
 from seqssvae.config.fields import field_paths
 from seqssvae.datasets import DatasetName
 from seqssvae.loggers.named import LoggerName
@@ -55,6 +55,16 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="Print errors and warnings only.")
     _add_no_verify(parser)
     parser.add_class_arguments(Config, None)
+    for action in section_loaders(parser):
+        action.help = SUPPRESS
+
+
+def add_prepare_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `prepare`: its own, and the fields of the section `data`."""
+    parser.add_argument("files", type=str, nargs="+", metavar="FILE", help="Files of rows, in any format.")
+    parser.add_argument("--output", type=str, required=True, metavar="DIRECTORY", help="The directory to make.")
+    parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file, whose section data is read.")
+    parser.add_class_arguments(DataConfig, "data")
     for action in section_loaders(parser):
         action.help = SUPPRESS
 

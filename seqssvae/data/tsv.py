@@ -15,7 +15,7 @@ from seqssvae.data.blocks import REMEDIES, Block, Column, resolve
 from seqssvae.data.opening import decoded
 from seqssvae.errors import DataError
 
-BYTES_AT_ONCE = 1 << 22
+BYTES_AT_ONCE = 1 << 20
 """Bytes of a file that are read at a time."""
 
 TAB, LINE_FEED, CARRIAGE_RETURN = b"\t\n\r"

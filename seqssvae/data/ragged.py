@@ -7,13 +7,37 @@ from functools import cached_property
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 ROWS_AT_ONCE = 1 << 14
 """Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
 
 ROWS_OF_A_PART = 1 << 18
 """Rows that a part has, where all rows are gone through."""
+
+
+def where(mask: Bool[np.ndarray, " N"]) -> Int[np.ndarray, " M"]:
+    """The indices at which a mask is True, ascending, in four bytes each as far as they fit."""
+    kind = np.int32 if len(mask) < 2**31 else np.int64
+    parts = (
+        (np.flatnonzero(mask[first : first + ROWS_OF_A_PART]) + first).astype(kind)
+        for first in range(0, len(mask), ROWS_OF_A_PART)
+    )
+    return np.concatenate([np.zeros(0, kind), *parts])
+
+
+def occurrences(numbers: Int[np.ndarray, " N"], size: int = 0) -> Int[np.ndarray, " S"]:
+    """How often each number from 0 occurs, as `np.bincount` counts, without a copy of all numbers."""
+    parts = [numbers[first : first + ROWS_OF_A_PART] for first in range(0, len(numbers), ROWS_OF_A_PART)]
+    size = max([size, *(int(part.max()) + 1 for part in parts)])
+    return sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+
+
+def shuffled(count: int, generator: np.random.Generator) -> Int[np.ndarray, " N"]:
+    """What `generator.permutation(count)` returns, in four bytes a number as far as they fit."""
+    numbers = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+    generator.shuffle(numbers)
+    return numbers
 
 
 class Rows(Sequence[np.ndarray]):

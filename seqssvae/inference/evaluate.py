@@ -1,6 +1,6 @@
 """How well a trained model does on rows, and what it predicts for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ def evaluate(
     config: Config,
     seed: int = 0,
     importance_samples: int = 0,
-    batches: Sequence[Batch] | None = None,
+    batches: Iterable[Batch] | None = None,
 ) -> CorpusEvaluation:
     """Compute metrics at beta 1 without dropout: y is summed out in every row's ELBO, and labels are for accuracy.
 
@@ -46,7 +46,8 @@ def evaluate(
         config: The model's configuration (objective, metric, batch size, buckets).
         seed: Seed of the noise of z.
         importance_samples: The number of draws of z for the importance-weighted bound; 0: it is not computed.
-        batches: Batches that hold every row of the corpus once; None: they are made with buckets of its own.
+        batches: Batches that hold every row of the corpus once, to be gone through twice; None: they are made with
+            buckets of its own.
 
     Raises:
         NonFiniteError: If a row's term or log q(y|x) is not a number.

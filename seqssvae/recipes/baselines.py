@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from seqssvae.data.ragged import Rows
 from seqssvae.recipes.markov import STRENGTH, Markov, NgramTree
@@ -50,8 +51,20 @@ class Baselines(NamedTuple):
         return cls(*(Markov.from_arrays(part) for part in parts))
 
 
+SMALL = 1 << 20
+"""So many n-grams are counted each in a place of its own, which is faster than sorting them."""
+
+
+def _distinct(codes: Int[np.ndarray, " S"], size: int) -> tuple[Int[np.ndarray, " G"], Int[np.ndarray, " G"]]:
+    """The different numbers below a size, sorted, and how often each occurs."""
+    if size > SMALL:
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    return (found := np.flatnonzero(counts)), counts[found]
+
+
 def _count(rows: Rows, size: int, order: int) -> Markov:
-    found = [np.unique(ngram_codes(part, size, order), return_counts=True) for part in rows.parts()]
+    found = [_distinct(ngram_codes(part, size, order), size**order) for part in rows.parts()]
     codes, place = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
     counts = np.bincount(place, np.concatenate([part for _, part in found]), len(codes))
     symbol_counts = rows.counts(size)

@@ -114,7 +114,8 @@ def _not_empty(blocks: Iterable[Block], path: str, data: DataConfig) -> Iterator
         if len(block):
             yield block
     if not rows:
-        what = "there is nothing after the header line" if data.header else "the file is empty"
+        header = data.header or are_named(wanted_columns(data, ("sequence", "source", "label", "group", "id")))
+        what = "there is nothing after the header line" if header else "the file is empty"
         raise DataError(f"{named(path)}: {what}; it must have a row per line, with columns separated by tabs.")
 
 

@@ -6,9 +6,10 @@ import io
 import sys
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 from seqssvae.config import FileFormat
 from seqssvae.errors import ConfigurationError, DataError
@@ -71,7 +72,7 @@ def arrow(what: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def open_bytes(path: str) -> Iterator[BinaryIO]:
+def open_bytes(path: str) -> Iterator[BufferedReader]:
     """Open a file, decompressed as its first bytes ask for; what goes wrong while it is read is explained.
 
     Args:
@@ -106,14 +107,14 @@ def _opened(path: str, stack: contextlib.ExitStack) -> Any:
     return sys.stdin.buffer
 
 
-def _decompressed(path: str, file: Any) -> BinaryIO:
-    file = file if hasattr(file, "peek") else io.BufferedReader(file)
+def _decompressed(path: str, file: Any) -> BufferedReader:
+    file = file if hasattr(file, "peek") else BufferedReader(file)
     start = file.peek(4)[:4]
     if start.startswith(GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file))
+        return BufferedReader(gzip.GzipFile(fileobj=file))
     if start == ZSTANDARD:
         pa = arrow(f"{named(path)}, which is compressed by Zstandard,")
-        return io.BufferedReader(_Whole(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), pa.ArrowException))
+        return BufferedReader(_Whole(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), pa.ArrowException))
     return file
 
 
@@ -135,7 +136,7 @@ class _Whole(io.RawIOBase):
         return len(content)
 
 
-def decoded_lines(stream: BinaryIO, origin: str) -> Iterator[str]:
+def decoded_lines(stream: BufferedReader, origin: str) -> Iterator[str]:
     """The lines of a file in UTF-8, without a byte order mark.
 
     Raises:

@@ -2,7 +2,8 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from seqssvae.data.opening import arrow
 from seqssvae.errors import DataError
 
 
-def parquet_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> Iterator[Block]:
+def parquet_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column]) -> Iterator[Block]:
     """Read rows of a Parquet file, some at a time; a number or a date becomes its text, and null is missing.
 
     Args:
@@ -26,9 +27,9 @@ def parquet_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> 
     pa = arrow(f"{origin}, a Parquet file,")
     import pyarrow.parquet as pq
 
-    at_any_place = isinstance(stream, io.BufferedReader) and stream.seekable() and not _is_compressed(stream)
+    is_file = isinstance(stream.raw, io.FileIO) and stream.seekable()  # a compressed one has another raw stream
     try:
-        file = pq.ParquetFile(stream if at_any_place else io.BytesIO(stream.read()))
+        file = pq.ParquetFile(stream if is_file else io.BytesIO(stream.read()))
         places = resolve(columns, file.schema_arrow.names, origin)
         names = {role: file.schema_arrow.names[place] for role, place in places.items()}
         before = 0
@@ -38,10 +39,6 @@ def parquet_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> 
             before += batch.num_rows
     except pa.ArrowException as error:
         raise DataError(f"{origin}: not a Parquet file that can be read ({str(error).splitlines()[0]}).") from error
-
-
-def _is_compressed(stream: io.BufferedReader) -> bool:
-    return not hasattr(stream.raw, "fileno") or type(stream.raw).__name__ != "FileIO"
 
 
 def _texts(pa: Any, column: Any, name: str, origin: str) -> list[str]:

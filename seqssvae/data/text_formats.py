@@ -3,8 +3,9 @@
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from itertools import chain, islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ Row = tuple[int, Sequence[str]]
 """The number of a row's line, and its texts, one for each column that is wanted."""
 
 
-def csv_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Block]:
+def csv_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Block]:
     """Read rows of a CSV file: columns separated by commas, quoted by double quotes where need be (RFC 4180).
 
     Args:
@@ -32,7 +33,7 @@ def csv_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], header:
     return _blocks(_csv_rows(stream, origin, columns, header), columns)
 
 
-def _csv_rows(stream: BinaryIO, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Row]:
+def _csv_rows(stream: BufferedReader, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Row]:
     reader = csv.reader(decoded_lines(stream, origin), strict=True)
     before, places = 0, resolve(columns, [], origin, fewest=2**31) if not header else {}
     while True:
@@ -55,7 +56,7 @@ def _csv_rows(stream: BinaryIO, origin: str, columns: Sequence[Column], header: 
             raise DataError(f"{origin}:{line}: {lacks_column(len(row), columns, places)}") from None
 
 
-def fasta_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], separator: str) -> Iterator[Block]:
+def fasta_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column], separator: str) -> Iterator[Block]:
     """Read rows of a FASTA file: a line that begins with > and an identifier, and lines of the sequence behind it.
 
     Args:
@@ -93,7 +94,7 @@ def fasta_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], separ
     return _blocks(rows(), columns)
 
 
-def json_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> Iterator[Block]:
+def json_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column]) -> Iterator[Block]:
     """Read rows of a file of JSON lines, an object a line.
 
     Args:
@@ -108,7 +109,7 @@ def json_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> Ite
     return _blocks(_json_rows(stream, origin, columns), columns)
 
 
-def _json_rows(stream: BinaryIO, origin: str, columns: Sequence[Column]) -> Iterator[Row]:
+def _json_rows(stream: BufferedReader, origin: str, columns: Sequence[Column]) -> Iterator[Row]:
     keys: dict[str, str] = {}
     unseen: dict[str, Column] = {}
     known: dict[str, None] = {}

@@ -6,7 +6,7 @@ as it should be is looked at line by line, for the message.
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -68,7 +68,7 @@ class _Lines:
         return self.content[: self.ends[0]].decode().split("\t") if len(self) else []
 
 
-def tsv_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Block]:
+def tsv_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column], header: bool) -> Iterator[Block]:
     """Read rows of a TSV file, some at a time.
 
     Args:
@@ -101,7 +101,7 @@ def tsv_blocks(stream: BinaryIO, origin: str, columns: Sequence[Column], header:
         before += len(lines)
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+def _whole_lines(stream: BufferedReader) -> Iterator[bytes]:
     """The content in pieces, each of which, but perhaps for the last, ends with a line feed."""
     parts: list[bytes] = []
     while content := stream.read(BYTES_AT_ONCE):

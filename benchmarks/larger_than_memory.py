@@ -18,10 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-MODEL = ("model.latent_size=4", "model.encoder.embedding_size=8", "model.encoder.hidden_size=16")
-MODEL += ("model.decoder.embedding_size=8", "model.decoder.hidden_size=16", "model.decoder.conditioning=output")
-TRAINING = ("training.epochs=1", "training.batch_size=4096", "training.labelled_batch_size=4096", "training.buckets=2")
-TRAINING += ("training.patience=0", "data.validation_fraction=0.001")
+MODEL = [
+    *("model.latent_size=4", "model.encoder.embedding_size=8", "model.encoder.hidden_size=16"),
+    *("model.decoder.embedding_size=8", "model.decoder.hidden_size=16", "model.decoder.conditioning=output"),
+]
+TRAINING = [
+    *("training.epochs=1", "training.batch_size=4096", "training.labelled_batch_size=4096", "training.buckets=2"),
+    *("training.patience=0", "data.validation_fraction=0.001"),
+]
 
 
 class Taken(NamedTuple):

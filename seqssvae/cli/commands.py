@@ -69,7 +69,8 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "Measure how well a run does on a file of rows: ELBO, accuracy, confusion.",
-        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE]",
+        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE] "
+        "[--rows FILE]",
         parsers.add_evaluate_arguments,
         ("evaluate", "evaluate_command"),
     ),

@@ -6,26 +6,30 @@ from itertools import chain
 import numpy as np
 from jsonargparse import Namespace
 
+from seqssvae.backend import Evaluation
 from seqssvae.cli.inputs import RowBlock, RowsToWrite, check_options, read_rows_to_write, read_table_and_run
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.config.checks import check_number
 from seqssvae.config.objective import MOST_PARTICLES
-from seqssvae.data.corpus import encode_table
+from seqssvae.data.corpus import Corpus, encode_limited, limit_lengths
+from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import count_confusion, encode, evaluate
 from seqssvae.inference.label_report import label_report
 from seqssvae.inference.likelihood import corpus_likelihood
 from seqssvae.recipes.calibration import method_metrics
 from seqssvae.recipes.predictors import predict_log_proba
+from seqssvae.runs.run import Run
 
 
 def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
     check_options(arguments, {"seed": 0, "importance_samples": 0}, {"importance_samples": MOST_PARTICLES})
-    if arguments.confusion is not None:
-        check_output(arguments.confusion, arguments.overwrite, arguments.data)
-    table, run = read_table_and_run(arguments, labelled=True)
-    corpus = encode_table(table, run.schema, run.config.data)
+    for output in filter(None, (arguments.confusion, arguments.rows)):
+        check_output(output, arguments.overwrite, arguments.data)
+    table, run = read_table_and_run(arguments, labelled=True, texts=arguments.rows is not None)
+    limited = limit_lengths(table, run.config.data)
+    corpus = encode_limited(limited, run.schema)
     warn_of_counts(corpus, run.config.data.max_length)
     evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
     measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
@@ -37,6 +41,8 @@ def evaluate_command(arguments: Namespace) -> None:
     if arguments.confusion is not None:
         counts = zip(run.labels.names, confusion.tolist(), strict=True)
         write_table(arguments.confusion, ("label", *run.labels.names), ((name, *map(str, row)) for name, row in counts))
+    if arguments.rows is not None:
+        _write_evaluated(arguments.rows, limited.table, run, corpus, evaluation.rows)
     baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
     methods = method_metrics(run.backend, corpus, run.config, run.ensemble) if measured else {}
     if arguments.json:
@@ -66,6 +72,21 @@ def evaluate_command(arguments: Namespace) -> None:
     if measured:
         console().print(label_report_table(report_of_labels, run.labels.names, method))
         console().print(confusion_table(confusion, run.labels.names, console().width))
+
+
+def _write_evaluated(output: str, table: Table, run: Run, corpus: Corpus, rows: Evaluation) -> None:
+    """Write a line for each row: its label, the predicted one, and the terms of its ELBO."""
+    names = np.array([*run.labels.names, ""], object)  # a label that is missing has the number -1
+    log_p = rows.log_q_y if run.ensemble is None else predict_log_proba(run.backend, corpus, run.config, run.ensemble)
+    columns: dict[str, Iterable[str]] = {role: table.texts[role] for role in ("id", "sequence") if role in table.texts}
+    columns |= {"label": names[corpus.y], "predicted": names[log_p.argmax(axis=1)]}
+    numbers = {"probability": np.exp(log_p.max(axis=1))}
+    if run.config.objective.name != "classifier":
+        terms = rows.terms
+        numbers |= {"elbo": terms.reconstruction - terms.kl_z - terms.kl_y, "reconstruction": terms.reconstruction}
+        numbers |= {"kl_z": terms.kl_z, "kl_y": terms.kl_y}
+    columns |= {name: map("{:.8g}".format, values.tolist()) for name, values in numbers.items()}
+    write_table(output, columns, zip(*columns.values(), strict=True))
 
 
 def predict_command(arguments: Namespace) -> None:

@@ -84,7 +84,10 @@ def add_evaluate_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="TSV file to write (- for stdout): rows by label and predicted label.",
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace the file of --confusion if it exists.")
+    text = "TSV file to write: of each row the label, the predicted one, and the terms of its ELBO."
+    parser.add_argument("--rows", type=str | None, metavar="FILE", help=text)
+    text = "Replace the files of --confusion and --rows if they exist."
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def add_diagnose_arguments(parser: ArgumentParser) -> None:

@@ -23,11 +23,13 @@ class CorpusEvaluation(NamedTuple):
         metrics: Means over its rows.
         confusion: The number of rows by label (first index) and most probable label (second).
         standard_error: The standard error of the metric that decides early stopping, `training.metric`.
+        rows: Terms of the ELBO, and log q(y|x), of each row.
     """
 
     metrics: Metrics
     confusion: Int[np.ndarray, "K K"]
     standard_error: float
+    rows: Evaluation
 
 
 def evaluate(
@@ -75,6 +77,7 @@ def evaluate(
         Metrics(count, len(labelled), symbols, loss=loss, **fields),
         count_confusion(corpus.y[labelled], evaluation.log_q_y[labelled]),
         standard_error(config.training.metric, evaluation, corpus.y, corpus.lengths, config.objective),
+        evaluation,
     )
 
 

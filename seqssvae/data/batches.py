@@ -292,12 +292,7 @@ class BatchStream:
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         order = shuffled(len(self._indices), generator)
-        bucket, order = self._bucket_of_rows[order], self._indices[order]
-        longest_first, filled = np.empty_like(order), 0
-        for number in reversed(range(self._bucket_count)):
-            of_bucket = order[bucket == number]
-            longest_first[filled : filled + len(of_bucket)] = of_bucket
-            filled += len(of_bucket)
+        longest_first = self._indices[_longest_first(order, self._bucket_of_rows[order], self._bucket_count)]
         runs: list[list[_Plan]] = []
         taken = 0
         for share in self._shares:
@@ -311,3 +306,22 @@ class BatchStream:
     def _pad(self, plan: _Plan) -> Batch:
         size = rows_per_batch(self._batch_size, self._batch_symbols, plan.time_steps)
         return pad(self._corpus, plan.indices, size, plan.time_steps, self._source_steps[plan.time_steps])
+
+
+def _longest_first(
+    order: Int[np.ndarray, " R"], bucket: Int[np.ndarray, " R"], bucket_count: int
+) -> Int[np.ndarray, " R"]:
+    """The rows in their order, those of longer buckets first.
+
+    Args:
+        order: The rows.
+        bucket: The number of the bucket of each.
+        bucket_count: The number of buckets.
+    """
+    sorted_rows, filled = np.empty_like(order), 0
+    for number in reversed(range(bucket_count)):
+        chosen = bucket == number
+        count = int(np.count_nonzero(chosen))
+        np.compress(chosen, order, out=sorted_rows[filled : filled + count])
+        filled += count
+    return sorted_rows

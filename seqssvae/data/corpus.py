@@ -104,7 +104,7 @@ class Corpus:
             self,
             sequences=self.sequences.select(indices),
             y=self.y[indices],
-            groups=self.groups[indices],
+            groups=_picked(self.groups, indices),
             sources=None if self.sources is None else self.sources.select(indices),
             posterior=None if self.posterior is None else self.posterior[indices],
             lines=None if self.lines is None else self.lines[indices],
@@ -128,6 +128,11 @@ class Corpus:
         if not valid or not np.allclose(posterior.sum(axis=1), 1.0, atol=1e-3):
             raise ValueError(f"posterior must have {len(self)} rows of probabilities that sum to 1.")
         return dataclasses.replace(self, posterior=posterior)
+
+
+def _picked(values: Int[np.ndarray, " N"], indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
+    """The values at these indices; of one value for all rows, which takes no memory, the same for fewer."""
+    return values[indices] if values.strides[0] else np.broadcast_to(values[:1], len(indices))
 
 
 class LimitedTable(NamedTuple):

@@ -26,8 +26,7 @@ class MappedRows(Rows):
     ) -> None:
         self._shards = shards
         self._starts = np.cumsum([0, *map(len, shards)])
-        of_shards = (np.diff(shard.offsets).astype(np.int32) for shard in shards)
-        self._lengths = np.concatenate([np.zeros(0, np.int32), *of_shards]) if lengths is None else lengths
+        self._lengths = _lengths(shards) if lengths is None else lengths
         self._indices = indices
 
     def __len__(self) -> int:
@@ -70,3 +69,10 @@ class MappedRows(Rows):
 
     def _places(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
         return indices if self._indices is None else self._indices[indices]
+
+
+def _lengths(shards: Sequence[RaggedArray]) -> Int[np.ndarray, " A"]:
+    """The number of entries of each row, in two bytes each if they fit."""
+    longest = max((int(np.diff(shard.offsets).max(initial=0)) for shard in shards), default=0)
+    kind = np.int16 if longest < 2**15 else np.int32
+    return np.concatenate([np.zeros(0, kind), *(np.diff(shard.offsets).astype(kind) for shard in shards)])

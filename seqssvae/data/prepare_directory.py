@@ -26,7 +26,7 @@ from seqssvae.data.opening import arrow, named
 from seqssvae.data.prepared_rows import FORMAT, MANIFEST, ROWS, SHARED
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Occurrences, Schema, schema_of
-from seqssvae.data.vocabulary import END, UNK, Labels, Vocabulary
+from seqssvae.data.vocabulary import END, UNK, Labels
 from seqssvae.errors import DataError
 
 try:
@@ -213,13 +213,13 @@ def _write_numbers(pa: Any, found: _FirstPass, place: Path, files: Sequence[str]
         file = stack.enter_context(pa.OSFile(str(place / ROWS), "wb"))
         for batch in _large_batches(pa, place / NUMBERED):
             columns = {name: batch.column(name) for name in batch.schema.names if name != "id" or found.has_ids}
-            columns["label"] = pa.array(y[batch.column("label").to_numpy()])
+            columns["label"] = pa.array(y[batch.column("label").to_numpy()].astype(_smallest(len(schema.labels))))
             for name, (_, vocabulary) in vocabularies.items():
                 column = batch.column(name)
                 values = ids[name][column.values.to_numpy()]
                 encoded = RaggedArray(values, column.offsets.to_numpy().astype(np.int64)).insert_last(END)
                 unknown += int(np.count_nonzero(encoded.values == UNK))
-                values = encoded.values.astype(_smallest(vocabulary))
+                values = encoded.values.astype(_smallest(len(vocabulary)))
                 columns[name] = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), pa.array(values))
             made = pa.record_batch(columns)
             writer = writer or stack.enter_context(pa.ipc.new_file(file, made.schema))
@@ -269,9 +269,9 @@ def _joined(pa: Any, batches: Sequence[Any]) -> Any:
     return pa.record_batch(columns)
 
 
-def _smallest(vocabulary: Vocabulary) -> type[np.signedinteger]:
-    """The smallest type that the ids of symbols fit into."""
-    return next(kind for kind in (np.int8, np.int16, np.int32) if len(vocabulary) <= np.iinfo(kind).max + 1)
+def _smallest(count: int) -> type[np.signedinteger]:
+    """The smallest type that so many numbers, from 0, fit into, and one more."""
+    return next(kind for kind in (np.int8, np.int16, np.int32) if count <= np.iinfo(kind).max)
 
 
 def _plain(value: Any) -> Any:

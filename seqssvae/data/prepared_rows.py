@@ -120,7 +120,7 @@ class PreparedDirectory:
         groups = np.broadcast_to(np.int32(NO_GROUP), len(sequences))
         if "group" in self._names:
             groups = np.concatenate([batch.column("group").to_numpy() for batch in self._batches])
-        y = np.concatenate([np.zeros(0, np.int32), *labels])
+        y = np.concatenate([np.zeros(0, np.int8), *labels])
         sources = self._symbols("source_symbols")
         return Corpus(sequences, y, groups, str(self.path), self.counts, sources)
 

@@ -25,6 +25,8 @@ from seqssvae.data.prepare_directory import prepare_directory
 from seqssvae.data.prepared_rows import PreparedDirectory
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import DataError
+from seqssvae.recipes.auto import learning_rows, rows_trained_on
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.runs.files import corpus_digest
 
 pytest.importorskip("pyarrow")
@@ -103,12 +105,26 @@ def test_a_run_trained_on_a_directory_has_the_bits_of_one_trained_on_its_file(wo
     assert main(["prepare", "train.tsv", "--output", "rows"]) == 0
     assert "48 rows are in rows." in capsys.readouterr().out
     assert main(FIT) == 0
-    other = [{"run": "other", "train.tsv": "rows"}.get(word, word) for word in FIT]
-    assert main(other) == 0
+    assert main([{"run": "other", "train.tsv": "rows"}.get(word, word) for word in FIT]) == 0
     assert final(Path("run")) == final(Path("other"))
     assert main(["fit", "--resume", "run", "--data.train", "rows", "--training.epochs", "6"]) == 0
     assert main(["fit", "--resume", "other", "--data.train", "train.tsv", "--training.epochs", "6"]) == 0
     assert final(Path("run")) == final(Path("other"))
+
+
+def test_the_recipe_auto_learns_from_a_directory_what_it_learns_from_its_file(workplace):
+    prepare_directory(["train.tsv"], "rows", DataConfig())
+    learned = []
+    for train in ("train.tsv", "rows"):
+        config = from_dict({"data": {"train": train}})
+        prepared = prepare_files(config)
+        rows, baselines = learning_rows(config, prepared), Baselines.learn(prepared.training.sequences, 8)
+        arrays = {**rows_trained_on(config, prepared, None).to_arrays(), **baselines.to_arrays()}
+        learned.append(
+            [array.tolist() for array in arrays.values()]
+            + [part.tolist() for part in (rows.labelled.values, rows.unlabelled.values, rows.y, rows.folds)]
+        )
+    assert learned[0] == learned[1]
 
 
 def test_a_directory_is_read_as_a_file_by_all_commands(toy_run, capsys):

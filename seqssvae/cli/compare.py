@@ -24,8 +24,7 @@ def compare_command(arguments: Namespace) -> None:
     """Print how this tool and others do in cross-validation over the labelled rows of a file."""
     settings = read_yaml(arguments.config) if arguments.get("config") else {}
     own = merge(settings, config_overrides(arguments))
-    own = {**own, "data": prepared_settings(own.get("data") or {})}
-    config = from_dict(with_recipe("auto", own))
+    config = from_dict(with_recipe("auto", prepared_settings(own)))
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
     name = arguments.get("backend") or usable_backend()

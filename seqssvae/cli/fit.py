@@ -118,7 +118,7 @@ def _build_config(arguments: Namespace, resumed: RunDirectory | None) -> Config:
     overrides = config_overrides(arguments)
     if resumed is None:
         own = merge(settings, overrides)
-        own = {**own, "data": prepared_settings(own.get("data") or {})}
+        own = prepared_settings(own)
         check_fields(own, None if overrides else path)
         return from_dict(with_recipe(arguments.get("recipe") or "auto", own), None if overrides else path)
     before = to_dict(resumed.config)

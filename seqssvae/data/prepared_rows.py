@@ -167,19 +167,20 @@ def prepared_blocks(path: str, columns: Sequence[Column]) -> Iterator[Block]:
     return PreparedDirectory(path).blocks(columns)
 
 
-def prepared_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the section `data` with those of the directory that `train` names, if it names one.
+def prepared_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration with those of the directory that `data.train` names, if it names one.
 
     Args:
-        data: The fields that somebody gave.
+        settings: The fields that somebody gave, nested.
 
     Raises:
         ConfigurationError: If one of them is another one in the directory.
     """
-    train = data.get("train")
-    if not isinstance(train, str) or not is_prepared(train):
-        return dict(data)
+    data = settings.get("data")
+    train = data.get("train") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(train, str) or not is_prepared(train):
+        return dict(settings)
     prepared = PreparedDirectory(train)
     filled = {**prepared.data, "source_column": int(prepared.source_vocabulary is not None) * 3, **data}
     prepared.check_fields(filled)
-    return filled
+    return {**settings, "data": filled}

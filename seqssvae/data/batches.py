@@ -27,7 +27,7 @@ from seqssvae.data.buckets import (
     rows_per_batch,
 )
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.ragged import Rows, occurrences, shuffled
+from seqssvae.data.ragged import Rows, gathered, occurrences, shuffled
 from seqssvae.data.vocabulary import PAD
 
 BATCH_STREAM = 3
@@ -292,7 +292,9 @@ class BatchStream:
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         order = shuffled(len(self._indices), generator)
-        longest_first = self._indices[_longest_first(order, self._bucket_of_rows[order], self._bucket_count)]
+        longest_first = _longest_first(order, gathered(self._bucket_of_rows, order), self._bucket_count)
+        del order  # of many rows, much memory
+        gathered(self._indices, longest_first, out=longest_first)
         runs: list[list[_Plan]] = []
         taken = 0
         for share in self._shares:

@@ -76,10 +76,11 @@ def bucket_of_rows(lengths: Int[np.ndarray, " R"], buckets: Sequence[int]) -> In
 
 
 def number_of_bucket(lengths: Int[np.ndarray, " R"], sizes: Sequence[int]) -> Int[np.ndarray, " R"]:
-    """Find the number of the least bucket that each row fits into, counted from 0, in two bytes each."""
+    """Find the number of the least bucket that each row fits into, counted from 0, in a byte or two each."""
+    kind = np.int8 if len(sizes) < 2**7 else np.int16
     parts = (lengths[first : first + ROWS_OF_A_PART] for first in range(0, len(lengths), ROWS_OF_A_PART))
-    found = (np.searchsorted(sizes, part).astype(np.int16) for part in parts)
-    return np.concatenate([np.zeros(0, np.int16), *found])
+    found = (np.searchsorted(sizes, part).astype(kind) for part in parts)
+    return np.concatenate([np.zeros(0, kind), *found])
 
 
 def doubled_buckets(longest: int, buckets: Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import DataConfig, TooLong
 from seqssvae.data.lookalikes import plain_form
-from seqssvae.data.ragged import RaggedArray, Rows
+from seqssvae.data.ragged import RaggedArray, Rows, gathered
 from seqssvae.data.schema import Schema
 from seqssvae.data.table import NO_TEXT, SymbolColumn, Table
 from seqssvae.data.vocabulary import END, UNK, Labels, Vocabulary
@@ -103,7 +103,7 @@ class Corpus:
         return dataclasses.replace(
             self,
             sequences=self.sequences.select(indices),
-            y=self.y[indices],
+            y=gathered(self.y, indices),
             groups=_picked(self.groups, indices),
             sources=None if self.sources is None else self.sources.select(indices),
             posterior=None if self.posterior is None else self.posterior[indices],
@@ -132,7 +132,7 @@ class Corpus:
 
 def _picked(values: Int[np.ndarray, " N"], indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
     """The values at these indices; of one value for all rows, which takes no memory, the same for fewer."""
-    return values[indices] if values.strides[0] else np.broadcast_to(values[:1], len(indices))
+    return gathered(values, indices) if values.strides[0] else np.broadcast_to(values[:1], len(indices))
 
 
 class LimitedTable(NamedTuple):

@@ -6,7 +6,7 @@ from typing import SupportsIndex
 import numpy as np
 from jaxtyping import Int
 
-from seqssvae.data.ragged import RaggedArray, Rows
+from seqssvae.data.ragged import RaggedArray, Rows, gathered
 
 
 class MappedRows(Rows):
@@ -40,11 +40,11 @@ class MappedRows(Rows):
     @property
     def lengths(self) -> Int[np.ndarray, " N"]:
         """The number of entries of each row."""
-        return self._lengths if self._indices is None else self._lengths[self._indices]
+        return self._lengths if self._indices is None else gathered(self._lengths, self._indices)
 
     def lengths_at(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
         """The number of entries of the rows at these indices."""
-        return self._lengths[self._places(indices)]
+        return gathered(self._lengths, self._places(indices))
 
     def take(self, indices: Int[np.ndarray, " R"]) -> RaggedArray:
         """Copy the rows at these indices, in this order, into memory."""
@@ -68,7 +68,7 @@ class MappedRows(Rows):
         return self.take(np.arange(len(self)))
 
     def _places(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
-        return indices if self._indices is None else self._indices[indices]
+        return indices if self._indices is None else gathered(self._indices, indices)
 
 
 def _lengths(shards: Sequence[RaggedArray]) -> Int[np.ndarray, " A"]:

@@ -75,9 +75,10 @@ def prepare_directory(
 def _unfinished(path: Path) -> Iterator[Path]:
     """A directory that gets its name when it is whole; one that a process left which was killed is removed."""
     prefix = f".seqssvae-{path.name}-"
-    for other in path.parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError), _locked(other):
-            shutil.rmtree(other)
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        if other.name.startswith(prefix):
+            with contextlib.suppress(OSError), _locked(other):
+                shutil.rmtree(other)
     place = path.parent / f"{prefix}{secrets.token_hex(6)}"
     place.mkdir()
     try:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 ROWS_AT_ONCE = 1 << 14
 """Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
@@ -31,6 +31,17 @@ def occurrences(numbers: Int[np.ndarray, " N"], size: int = 0) -> Int[np.ndarray
     parts = [numbers[first : first + ROWS_OF_A_PART] for first in range(0, len(numbers), ROWS_OF_A_PART)]
     size = max([size, *(int(part.max()) + 1 for part in parts)])
     return sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+
+
+def gathered(
+    values: Integer[np.ndarray, " A"], indices: Int[np.ndarray, " N"], out: Int[np.ndarray, " N"] | None = None
+) -> Integer[np.ndarray, " N"]:
+    """`values[indices]`, without a copy of all indices in eight bytes each; `out` may be the indices themselves."""
+    out = np.empty(len(indices), values.dtype) if out is None else out
+    for first in range(0, len(indices), ROWS_OF_A_PART):
+        part = slice(first, first + ROWS_OF_A_PART)
+        out[part] = values[indices[part]]
+    return out
 
 
 def shuffled(count: int, generator: np.random.Generator) -> Int[np.ndarray, " N"]:

@@ -57,7 +57,7 @@ def run(dataset: str, backend: str, recipe: str, seed: int) -> dict[str, float]:
     corpus = model.fitted_.encode(both, None)
     per_row = model.score_samples(both)
     assert model.fitted_.baselines is not None
-    bigram = model.fitted_.baselines.bigram.log_likelihood(corpus.sequences)[:, 0]
+    bigram = model.fitted_.baselines.bigram.log_likelihood(corpus.sequences.loaded())[:, 0]
     scores = per_row / corpus.lengths, per_row, bigram / corpus.lengths, model.predict_proba(both).max(axis=1)
     return {name: float(roc_auc_score(is_inside, score)) for name, score in zip(SCORES, scores, strict=True)}
 

@@ -145,7 +145,7 @@ BAD_FITS = {
     ),
     "missing validation": (nothing, VALIDATION, "validation.tsv: there is no such file"),
     "unlabelled validation": (give_validation("abab\t\n"), VALIDATION, "training.metric: accuracy needs labelled"),
-    "no training file": (nothing, ["--data.train=null"], "data.train is missing: name a TSV file"),
+    "no training file": (nothing, ["--data.train=null"], "data.train is missing: name a file"),
     "missing configuration": (nothing, ["--config=no.yaml"], "There is no configuration file no.yaml"),
     "unknown field": (
         lambda: Path("toy.yaml").write_text("model: {encoder: {hiden_size: 3}}"),

@@ -45,6 +45,10 @@ WRONG = [
     (DataConfig, "source_column", 1, "another column than data.sequence_column and data.label_column"),
     (DataConfig, "source_separator", "\t", "something else than a tab"),
     (DataConfig, "group_column", True, "a whole number"),
+    (DataConfig, "format", "xlsx", "one of tsv, csv, fasta, jsonl, parquet, not 'xlsx'"),
+    (DataConfig, "sequence_column", "", "a number or a name that is not empty"),
+    (DataConfig, "id_column", -1, "at least 0"),
+    (DataConfig, "labels_id_column", 0, "at least 1"),
     (DataConfig, "max_length", 0, "at least 1"),
     (DataConfig, "too_long", "cut", "one of skip, truncate, not 'cut'"),
     (DataConfig, "minimum_count", 0, "at least 1"),
@@ -154,7 +158,7 @@ def test_wrong_value_names_field_and_remedy(section, name, value, expected):
 
 def test_every_constrained_field_is_tested():
     free = {
-        DataConfig: {"train", "validation", "separator", "header"},
+        DataConfig: {"train", "validation", "separator", "header", "labels_file"},
         EncoderConfig: {"bidirectional", "separate"},
         ModelConfig: {"encoder", "decoder", "label_prior_probabilities"},
         ObjectiveConfig: {"beta", "temperature", "consistency", "labelled_ratio"},

@@ -9,7 +9,7 @@ import pytest
 
 from seqssvae import datasets
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import read_table
+from seqssvae.data.files import read_table
 from seqssvae.datasets import languages
 from seqssvae.errors import DataError, UserError
 

@@ -66,7 +66,7 @@ def missing_fields(text: str) -> list[str]:
     return sorted({name for name in names if not _is_field(name, settings) and not name.endswith(ENDS)})
 
 
-ENDS = (".py", ".svg", ".fit", ".transduce")
+ENDS = (".py", ".md", ".svg", ".fit", ".transduce")
 """What reads like a field and is a file, or a method of a variable called `model`."""
 
 

@@ -11,11 +11,11 @@ from toy import make_estimator as make
 
 from seqssvae.config import DataConfig
 from seqssvae.data.corpus import encode_table
+from seqssvae.data.files import read_table
 from seqssvae.data.lookalikes import alike, plain_form
 from seqssvae.data.prepare import prepare_table
 from seqssvae.data.schema import build_schema
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 from seqssvae.errors import DataError
 
 WAYS = {

@@ -13,11 +13,11 @@ from seqssvae.cli.main import main
 from seqssvae.config import Config, DataConfig, TrainingConfig
 from seqssvae.data.batches import BatchStream, evaluation_batches
 from seqssvae.data.corpus import encode_table
+from seqssvae.data.files import read_table
 from seqssvae.data.prepare import prepare_table
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import build_schema
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 from seqssvae.data.vocabulary import END, PAD, Vocabulary
 from seqssvae.errors import DataError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE

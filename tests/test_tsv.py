@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import DataConfig
-from seqssvae.data.tsv import read_table
+from seqssvae.data.files import read_table
 from seqssvae.errors import DataError
 
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\ufeff"), max_size=8)
@@ -127,8 +127,8 @@ def test_a_file_is_read_as_line_by_line(tmp_path_factory, text, columns, separat
     data = DataConfig(separator=separator, header=header, **names)
     expected = plain_read(text, columns, separator, header)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("tsv", "table"):
-            patch.setattr(f"seqssvae.data.{module}.ROWS_AT_ONCE", at_once)
+        patch.setattr("seqssvae.data.table.ROWS_AT_ONCE", at_once)
+        patch.setattr("seqssvae.data.tsv.BYTES_AT_ONCE", at_once)
         if isinstance(expected, list):
             assert rows_of(read_table(path, data)) == expected
         else:
@@ -199,9 +199,9 @@ def test_carriage_returns_alone_are_no_line_ends(write):
 
 
 def test_unreadable_file_says_why(write, monkeypatch):
-    def refuse(self):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     path = write("a\tA\n")
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     assert message_of(path, DataConfig()) == ": the file cannot be read (Permission denied); check its permissions."

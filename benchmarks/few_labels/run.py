@@ -80,7 +80,7 @@ def _methods(
 
         def compared(reference: Any = reference) -> tuple[Int[np.ndarray, " M"], float]:
             validated = float(np.mean(cross_validate(reference, learning) == learning.y))
-            return predict(reference, learning, test.sequences), validated
+            return predict(reference, learning, test.sequences.loaded()), validated
 
         note(name, compared)
 
@@ -88,12 +88,12 @@ def _methods(
         learned = Networks.learn(learning, learning.label_shares, config, build, consistency=0.0)
         assert learned is not None
         validated = float(np.mean(learned.out_of_fold.argmax(axis=1) == learning.y))
-        return learned.member.log_proba(test.sequences).argmax(axis=1), validated
+        return learned.member.log_proba(test.sequences.loaded()).argmax(axis=1), validated
 
     note("classifier alone", alone)
     began = time.perf_counter()
     ensemble = learn(config, prepared, build)
-    note("auto", lambda: (ensemble.log_proba(test.sequences).argmax(axis=1), ensemble.trials[-1].accuracy))
+    note("auto", lambda: (ensemble.log_proba(test.sequences.loaded()).argmax(axis=1), ensemble.trials[-1].accuracy))
     result["trials"] = [trial._asdict() for trial in ensemble.trials]
     if with_network:
         fitted = fit_towards(ensemble, config, prepared, build)

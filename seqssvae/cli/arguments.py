@@ -31,7 +31,7 @@ _EXPECTED = {
     "top_p": "a number above 0 and at most 1",
 }
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
-WITH_CONFIGURATION = ("fit", "compare")
+WITH_CONFIGURATION = ("fit", "compare", "prepare")
 """Commands whose options include the fields of the configuration."""
 
 

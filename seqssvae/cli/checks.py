@@ -19,9 +19,9 @@ from seqssvae.config import Config, weight_type
 from seqssvae.config.checks import check_integer
 from seqssvae.config.settings import from_dict, read_yaml
 from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.files import read_table
 from seqssvae.data.prepare import prepare_table
 from seqssvae.data.schema import Schema
-from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
 from seqssvae.runs.usable import usable_backend

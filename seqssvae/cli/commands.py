@@ -48,27 +48,34 @@ COMMANDS = {
         ("demo", "demo_command"),
     ),
     "fit": Command(
-        "Train a model on a TSV file, and write a run directory.",
+        "Train a model on a file of rows, and write a run directory.",
         "--data.train FILE --output RUN | --resume RUN [--output RUN] [--backend torch|jax] [--recipe R] [--device D] "
         "[--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,
         ("fit", "fit_command"),
     ),
+    "prepare": Command(
+        "Read files that may be larger than memory once, into a directory that fit and all other commands can read.",
+        "FILE [FILE ...] --output DIRECTORY [--config FILE] [--data.field VALUE ...]",
+        parsers.add_prepare_arguments,
+        ("prepare", "prepare_command"),
+    ),
     "compare": Command(
-        "Cross-validate this tool and what it competes with on a TSV file: is it for your data?",
+        "Cross-validate this tool and what it competes with on a file of rows: is it for your data?",
         "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--section.field VALUE ...]",
         parsers.add_compare_arguments,
         ("compare", "compare_command"),
     ),
     "evaluate": Command(
-        "Measure how well a run does on a TSV file: ELBO, accuracy, confusion.",
-        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE]",
+        "Measure how well a run does on a file of rows: ELBO, accuracy, confusion.",
+        "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE] "
+        "[--rows FILE]",
         parsers.add_evaluate_arguments,
         ("evaluate", "evaluate_command"),
     ),
     "diagnose": Command(
-        "Say what a run has learned, and what is wrong with it, by a TSV file of rows with and without label.",
+        "Say what a run has learned, and what is wrong with it, by a file of rows with and without label.",
         "RUN --data FILE [--backend B] [--device D] [--seed S] [--json]",
         parsers.add_diagnose_arguments,
         ("diagnose", "diagnose_command"),
@@ -80,20 +87,20 @@ COMMANDS = {
         ("report", "report_command"),
     ),
     "score": Command(
-        "Write log p(x) of every row of a TSV file: low where a row is unlike those that were trained on.",
+        "Write log p(x) of every row of a file: low where a row is unlike those that were trained on.",
         "RUN --data FILE --output FILE [--importance-samples P] [--seed S] [--overwrite] [--backend B] [--device D]",
         parsers.add_score_arguments,
         ("evaluate", "score_command"),
     ),
     "predict": Command(
-        "Write the label, and the probability of each label, of every row of a TSV file.",
+        "Write the label, and the probability of each label, of every row of a file.",
         "RUN --data FILE --output FILE [--method classifier|generative|combined] [--abstain-below P] [--overwrite] "
         "[--backend B] [--device D]",
         parsers.add_predict_arguments,
         ("evaluate", "predict_command"),
     ),
     "encode": Command(
-        "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a TSV file, or its features.",
+        "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a file, or its features.",
         "RUN --data FILE --output FILE [--features] [--overwrite] [--backend B] [--device D]",
         parsers.add_encode_arguments,
         ("evaluate", "encode_command"),
@@ -106,13 +113,13 @@ COMMANDS = {
         ("generate", "generate_command"),
     ),
     "neighbors": Command(
-        "Print the rows of a TSV file that are nearest to a row in the embedding: sequence, label, distance.",
+        "Print the rows of a file that are nearest to a row in the embedding: sequence, label, distance.",
         "RUN --data FILE --query TEXT [--count N] [--features] [--source TEXT] [--backend B] [--device D]",
         parsers.add_neighbors_arguments,
         ("neighbors", "neighbors_command"),
     ),
     "transduce": Command(
-        "Write the sequence that is made of each source of a TSV file, with its label or the most probable one.",
+        "Write the sequence that is made of each source of a file, with its label or the most probable one.",
         "RUN --data FILE --output FILE [--overwrite] [--label-column N] [--score] [--method greedy|beam|sample] "
         "[--temperature T] [--top-p P] [--backend B] [--device D]",
         parsers.add_transduce_arguments,

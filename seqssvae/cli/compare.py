@@ -12,6 +12,7 @@ from seqssvae.cli.tables import console
 from seqssvae.config import Config
 from seqssvae.config.settings import from_dict, merge, read_yaml
 from seqssvae.data.prepare import prepare_files
+from seqssvae.data.prepared_rows import prepared_settings
 from seqssvae.recipes.auto import learning_rows
 from seqssvae.recipes.compare import compare
 from seqssvae.recipes.named import with_recipe
@@ -22,7 +23,8 @@ from seqssvae.training.progress import progress
 def compare_command(arguments: Namespace) -> None:
     """Print how this tool and others do in cross-validation over the labelled rows of a file."""
     settings = read_yaml(arguments.config) if arguments.get("config") else {}
-    config = from_dict(with_recipe("auto", merge(settings, config_overrides(arguments))))
+    own = merge(settings, config_overrides(arguments))
+    config = from_dict(with_recipe("auto", prepared_settings(own)))
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
     name = arguments.get("backend") or usable_backend()

@@ -1,14 +1,18 @@
 """The commands that read rows with a run: `evaluate`, `predict` and `encode`."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+
 import numpy as np
 from jsonargparse import Namespace
 
-from seqssvae.cli.inputs import check_options, read_table_and_run
+from seqssvae.backend import Evaluation
+from seqssvae.cli.inputs import RowBlock, RowsToWrite, check_options, read_rows_to_write, read_table_and_run
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.config.checks import check_number
 from seqssvae.config.objective import MOST_PARTICLES
-from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.corpus import Corpus, encode_limited, limit_lengths
 from seqssvae.data.table import Table
 from seqssvae.inference.evaluate import count_confusion, encode, evaluate
 from seqssvae.inference.label_report import label_report
@@ -21,10 +25,11 @@ from seqssvae.runs.run import Run
 def evaluate_command(arguments: Namespace) -> None:
     """Print metrics of a file's rows, as tables or as JSON."""
     check_options(arguments, {"seed": 0, "importance_samples": 0}, {"importance_samples": MOST_PARTICLES})
-    if arguments.confusion is not None:
-        check_output(arguments.confusion, arguments.overwrite, arguments.data)
-    table, run = read_table_and_run(arguments, labelled=True)
-    corpus = encode_table(table, run.schema, run.config.data)
+    for output in filter(None, (arguments.confusion, arguments.rows)):
+        check_output(output, arguments.overwrite, arguments.data)
+    table, run = read_table_and_run(arguments, labelled=True, texts=arguments.rows is not None)
+    limited = limit_lengths(table, run.config.data)
+    corpus = encode_limited(limited, run.schema)
     warn_of_counts(corpus, run.config.data.max_length)
     evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
     measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
@@ -36,6 +41,8 @@ def evaluate_command(arguments: Namespace) -> None:
     if arguments.confusion is not None:
         counts = zip(run.labels.names, confusion.tolist(), strict=True)
         write_table(arguments.confusion, ("label", *run.labels.names), ((name, *map(str, row)) for name, row in counts))
+    if arguments.rows is not None:
+        _write_evaluated(arguments.rows, limited.table, run, corpus, evaluation.rows)
     baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
     methods = method_metrics(run.backend, corpus, run.config, run.ensemble) if measured else {}
     if arguments.json:
@@ -67,49 +74,84 @@ def evaluate_command(arguments: Namespace) -> None:
         console().print(confusion_table(confusion, run.labels.names, console().width))
 
 
+def _write_evaluated(output: str, table: Table, run: Run, corpus: Corpus, rows: Evaluation) -> None:
+    """Write a line for each row: its label, the predicted one, and the terms of its ELBO."""
+    names = np.array([*run.labels.names, ""], object)  # a label that is missing has the number -1
+    log_p = rows.log_q_y if run.ensemble is None else predict_log_proba(run.backend, corpus, run.config, run.ensemble)
+    columns: dict[str, Iterable[str]] = {role: table.texts[role] for role in ("id", "sequence") if role in table.texts}
+    columns |= {"label": names[corpus.y], "predicted": names[log_p.argmax(axis=1)]}
+    numbers = {"probability": np.exp(log_p.max(axis=1))}
+    if run.config.objective.name != "classifier":
+        terms = rows.terms
+        numbers |= {"elbo": terms.reconstruction - terms.kl_z - terms.kl_y, "reconstruction": terms.reconstruction}
+        numbers |= {"kl_z": terms.kl_z, "kl_y": terms.kl_y}
+    columns |= {name: map("{:.8g}".format, values.tolist()) for name, values in numbers.items()}
+    write_table(output, columns, zip(*columns.values(), strict=True))
+
+
 def predict_command(arguments: Namespace) -> None:
     """Write the label, and the probability of each label, of a file's rows."""
     least = arguments.abstain_below
     if least is not None:
         check_number("--abstain-below", least, 0.0, 1.0)
-    table, run, corpus = _read_table_to_write(arguments)
-    probabilities = np.exp(predict_log_proba(run.backend, corpus, run.config, run.ensemble, arguments.method))
-    names = run.labels.names
-    lines = (
-        (text, "" if least is not None and p.max() < least else names[p.argmax()], *(f"{value:.8g}" for value in p))
-        for text, p in zip(table.sequences.joined(run.vocabulary.separator), probabilities, strict=True)
-    )
-    write_table(arguments.output, ("sequence", "label", *names), lines)
+    rows = _rows_to_write(arguments)
+    names, model = rows.run.labels.names, (rows.run.config, rows.run.ensemble, arguments.method)
+
+    def predicted(block: RowBlock) -> Iterator[list[str]]:
+        seed = block.seed(0)
+        for p in np.exp(predict_log_proba(rows.run.backend, block.corpus, *model, seed=seed)):
+            label = "" if least is not None and p.max() < least else names[p.argmax()]
+            yield [label, *(f"{value:.8g}" for value in p)]
+
+    _write_rows(arguments, rows, ("label", *names), predicted)
 
 
 def score_command(arguments: Namespace) -> None:
     """Write log p(x) of a file's rows, per row and per symbol, with its standard error and effective draws."""
     check_options(arguments, {"seed": 0, "importance_samples": 1}, {"importance_samples": MOST_PARTICLES})
-    table, run, corpus = _read_table_to_write(arguments)
-    found = corpus_likelihood(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
-    columns = found.log_p, found.log_p / corpus.lengths, found.standard_error, found.effective_samples
-    lines = (
-        (text, *(f"{value:.8g}" for value in values))
-        for text, *values in zip(table.sequences.joined(run.vocabulary.separator), *columns, strict=True)
-    )
-    write_table(arguments.output, ("sequence", "log_p", "per_symbol", "standard_error", "effective_samples"), lines)
+    rows = _rows_to_write(arguments)
+    run = rows.run
+
+    def scores(block: RowBlock) -> Iterator[list[str]]:
+        seed = block.seed(arguments.seed)
+        found = corpus_likelihood(run.backend, block.corpus, run.config, seed, arguments.importance_samples)
+        columns = found.log_p, found.log_p / block.corpus.lengths, found.standard_error, found.effective_samples
+        for values in zip(*columns, strict=True):
+            yield [f"{value:.8g}" for value in values]
+
+    _write_rows(arguments, rows, ("log_p", "per_symbol", "standard_error", "effective_samples"), scores)
 
 
 def encode_command(arguments: Namespace) -> None:
     """Write the embedding of a file's rows."""
-    table, run, corpus = _read_table_to_write(arguments)
-    embedding, name = encode(run.backend, corpus, run.config, arguments.features), "f" if arguments.features else "z"
-    lines = (
-        (text, *(f"{value:.8g}" for value in z))
-        for text, z in zip(table.sequences.joined(run.vocabulary.separator), embedding, strict=True)
-    )
-    write_table(arguments.output, ("sequence", *(f"{name}{index}" for index in range(embedding.shape[1]))), lines)
+    rows = _rows_to_write(arguments)
+    run = rows.run
+    first = next(rows.blocks)
+    size = encode(run.backend, first.corpus.take(np.arange(1)), run.config, arguments.features).shape[1]
+    names = [f"{'f' if arguments.features else 'z'}{index}" for index in range(size)]
+
+    def embedded(block: RowBlock) -> Iterator[list[str]]:
+        for values in encode(run.backend, block.corpus, run.config, arguments.features):
+            yield [f"{value:.8g}" for value in values]
+
+    _write_rows(arguments, rows._replace(blocks=chain([first], rows.blocks)), names, embedded)
 
 
-def _read_table_to_write(arguments: Namespace) -> tuple[Table, Run, Corpus]:
-    """Read and encode rows of each of which a line is written: those that are too long are cut, labels play no part."""
+def _rows_to_write(arguments: Namespace) -> RowsToWrite:
     check_output(arguments.output, arguments.overwrite, arguments.data)
-    table, run = read_table_and_run(arguments, labelled=False)
-    corpus = encode_table(table, run.schema, run.config.data, too_long="truncate")
-    warn_of_counts(corpus, run.config.data.max_length)
-    return table, run, corpus
+    return read_rows_to_write(arguments)
+
+
+def _write_rows(
+    arguments: Namespace,
+    rows: RowsToWrite,
+    names: Iterable[str],
+    compute: Callable[[RowBlock], Iterable[Sequence[str]]],
+) -> None:
+    """Write a line for each row as it is computed: identifier and text as they were, and what was computed."""
+    lines = (
+        (*texts, *values)
+        for block in rows.blocks
+        for *texts, values in zip(*block.columns(), compute(block), strict=True)
+    )
+    write_table(arguments.output, (*rows.names, *names), lines)

@@ -15,6 +15,7 @@ from seqssvae.config import Config
 from seqssvae.config.fields import check_fields, field_paths
 from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
 from seqssvae.data.prepare import prepare_files
+from seqssvae.data.prepared_rows import prepared_settings
 from seqssvae.diagnosis.diagnose import diagnose_fitted
 from seqssvae.errors import ConfigurationError
 from seqssvae.loggers.named import named_logger
@@ -29,7 +30,9 @@ from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.progress import progress
 
 RESUMABLE = {
-    *("data.train", "data.validation", "optimizer.schedule_steps", "training.checkpoint_minutes"),
+    *("data.train", "data.validation", "data.format", "data.header", "data.sequence_column", "data.label_column"),
+    *("data.id_column", "data.labels_file", "data.labels_id_column"),
+    *("optimizer.schedule_steps", "training.checkpoint_minutes"),
     *("training.epochs", "training.max_steps", "training.patience"),
 }
 """Fields that may differ in a run that resumes another one."""
@@ -115,6 +118,7 @@ def _build_config(arguments: Namespace, resumed: RunDirectory | None) -> Config:
     overrides = config_overrides(arguments)
     if resumed is None:
         own = merge(settings, overrides)
+        own = prepared_settings(own)
         check_fields(own, None if overrides else path)
         return from_dict(with_recipe(arguments.get("recipe") or "auto", own), None if overrides else path)
     before = to_dict(resumed.config)

@@ -1,19 +1,27 @@
 """The commands that write new sequences: `generate` and `transduce`."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from jsonargparse import Namespace
 
-from seqssvae.cli.inputs import check_options, check_source, file_columns, row_corpus, run_directory
-from seqssvae.cli.messages import printable, say, warn, warn_of_counts
-from seqssvae.cli.output import check_output, write_table
+from seqssvae.cli.inputs import (
+    check_options,
+    check_source,
+    file_columns,
+    read_rows_to_write,
+    row_corpus,
+    run_directory,
+)
+from seqssvae.cli.messages import printable, say, warn
+from seqssvae.cli.output import STANDARD_OUTPUT, check_output, write_table
 from seqssvae.config import DataConfig
-from seqssvae.data.corpus import encode_table
-from seqssvae.data.tsv import read_table
+from seqssvae.data.files import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.inference.generate import Generated, check_generator, check_steering, generate, greatest_length
@@ -124,34 +132,38 @@ def transduce_command(arguments: Namespace) -> None:
     check_options(arguments, {"seed": 0, "beam_width": 1, "max_length": 1})
     check_steering(arguments.method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
     check_output(arguments.output, arguments.overwrite, arguments.data)
-    directory = run_directory(arguments)
-    config, sources = directory.config, directory.schema.source_vocabulary
-    if sources is None:
+    if run_directory(arguments).schema.source_vocabulary is None:
         raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")
-    data = file_columns(config.data, arguments, targets=arguments.score)
-    table = read_table(arguments.data, data, labelled=True, targets=arguments.score)
-    run = directory.open(arguments.backend, arguments.device)
-    corpus = encode_table(table, run.schema, run.config.data, "truncate")
-    warn_of_counts(corpus, run.config.data.max_length)
-    assert corpus.sources is not None
-    assert table.sources is not None
-    steering = arguments.temperature, arguments.top_p
-    search = arguments.method, arguments.beam_width, arguments.max_length, arguments.seed, *steering
-    sequences = transduce(run.backend, run.vocabulary, corpus.sources, corpus.y, run.config, *search)
-    texts = [run.vocabulary.join(sequence.symbols) for sequence in sequences]
-    names = run.labels.names
-    lines = (
-        (source, text, names[sequence.label], f"{sequence.log_p:.8g}")
-        for source, text, sequence in zip(table.sources.joined(sources.separator), texts, sequences, strict=True)
-    )
-    write_table(arguments.output, ("source", "sequence", "label", "log_p"), lines)
+    rows = read_rows_to_write(arguments, labelled=True, name="source")
+    run, vocabulary = rows.run, rows.run.vocabulary
+    counts = Counter[str]()
+
+    def lines() -> Iterator[tuple[str, ...]]:
+        search = arguments.method, arguments.beam_width, arguments.max_length
+        steering = arguments.temperature, arguments.top_p
+        for block in rows.blocks:
+            corpus = block.corpus
+            assert corpus.sources is not None
+            seed = block.seed(arguments.seed)
+            made = transduce(
+                run.backend, vocabulary, corpus.sources.loaded(), corpus.y, run.config, *search, seed, *steering
+            )
+            counts["rows"] += len(made)
+            counts["unended"] += sum(not sequence.ended for sequence in made)
+            targets = block.texts.get("sequence", [""] * len(made))
+            for *texts, target, sequence in zip(*block.columns("source"), targets, made, strict=True):
+                text = vocabulary.join(sequence.symbols)
+                counts["hits"] += sequence.symbols == vocabulary.split(target)
+                yield *texts, text, run.labels.names[sequence.label], f"{sequence.log_p:.8g}"
+
+    write_table(arguments.output, (*rows.names, "sequence", "label", "log_p"), lines())
+    hits, unended, count = counts["hits"], counts["unended"], counts["rows"]
     if arguments.score:
-        targets = table.sequences.joined(run.vocabulary.separator)
-        hits = sum(text == target for text, target in zip(texts, targets, strict=True))
-        print(f"{hits} of {len(table)} sequences ({hits / len(table):.1%}) are as in column {data.sequence_column}.")
-    unended = sum(not sequence.ended for sequence in sequences)
+        column = file_columns(run.config.data, arguments).sequence_column
+        sentence = f"{hits} of {count} sequences ({hits / count:.1%}) are as in column {column}."
+        print(sentence, file=sys.stderr if arguments.output == STANDARD_OUTPUT else sys.stdout)
     if unended:
-        warn(f"{unended} of {len(sequences)} sequences have no END within the greatest length (--max-length).")
+        warn(f"{unended} of {count} sequences have no END within the greatest length (--max-length).")
 
 
 def _source_ids(vocabulary: Vocabulary, text: str, max_length: int) -> Int[np.ndarray, " S"]:

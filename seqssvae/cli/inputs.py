@@ -1,17 +1,25 @@
 """What commands are given: values of options, a run, and the rows of a file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from jsonargparse import Namespace
 
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.config import DataConfig
 from seqssvae.config.checks import check_integer
-from seqssvae.data.corpus import Corpus, encode_table
+from seqssvae.data.batches import corpus_buckets
+from seqssvae.data.blocks import Block, in_blocks
+from seqssvae.data.builder import TableBuilder
+from seqssvae.data.corpus import Corpus, CorpusCounts, encode_table
+from seqssvae.data.files import may_have_header, read_blocks, read_table
+from seqssvae.data.lookalikes import warn_of_header
+from seqssvae.data.opening import named, named_format
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.noise import batch_seed
 from seqssvae.runs.run import Run, RunDirectory
 
 
@@ -42,14 +50,18 @@ def file_columns(data: DataConfig, arguments: Namespace, targets: bool = True) -
         arguments: The command's arguments.
         targets: Whether the sequences are read.
     """
-    names = ("sequence_column", "label_column", "source_column", "header")
+    names = "format", "sequence_column", "label_column", "source_column", "id_column", "labels_id_column", "header"
     given = {name: arguments.get(name) for name in names if arguments.get(name) is not None}
+    own = {"group_column": 0, "labels_file": arguments.get("labels_file")}
+    if arguments.get("data") is not None and named_format(arguments.data) is not None:
+        own["format"] = None  # the name of the file, rather than of that which was trained on, tells
     if "label_column" not in given and data.label_column in (given.get("sequence_column"), given.get("source_column")):
         given["label_column"] = 0
     if not targets:
         columns = {**vars(data), **given}
-        given["sequence_column"] = 1 + max(columns["source_column"], columns["label_column"])
-    return dataclasses.replace(data, **{"group_column": 0, **given})
+        numbers = [column for column in (columns["source_column"], columns["label_column"]) if isinstance(column, int)]
+        given["sequence_column"] = 1 + max(numbers, default=0)
+    return dataclasses.replace(data, **{**own, **given})
 
 
 def run_directory(arguments: Namespace) -> RunDirectory:
@@ -93,13 +105,88 @@ def row_corpus(run: Run, texts: Sequence[str], source: str | None) -> Corpus:
     return corpus
 
 
-def read_table_and_run(arguments: Namespace, labelled: bool) -> tuple[Table, Run]:
+class RowBlock(NamedTuple):
+    """Some rows of a file, of each of which a line is written.
+
+    Args:
+        number: The number of the block, from 0.
+        texts: By what it is (sequence, source, id), the text of each row as it is in the file.
+        corpus: The rows, encoded; those that are too long are cut.
+    """
+
+    number: int
+    texts: Mapping[str, Sequence[str]]
+    corpus: Corpus
+
+    def seed(self, seed: int) -> int:
+        """The seed of what is drawn for these rows."""
+        return seed if self.number == 0 else batch_seed(seed, self.number)
+
+    def columns(self, name: str = "sequence") -> list[Sequence[str]]:
+        """The first columns of what is written: the identifier, if there is one, and the text."""
+        return [self.texts[role] for role in ("id", name) if role in self.texts]
+
+
+class RowsToWrite(NamedTuple):
+    """The rows of a file, of each of which a line is written.
+
+    Args:
+        run: The run.
+        blocks: The rows, some at a time.
+        names: Names of the first columns of what is written.
+    """
+
+    run: Run
+    blocks: Iterator[RowBlock]
+    names: list[str]
+
+
+def read_rows_to_write(arguments: Namespace, labelled: bool = False, name: str = "sequence") -> RowsToWrite:
+    """Read the first rows of `--data`, and then open the run, which takes longer; the other rows are read later.
+
+    What happened to the rows is said in warnings after the last one.
+
+    Args:
+        arguments: The command's arguments.
+        labelled: Whether labels are read, and play a part.
+        name: What is written of each row: `sequence`, or `source`, without which sequences need not be there.
+    """
+    directory = run_directory(arguments)
+    targets = name == "sequence" or bool(arguments.get("score"))
+    data = file_columns(directory.config.data, arguments, targets)
+    blocks = in_blocks(read_blocks(arguments.data, data, labelled, targets))
+    first = next(blocks)
+    run = directory.open(arguments.backend, arguments.device)
+    names = [role for role in ("id", name) if role in first.columns]
+    return RowsToWrite(run, _encoded(run, chain([first], blocks), data, arguments.data), names)
+
+
+def _encoded(run: Run, blocks: Iterable[Block], data: DataConfig, path: str) -> Iterator[RowBlock]:
+    counts, buckets = CorpusCounts(0, 0, 0, 0), None
+    for number, block in enumerate(blocks):
+        builder = TableBuilder(data, named(path))
+        builder.add(block)
+        table = builder.table()
+        if number == 0 and may_have_header(path, data):
+            warn_of_header(table)
+        corpus = encode_table(table, run.schema, run.config.data, too_long="truncate")
+        # the same few lengths for all blocks, so that no twin compiles anew for each
+        buckets = buckets or corpus_buckets(corpus, run.config)
+        counts = CorpusCounts(*(sum(pair) for pair in zip(counts, corpus.counts, strict=True)))
+        yield RowBlock(number, block.columns, dataclasses.replace(corpus, buckets=buckets))
+        summary = dataclasses.replace(corpus, counts=counts)
+    warn_of_counts(summary, run.config.data.max_length)
+
+
+def read_table_and_run(arguments: Namespace, labelled: bool, texts: bool = False) -> tuple[Table, Run]:
     """Read the rows of `--data`, and then open the run, which takes longer.
 
     Args:
         arguments: The command's arguments.
         labelled: Whether labels are read.
+        texts: Whether texts are kept as they were, and identifiers.
     """
     directory = run_directory(arguments)
-    table = read_table(arguments.data, file_columns(directory.config.data, arguments), labelled=labelled)
+    data = file_columns(directory.config.data, arguments)
+    table = read_table(arguments.data, data, labelled=labelled, texts=texts)
     return table, directory.open(arguments.backend, arguments.device)

@@ -13,15 +13,16 @@ from seqssvae.inference.neighbors import nearest
 
 
 def neighbors_command(arguments: Namespace) -> None:
-    """Print the rows of a file that are nearest to a row: sequence, label, distance."""
+    """Print the rows of a file that are nearest to a row: identifier (if there is one), sequence, label, distance."""
     check_options(arguments, {"count": 1})
-    table, run = read_table_and_run(arguments, labelled=True)
+    table, run = read_table_and_run(arguments, labelled=True, texts=True)
     query = row_corpus(run, [arguments.query], arguments.source)
     unlabelled = dataclasses.replace(table, labels=TextColumn.missing(len(table)))  # the run need not know the labels
     corpus = encode_table(unlabelled, run.schema, run.config.data, too_long="truncate")
     warn_of_counts(corpus, run.config.data.max_length)
     near, among = (encode(run.backend, rows, run.config, arguments.features) for rows in (query, corpus))
     found = nearest(near, among, arguments.count)
-    texts = list(table.sequences.joined(run.vocabulary.separator))
+    texts, ids = table.texts["sequence"], table.texts.get("id")
     for index, distance in zip(found.indices[0].tolist(), found.distances[0].tolist(), strict=True):
-        print(printable(texts[index]), printable(table.labels[index] or ""), f"{distance:.8g}", sep="\t")
+        name = [] if ids is None else [printable(ids[index])]
+        print(*name, printable(texts[index]), printable(table.labels[index] or ""), f"{distance:.8g}", sep="\t")

@@ -12,18 +12,23 @@ from seqssvae.cli.messages import printable
 from seqssvae.errors import RunError
 from seqssvae.runs.writing import explained, is_stream, write_atomically
 
+STANDARD_OUTPUT = "-"
+"""The path that stands for standard output."""
+
 
 def check_output(output: str, overwrite: bool, data: str | None = None) -> None:
     """Check, before any work is done, that an output file can be written.
 
     Args:
-        output: The file, or a pipe or device to write into.
+        output: The file, or a pipe or device to write into; `-` is standard output.
         overwrite: Whether a file that is already there may be replaced.
         data: The file of rows that is read, which is never replaced.
 
     Raises:
         RunError: If the file is a directory, exists already, or has no directory to be in.
     """
+    if output == STANDARD_OUTPUT:
+        return
     path = Path(output)
     if data is not None and path.exists() and Path(data).exists() and path.samefile(data) and not is_stream(path):
         raise RunError(f"The output file {output} is that of --data; name another one.")
@@ -38,10 +43,12 @@ def check_output(output: str, overwrite: bool, data: str | None = None) -> None:
 
 
 def write_table(output: str, header: Iterable[str], lines: Iterable[Iterable[str]]) -> None:
-    """Write a TSV file, whole or not at all. A tab or line break within a column is written as an escape.
+    """Write a TSV file, whole or not at all, or to standard output.
+
+    A tab or line break within a column is written as an escape.
 
     Args:
-        output: The file.
+        output: The file; `-` is standard output.
         header: Names of the columns.
         lines: The columns of each line, which are taken one by one.
 
@@ -53,8 +60,27 @@ def write_table(output: str, header: Iterable[str], lines: Iterable[Iterable[str
         yield _line(header)
         yield from map(_line, lines)
 
+    write_chunks(output, encoded())
+
+
+def write_chunks(output: str, chunks: Iterable[bytes]) -> None:
+    """Write a file, whole or not at all, or to standard output, piece by piece.
+
+    Args:
+        output: The file; `-` is standard output.
+        chunks: What it is to hold.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    if output == STANDARD_OUTPUT:
+        sys.stdout.flush()
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return
     with explained(Path(output)):
-        write_atomically(Path(output), encoded())
+        write_atomically(Path(output), chunks)
 
 
 def print_json(value: Any) -> None:

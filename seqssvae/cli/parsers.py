@@ -5,7 +5,7 @@ from typing import Any
 from jsonargparse import SUPPRESS, ArgumentParser
 
 from seqssvae.backend import DecodingMethod
-from seqssvae.config import Config, Precision
+from seqssvae.config import Config, DataConfig, FileFormat, Precision
 from seqssvae.config.fields import field_paths
 from seqssvae.datasets import DatasetName
 from seqssvae.loggers.named import LoggerName
@@ -59,6 +59,16 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
         action.help = SUPPRESS
 
 
+def add_prepare_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `prepare`: its own, and the fields of the section `data`."""
+    parser.add_argument("files", type=str, nargs="+", metavar="FILE", help="Files of rows, in any format.")
+    parser.add_argument("--output", type=str, required=True, metavar="DIRECTORY", help="The directory to make.")
+    parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML file, whose section data is read.")
+    parser.add_class_arguments(DataConfig, "data")
+    for action in section_loaders(parser):
+        action.help = SUPPRESS
+
+
 def add_evaluate_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
     _add_run(parser)
@@ -69,9 +79,15 @@ def add_evaluate_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the tables.")
     parser.add_argument(
-        "--confusion", type=str | None, metavar="FILE", help="TSV file to write: rows by label and predicted label."
+        "--confusion",
+        type=str | None,
+        metavar="FILE",
+        help="TSV file to write (- for stdout): rows by label and predicted label.",
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace the file of --confusion if it exists.")
+    text = "TSV file to write: of each row the label, the predicted one, and the terms of its ELBO."
+    parser.add_argument("--rows", type=str | None, metavar="FILE", help=text)
+    text = "Replace the files of --confusion and --rows if they exist."
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def add_diagnose_arguments(parser: ArgumentParser) -> None:
@@ -88,13 +104,12 @@ def add_report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--backend", type=str | None, help="torch or jax; by default the one that trained each run.")
     _add_no_verify(parser)
     _add_device(parser)
-    text = "TSV file of rows to look at: the more with a label that were not trained on, the more is shown."
+    text = "File of rows to look at: the more with a label that were not trained on, the more is shown."
     parser.add_argument("--data", type=str | None, metavar="FILE", help=text)
-    parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
-    parser.add_argument("--source-column", type=int | None, help="Column of the source, if the model has sources.")
-    parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 if there is none.")
-    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
-    parser.add_argument("--output", type=str, default="report.html", metavar="FILE", help="HTML file to write.")
+    _add_columns(parser, labelled=True)
+    parser.add_argument(
+        "--output", type=str, default="report.html", metavar="FILE", help="HTML file to write; - for stdout."
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace the output file if it exists.")
     parser.add_argument("--no-certificate", action="store_true", help="Do not compare the twins, which takes a while.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of whatever is drawn.")
@@ -188,7 +203,7 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
         "--check",
         type=str | None,
         metavar="FILE",
-        help="TSV file of rows with labels, such as those of training: how many of the sequences are new, different, "
+        help="File of rows with labels, such as those of training: how many of the sequences are new, different, "
         "and of the label by a classifier that learned from these rows alone, is printed on stderr.",
     )
 
@@ -196,19 +211,12 @@ def add_generate_arguments(parser: ArgumentParser) -> None:
 def add_transduce_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `transduce`."""
     _add_run(parser)
-    parser.add_argument("--data", type=str, required=True, metavar="FILE", help="TSV file (UTF-8), a source a line.")
-    parser.add_argument("--source-column", type=int | None, help="Column of the source, if not as in training.")
-    parser.add_argument(
-        "--label-column",
-        type=int | None,
-        help="Column of the label; where it is empty, or with 0, the label is predicted as well.",
-    )
-    parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+    parser.add_argument("--data", type=str, required=True, metavar="FILE", help="File of sources, a row each.")
+    _add_columns(parser, labelled=True)
     _add_output(parser)
     parser.add_argument(
         "--score", action="store_true", help="Print how many sequences equal those in the file's column of sequences."
     )
-    parser.add_argument("--sequence-column", type=int | None, help="That column, if not as in training.")
     parser.add_argument(
         "--method",
         type=DecodingMethod,
@@ -290,20 +298,32 @@ def _add_device(parser: ArgumentParser) -> None:
 
 
 def _add_data(parser: ArgumentParser, labelled: bool, required: bool = True) -> None:
-    text = "TSV file (UTF-8), a row a line."
+    text = "File of rows (TSV, CSV, FASTA, JSON lines, Parquet), or - for standard input."
     if required:
         parser.add_argument("--data", type=str, required=True, metavar="FILE", help=text)
     else:
         parser.add_argument("--data", type=str | None, metavar="FILE", help=f"{text} Without it, rows are made up.")
-    parser.add_argument("--sequence-column", type=int | None, help="Column of the sequence, if not as in training.")
-    parser.add_argument("--source-column", type=int | None, help="Column of the source, if the model has sources.")
+    _add_columns(parser, labelled)
+
+
+def _add_columns(parser: ArgumentParser, labelled: bool) -> None:
+    text = "Column of the sequence, by number or name, if not as in training."
+    parser.add_argument("--sequence-column", type=int | str | None, help=text)
+    text = "Column of the source, if the model has sources."
+    parser.add_argument("--source-column", type=int | str | None, help=text)
     if labelled:
-        parser.add_argument("--label-column", type=int | None, help="Column of the label; 0 if there is none.")
+        text = "Column of the label; 0 if there is none."
+        parser.add_argument("--label-column", type=int | str | None, help=text)
+        text = "File of labels by identifier, whose column is --label-column."
+        parser.add_argument("--labels-file", type=str | None, metavar="FILE", help=text)
+        parser.add_argument("--labels-id-column", type=int | str | None, help="Its column of identifiers.")
+    parser.add_argument("--id-column", type=int | str | None, help="Column of an identifier; 0 if there is none.")
     parser.add_argument("--header", type=bool | None, help="Whether the first line names the columns.")
+    parser.add_argument("--format", type=FileFormat | None, help="How the file is read, if its name does not tell.")
 
 
 def _add_output(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", type=str, required=True, metavar="FILE", help="TSV file to write.")
+    parser.add_argument("--output", type=str, required=True, metavar="FILE", help="TSV file to write; - for stdout.")
     parser.add_argument("--overwrite", action="store_true", help="Replace the output file if it exists.")
 
 

@@ -8,21 +8,23 @@ from seqssvae.backend import installed_backends
 from seqssvae.checks.certificate import TWINS, Certificate
 from seqssvae.cli.inputs import check_options, file_columns
 from seqssvae.cli.messages import warn, warn_of_counts
-from seqssvae.cli.output import check_output
+from seqssvae.cli.output import STANDARD_OUTPUT, check_output, write_chunks
 from seqssvae.data.corpus import Corpus, encode_table
-from seqssvae.data.tsv import read_table
+from seqssvae.data.files import read_table
+from seqssvae.data.opening import STANDARD_INPUT
 from seqssvae.diagnosis.diagnose import Diagnosed
 from seqssvae.errors import BackendError, ConfigurationError
 from seqssvae.report.collect import RunFacts, collect
 from seqssvae.report.page import render
 from seqssvae.runs.files import read_metrics
 from seqssvae.runs.run import RunDirectory
-from seqssvae.runs.writing import write_atomically
 
 
 def report_command(arguments: Namespace) -> None:
     """Write one HTML file that shows what one run, or several, have learned."""
     check_options(arguments, {"seed": 0})
+    if arguments.data == STANDARD_INPUT and len(arguments.runs) > 1:
+        raise ConfigurationError("standard input can be read for one run only; give a file for several.")
     check_output(arguments.output, arguments.overwrite, arguments.data)
     directories = [RunDirectory(path, verify=not arguments.no_verify) for path in arguments.runs]
     for directory in directories:
@@ -31,19 +33,21 @@ def report_command(arguments: Namespace) -> None:
     for place, directory in enumerate(directories):
         facts, corpus = _facts(directory, arguments, first=place == 0)
         runs.append((facts, None if arguments.no_certificate else _certificate(directory, corpus, arguments)))
-    write_atomically(Path(arguments.output), [render(runs).encode("utf-8")])
-    print(f"The report is in {arguments.output}.")
+    write_chunks(arguments.output, [render(runs).encode("utf-8")])
+    if arguments.output != STANDARD_OUTPUT:
+        print(f"The report is in {arguments.output}.")
 
 
 def _facts(directory: RunDirectory, arguments: Namespace, first: bool) -> tuple[RunFacts, Corpus | None]:
     table = corpus = None
     if arguments.data is not None:
-        table = read_table(arguments.data, file_columns(directory.config.data, arguments), labelled=True)
+        data = file_columns(directory.config.data, arguments)
+        table = read_table(arguments.data, data, labelled=True, texts=True)
     run = directory.open(arguments.backend, arguments.device)
     texts: list[str] = []
     if table is not None:
         corpus = encode_table(table, run.schema, run.config.data, "truncate")
-        texts = list(table.sequences.joined(run.vocabulary.separator))
+        texts = list(table.texts["sequence"])
         if first:
             warn_of_counts(corpus, run.config.data.max_length)
     known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step

@@ -7,7 +7,7 @@ and lengths count symbols without END.
 
 from dataclasses import dataclass, field
 
-from seqssvae.config.data import DataConfig, TooLong
+from seqssvae.config.data import DataConfig, FileFormat, TooLong
 from seqssvae.config.model import (
     CellName,
     Conditioning,
@@ -49,6 +49,7 @@ __all__ = [
     "DecoderConfig",
     "EncoderConfig",
     "EncoderKind",
+    "FileFormat",
     "GradientEstimatorName",
     "LabelPrior",
     "LearningRateSchedule",

@@ -31,6 +31,14 @@ def check_integer(path: str, value: int, minimum: int, maximum: int | None = Non
     check(valid and within, path, f"a whole number {bounds}", value)
 
 
+def check_column(path: str, value: int | str, minimum: int) -> None:
+    """Check that a value is the name of a column, or its number, not below a minimum."""
+    if isinstance(value, str):
+        check(bool(value), path, "a number or a name that is not empty", value)
+    else:
+        check_integer(path, value, minimum)
+
+
 def check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """Check that a value is a finite number within bounds, of which the lower one may be excluded (`open_low`)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -127,7 +127,8 @@ def _mismatch(kind: Any, value: Any) -> str | None:
     """Describe what was expected if a value is not of a field's type; None if it is."""
     if get_origin(kind) in (Union, types.UnionType):
         inner = [option for option in get_args(kind) if option is not type(None)]
-        return None if value is None else _mismatch(inner[0], value)
+        mismatches = [_mismatch(option, value) for option in inner]
+        return None if value is None or None in mismatches else " or ".join(map(str, mismatches))
     if get_origin(kind) is Literal:
         names = get_args(kind)
         return None if isinstance(value, str) and value in names else "one of " + ", ".join(names)

@@ -7,7 +7,7 @@ All is a function of seed and epoch, so that training resumed at an epoch sees t
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -18,9 +18,16 @@ from jaxtyping import Int
 
 from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import Config
-from seqssvae.data.buckets import bounded_size, bucket_of_rows, choose_buckets, rows_per_batch
+from seqssvae.data.buckets import (
+    bounded_size,
+    bucket_of_rows,
+    choose_buckets,
+    doubled_buckets,
+    number_of_bucket,
+    rows_per_batch,
+)
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.ragged import Rows, gathered, occurrences, shuffled
 from seqssvae.data.vocabulary import PAD
 
 BATCH_STREAM = 3
@@ -60,7 +67,7 @@ def pad(
 
 
 def pad_sequences(
-    sequences: RaggedArray, indices: Int[np.ndarray, " R"], size: int, time_steps: int
+    sequences: Rows, indices: Int[np.ndarray, " R"], size: int, time_steps: int
 ) -> Int[np.ndarray, "B T"]:
     """Pad the sequences at these indices to one length, with filler rows behind them.
 
@@ -115,13 +122,35 @@ def evaluation_batches(
             yield pad(corpus, rows[start : start + size], size, time_steps, source_steps)
 
 
+class EvaluationBatches(Iterable[Batch]):
+    """What `evaluation_batches` makes of all rows, as often as it is gone through; none of it is kept in between.
+
+    Args:
+        corpus: The rows.
+        batch_size: B.
+        buckets: Lengths to pad to.
+        batch_symbols: Most symbols of a batch, padding included; 0: any number.
+    """
+
+    def __init__(self, corpus: Corpus, batch_size: int, buckets: Sequence[int], batch_symbols: int = 0) -> None:
+        self._arguments = corpus, None, batch_size, buckets, batch_symbols
+
+    def __iter__(self) -> Iterator[Batch]:
+        return evaluation_batches(*self._arguments)
+
+
 def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
     """Batches that hold every row once, with buckets of this corpus's own."""
     if not len(corpus):
         return iter(())
     training = config.training
-    buckets = choose_buckets(corpus.lengths, min(training.buckets, len(corpus)))
+    buckets = corpus.buckets or corpus_buckets(corpus, config)
     return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
+
+
+def corpus_buckets(corpus: Corpus, config: Config) -> tuple[int, ...]:
+    """The lengths with which the rows of a corpus are padded least."""
+    return choose_buckets(corpus.lengths, min(config.training.buckets, len(corpus)))
 
 
 @dataclass(frozen=True)
@@ -154,7 +183,7 @@ class _BucketShare(NamedTuple):
 
 
 def _divide_into_batches(
-    steps_of_rows: Int[np.ndarray, " R"], batch_size: int, batch_symbols: int
+    counts: Sequence[int], sizes: Sequence[int], batch_size: int, batch_symbols: int
 ) -> list[_BucketShare]:
     """Divide rows, longest first, into batches.
 
@@ -162,27 +191,30 @@ def _divide_into_batches(
     the batches of all lengths, as far as the rows are short enough for that, so that no batch is nearly empty.
 
     Args:
-        steps_of_rows: The bucket of each row, in descending order.
+        counts: The number of rows of each bucket, the longest first.
+        sizes: The buckets, in this order.
         batch_size: B.
         batch_symbols: Most symbols of a batch, padding included; 0: any number.
     """
     full: list[_BucketShare] = []
-    start = 0
-    while start < len(steps_of_rows):
-        time_steps = int(steps_of_rows[start])
+    ends = dict(zip(sizes, itertools.accumulate(counts), strict=True))  # rows at least as long
+    total, start = sum(counts), 0
+    for time_steps, end in ends.items():
+        if start >= end:  # all rows of this length are in batches of longer ones
+            continue
         size = rows_per_batch(batch_size, batch_symbols, time_steps)
-        count = ceil(np.count_nonzero(steps_of_rows[start:] == time_steps) / size)
-        full.append(_BucketShare(time_steps, min(count * size, len(steps_of_rows) - start), count, count * size))
+        count = ceil((end - start) / size)
+        full.append(_BucketShare(time_steps, min(count * size, total - start), count, count * size))
         start += count * size
     # rows that are to be in the batches of each length or longer ones: those too long for shorter ones, and those that
     # find no place there
-    least = [len(steps_of_rows)]
+    least = [total]
     for share in reversed(full[1:]):
-        too_long = int(np.count_nonzero(steps_of_rows > share.time_steps))
+        too_long = max(end for time_steps, end in ends.items() if time_steps > share.time_steps)
         least.insert(0, max(too_long, least[0] - share.capacity))
     shares, taken, capacity = [], 0, sum(share.capacity for share in full)
     for share, needed in zip(full, least, strict=True):
-        evenly = ceil(Fraction((len(steps_of_rows) - taken) * share.capacity, capacity))
+        evenly = ceil(Fraction((total - taken) * share.capacity, capacity))
         end = max(needed, taken + evenly)
         shares.append(share._replace(rows=end - taken))
         taken, capacity = end, capacity - share.capacity
@@ -223,18 +255,21 @@ class BatchStream:
         self._indices = np.asarray(indices)
         self._batch_size = batch_size = bounded_size(batch_size, len(self._indices))
         self._seed = seed
-        lengths = corpus.lengths[self._indices]
+        lengths = corpus.sequences.lengths_at(self._indices)
         if len(self._indices) == 0:
             raise ValueError("A stream of batches needs at least one row.")
         if time_steps is not None and time_steps < lengths.max():
             raise ValueError(f"time_steps must be at least {lengths.max()}, not {time_steps}.")
-        self._steps_of_rows = bucket_of_rows(lengths, tuple(buckets) if time_steps is None else (time_steps,))
-        self._shares = _divide_into_batches(-np.sort(-self._steps_of_rows), batch_size, batch_symbols)
+        sizes = doubled_buckets(int(lengths.max()), tuple(buckets) if time_steps is None else (time_steps,))
+        self._bucket_of_rows = number_of_bucket(lengths, sizes)
+        counts = occurrences(self._bucket_of_rows, len(sizes)).tolist()
+        self._shares = _divide_into_batches(counts[::-1], sizes[::-1], batch_size, batch_symbols)
+        self._bucket_count = len(sizes)
         # one length of sources for each bucket, so that there are as many shapes as buckets
-        self._source_steps = {
-            share.time_steps: _longest_source(corpus, self._indices[self._steps_of_rows <= share.time_steps])
-            for share in self._shares
-        }
+        self._source_steps = dict.fromkeys(sizes, 0)
+        if corpus.sources is not None:
+            for number, size in enumerate(sizes):
+                self._source_steps[size] = _longest_source(corpus, self._indices[self._bucket_of_rows <= number])
 
     def __len__(self) -> int:
         """The number of batches of an epoch, the same in every epoch."""
@@ -256,8 +291,10 @@ class BatchStream:
 
     def _plans(self, epoch: int) -> list[_Plan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
-        shuffled = generator.permutation(len(self._indices))
-        longest_first = self._indices[shuffled[np.argsort(-self._steps_of_rows[shuffled], kind="stable")]]
+        order = shuffled(len(self._indices), generator)
+        longest_first = _longest_first(order, gathered(self._bucket_of_rows, order), self._bucket_count)
+        del order  # of many rows, much memory
+        gathered(self._indices, longest_first, out=longest_first)
         runs: list[list[_Plan]] = []
         taken = 0
         for share in self._shares:
@@ -271,3 +308,22 @@ class BatchStream:
     def _pad(self, plan: _Plan) -> Batch:
         size = rows_per_batch(self._batch_size, self._batch_symbols, plan.time_steps)
         return pad(self._corpus, plan.indices, size, plan.time_steps, self._source_steps[plan.time_steps])
+
+
+def _longest_first(
+    order: Int[np.ndarray, " R"], bucket: Int[np.ndarray, " R"], bucket_count: int
+) -> Int[np.ndarray, " R"]:
+    """The rows in their order, those of longer buckets first.
+
+    Args:
+        order: The rows.
+        bucket: The number of the bucket of each.
+        bucket_count: The number of buckets.
+    """
+    sorted_rows, filled = np.empty_like(order), 0
+    for number in reversed(range(bucket_count)):
+        chosen = bucket == number
+        count = int(np.count_nonzero(chosen))
+        np.compress(chosen, order, out=sorted_rows[filled : filled + count])
+        filled += count
+    return sorted_rows

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from seqssvae.data.ragged import ROWS_OF_A_PART, occurrences
+
 MOST_CANDIDATES = 256
 """Most lengths that are considered as buckets; where there are more different ones, so many quantiles are."""
 
@@ -19,12 +21,12 @@ def choose_buckets(lengths: Int[np.ndarray, " N"], count: int) -> tuple[int, ...
     Returns:
         Ascending lengths, the last of which is the greatest of all.
     """
-    candidates = np.unique(lengths)
+    up_to = np.cumsum(occurrences(lengths))  # rows that each length is long enough for
+    candidates = np.flatnonzero(np.diff(up_to, prepend=0))
     if len(candidates) > MOST_CANDIDATES:
-        candidates = np.unique(
-            np.quantile(lengths, np.arange(1, MOST_CANDIDATES + 1) / MOST_CANDIDATES, method="higher")
-        )
-    up_to = np.searchsorted(np.sort(lengths), candidates, side="right")  # rows that each is long enough for
+        places = np.ceil((len(lengths) - 1) * (np.arange(1, MOST_CANDIDATES + 1) / MOST_CANDIDATES))
+        candidates = np.unique(np.searchsorted(up_to, places, side="right"))
+    up_to = up_to[candidates]
     size = len(candidates)
     # symbols that rows longer than candidate i (all, for i = -1) and not than j take when padded to j
     symbols = np.where(
@@ -69,7 +71,21 @@ def rows_per_batch(batch_size: int, batch_symbols: int, time_steps: int) -> int:
 
 def bucket_of_rows(lengths: Int[np.ndarray, " R"], buckets: Sequence[int]) -> Int[np.ndarray, " R"]:
     """Find the least bucket that each row fits into; for a row longer than all, the last is doubled until it fits."""
-    sizes = list(buckets)
-    while sizes[-1] < lengths.max(initial=0):
-        sizes.append(2 * sizes[-1])
+    sizes = doubled_buckets(int(lengths.max(initial=0)), buckets)
     return np.array(sizes)[np.searchsorted(sizes, lengths)]
+
+
+def number_of_bucket(lengths: Int[np.ndarray, " R"], sizes: Sequence[int]) -> Int[np.ndarray, " R"]:
+    """Find the number of the least bucket that each row fits into, counted from 0, in a byte or two each."""
+    kind = np.int8 if len(sizes) < 2**7 else np.int16
+    parts = (lengths[first : first + ROWS_OF_A_PART] for first in range(0, len(lengths), ROWS_OF_A_PART))
+    found = (np.searchsorted(sizes, part).astype(kind) for part in parts)
+    return np.concatenate([np.zeros(0, kind), *found])
+
+
+def doubled_buckets(longest: int, buckets: Sequence[int]) -> list[int]:
+    """The buckets, and the last one doubled as often as it takes for the longest row."""
+    sizes = list(buckets)
+    while sizes[-1] < longest:
+        sizes.append(2 * sizes[-1])
+    return sizes

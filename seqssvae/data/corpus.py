@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import DataConfig, TooLong
 from seqssvae.data.lookalikes import plain_form
-from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.ragged import RaggedArray, Rows, gathered
 from seqssvae.data.schema import Schema
 from seqssvae.data.table import NO_TEXT, SymbolColumn, Table
 from seqssvae.data.vocabulary import END, UNK, Labels, Vocabulary
@@ -50,16 +50,18 @@ class Corpus:
         sources: Symbol ids of the source of each row, with END; None where there are no sources.
         posterior: Probabilities of the labels of each row, for `objective.posterior: given`; None where none are given.
         lines: The number of each row's line in the origin; None where rows are known by their place alone.
+        buckets: The lengths that its rows are padded to where they are evaluated; None: they are chosen for them.
     """
 
-    sequences: RaggedArray
+    sequences: Rows
     y: Int[np.ndarray, " N"]
     groups: Int[np.ndarray, " N"]
     origin: str
     counts: CorpusCounts
-    sources: RaggedArray | None = None
+    sources: Rows | None = None
     posterior: Float[np.ndarray, "N K"] | None = None
     lines: Int[np.ndarray, " N"] | None = None
+    buckets: tuple[int, ...] | None = None
 
     @classmethod
     def from_sequences(
@@ -100,10 +102,10 @@ class Corpus:
         """The corpus of the rows at these indices, in this order; the counts remain those of the origin."""
         return dataclasses.replace(
             self,
-            sequences=self.sequences.take(indices),
-            y=self.y[indices],
-            groups=self.groups[indices],
-            sources=None if self.sources is None else self.sources.take(indices),
+            sequences=self.sequences.select(indices),
+            y=gathered(self.y, indices),
+            groups=_picked(self.groups, indices),
+            sources=None if self.sources is None else self.sources.select(indices),
             posterior=None if self.posterior is None else self.posterior[indices],
             lines=None if self.lines is None else self.lines[indices],
         )
@@ -126,6 +128,11 @@ class Corpus:
         if not valid or not np.allclose(posterior.sum(axis=1), 1.0, atol=1e-3):
             raise ValueError(f"posterior must have {len(self)} rows of probabilities that sum to 1.")
         return dataclasses.replace(self, posterior=posterior)
+
+
+def _picked(values: Int[np.ndarray, " N"], indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
+    """The values at these indices; of one value for all rows, which takes no memory, the same for fewer."""
+    return gathered(values, indices) if values.strides[0] else np.broadcast_to(values[:1], len(indices))
 
 
 class LimitedTable(NamedTuple):
@@ -153,6 +160,13 @@ def limit_lengths(table: Table, data: DataConfig, too_long: TooLong | None = Non
     Raises:
         DataError: If no row is left.
     """
+    limited = limit_part(table, data, too_long)
+    check_rows_left(len(limited.table), table.origin, data)
+    return limited
+
+
+def limit_part(table: Table, data: DataConfig, too_long: TooLong | None = None) -> LimitedTable:
+    """Do the same for some of the rows, of which none may be left."""
     lengths = table.sequences.codes.lengths
     if table.sources is not None:
         lengths = np.maximum(lengths, table.sources.codes.lengths)
@@ -160,13 +174,16 @@ def limit_lengths(table: Table, data: DataConfig, too_long: TooLong | None = Non
     count = len(table) - int(np.count_nonzero(fits))
     if count and (too_long or data.too_long) == "truncate":
         return LimitedTable(table.cut(data.max_length), 0, count)
-    kept = table.take(np.flatnonzero(fits)) if count else table
-    if not len(kept):
+    return LimitedTable(table.take(np.flatnonzero(fits)) if count else table, count, 0)
+
+
+def check_rows_left(count: int, origin: str, data: DataConfig) -> None:
+    """Raise an error if no row is short enough."""
+    if not count:
         raise DataError(
-            f"{table.origin}: every sequence is longer than {data.max_length} symbols; raise data.max_length, or set "
+            f"{origin}: every sequence is longer than {data.max_length} symbols; raise data.max_length, or set "
             "data.too_long: truncate."
         )
-    return LimitedTable(kept, count, 0)
 
 
 def encode_table(table: Table, schema: Schema, data: DataConfig, too_long: TooLong | None = None) -> Corpus:
@@ -195,7 +212,7 @@ def encode_limited(limited: LimitedTable, schema: Schema) -> Corpus:
         sources = encode_column(table.sources, schema.source_vocabulary)
     unknown = sum(np.count_nonzero(rows.values == UNK) for rows in (sequences, sources) if rows is not None)
     counts = CorpusCounts(len(table) + limited.skipped, limited.skipped, limited.truncated, int(unknown))
-    y = _label_ids(table, schema.labels)
+    y = label_ids(table, schema.labels)
     return Corpus(sequences, y, table.groups.codes, table.origin, counts, sources, lines=table.lines)
 
 
@@ -205,7 +222,7 @@ def encode_column(column: SymbolColumn, vocabulary: Vocabulary) -> RaggedArray:
     return RaggedArray(ids, column.codes.offsets).insert_last(END)
 
 
-def _label_ids(table: Table, labels: Labels) -> Int[np.ndarray, " N"]:
+def label_ids(table: Table, labels: Labels) -> Int[np.ndarray, " N"]:
     """The id of each row's label, `NO_LABEL` where it is missing."""
     unknown = len(labels)
     ids = [labels.index(name) if name in labels else unknown for name in table.labels.texts]

@@ -28,7 +28,7 @@ def read_sequences(X: Any, name: str = "X") -> list[Any]:
     Raises:
         DataError: If they are neither, or a mixture, or if there are none, or one is empty or missing.
     """
-    if isinstance(X, (str, bytes)) or not isinstance(X, Iterable):
+    if isinstance(X, (str, bytes)) or not (isinstance(X, Iterable) or hasattr(X, "to_pylist")):
         raise DataError(f"{name} must be a list of sequences, each a text or a list of symbols.")
     sequences = as_list(X, name)
     if not sequences:

@@ -3,7 +3,7 @@
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -46,33 +46,30 @@ def alike(labels: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def warn_of_lookalikes(table: Table, labels: Iterable[str]) -> None:
+def warn_of_lookalikes(origin: str, counts: Mapping[str, int], labels: Iterable[str]) -> None:
     """Warn of classes that look alike, or like a missing label.
 
     Args:
-        table: The rows, for their origin and how often they have each label.
+        origin: Where the rows are from.
+        counts: How many rows have each label.
         labels: The classes.
     """
     names = list(labels)
-    codes = table.labels.codes
-    counts = dict(
-        zip(table.labels.texts, np.bincount(codes[codes >= 0], minlength=len(table.labels.texts)), strict=True)
-    )
 
     def named(group: Iterable[str]) -> str:
         return ", ".join(f"{label!r} ({counts.get(label, 0)} rows)" for label in group)
 
     for group in (groups := alike(names))[:MOST_NAMED]:
         warnings.warn(
-            f"{table.origin}: the labels {named(group)} differ only in blanks, case or Unicode normalisation and are "
+            f"{origin}: the labels {named(group)} differ only in blanks, case or Unicode normalisation and are "
             "different classes; write them alike if they are one.",
             stacklevel=4,
         )
     if len(groups) > MOST_NAMED:
-        warnings.warn(f"{table.origin}: {len(groups) - MOST_NAMED} more groups of labels look alike.", stacklevel=4)
+        warnings.warn(f"{origin}: {len(groups) - MOST_NAMED} more groups of labels look alike.", stacklevel=4)
     if missing := [name for name in names if plain_form(name) in MISSING_NAMES]:
         warnings.warn(
-            f"{table.origin}: {named(missing)} is a class like any other; a missing label is empty in a file, and None "
+            f"{origin}: {named(missing)} is a class like any other; a missing label is empty in a file, and None "
             "or NaN in memory.",
             stacklevel=4,
         )

@@ -47,7 +47,8 @@ def as_list(values: Any, name: str) -> list[Any]:
     if hasattr(values, "columns") and hasattr(values, "shape"):
         if values.shape[1] != 1:
             raise DataError(f"{name} is a frame of {values.shape[1]} columns; give one of them, such as frame['name'].")
-        values = values.iloc[:, 0] if hasattr(values, "iloc") else values[values.columns[0]]
+        names = getattr(values, "column_names", values.columns)  # Arrow's columns are no names
+        values = values.iloc[:, 0] if hasattr(values, "iloc") else values[names[0]]
     if isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] == 1:
         values = values.reshape(-1)
     entries = list(_entries(values, name))

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus, encode_limited, encode_table, limit_lengths
+from seqssvae.data.files import read_table
+from seqssvae.data.prepared_rows import PreparedDirectory, is_prepared
 from seqssvae.data.schema import Schema, build_schema, check_label_shift, label_prior
 from seqssvae.data.splits import split
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 from seqssvae.errors import ConfigurationError
 
 
@@ -39,9 +40,22 @@ def prepare_files(config: Config) -> Prepared:
     """
     data = config.data
     if data.train is None:
-        raise ConfigurationError("data.train is missing: name a TSV file to learn from (--data.train FILE).")
+        raise ConfigurationError("data.train is missing: name a file to learn from (--data.train FILE).")
+    if is_prepared(data.train):
+        return _prepare_directory(PreparedDirectory(data.train), config)
     table = read_table(data.train, data)
-    return prepare_table(table, config, None if data.validation is None else read_table(data.validation, data))
+    return prepare_table(table, config, _read_validation(config))
+
+
+def _read_validation(config: Config) -> Table | None:
+    data = config.data
+    return None if data.validation is None else read_table(data.validation, data)
+
+
+def _prepare_directory(directory: PreparedDirectory, config: Config) -> Prepared:
+    """The rows of a directory that was prepared, which are not read into memory."""
+    directory.check(config.data)
+    return _hold_out(directory.corpus(), directory.schema, config, _read_validation(config))
 
 
 def prepare_table(table: Table, config: Config, validation: Table | None = None) -> Prepared:
@@ -59,17 +73,21 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
     Warns:
         UserWarning: If no rows can be held out.
     """
+    limited = limit_lengths(table, config.data)
+    schema = build_schema(limited.table, config.data)
+    return _hold_out(encode_limited(limited, schema), schema, config, validation)
+
+
+def _hold_out(training: Corpus, schema: Schema, config: Config, validation: Table | None) -> Prepared:
+    """Hold rows out for validation, if none are given, and compute p(y)."""
     data, seed = config.data, config.training.seed
-    limited = limit_lengths(table, data)
-    schema = build_schema(limited.table, data)
     check_label_shift(config.objective, schema.labels)
-    training = encode_limited(limited, schema)
     if validation is None:
         kept, held_out = split(training.y, training.groups, data.validation_fraction, seed)
         if data.validation_fraction and not len(held_out):
             warnings.warn(
-                f"{table.origin}: no row is held out for validation, since too few rows, or groups of rows, have each "
-                "label: training stops after the last step, and the last weights are kept.",
+                f"{training.origin}: no row is held out for validation, since too few rows, or groups of rows, have "
+                "each label: training stops after the last step, and the last weights are kept.",
                 stacklevel=2,
             )
         training, validation_corpus = training.take(kept), training.take(held_out)

@@ -1,19 +1,92 @@
 """Rows of different lengths in one flat array, as in an Arrow list column or a `tf.RaggedTensor`."""
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Integer
 
 ROWS_AT_ONCE = 1 << 14
 """Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
 
+ROWS_OF_A_PART = 1 << 18
+"""Rows that a part has, where all rows are gone through."""
+
+
+def where(mask: Bool[np.ndarray, " N"]) -> Int[np.ndarray, " M"]:
+    """The indices at which a mask is True, ascending, in four bytes each as far as they fit."""
+    kind = np.int32 if len(mask) < 2**31 else np.int64
+    parts = (
+        (np.flatnonzero(mask[first : first + ROWS_OF_A_PART]) + first).astype(kind)
+        for first in range(0, len(mask), ROWS_OF_A_PART)
+    )
+    return np.concatenate([np.zeros(0, kind), *parts])
+
+
+def occurrences(numbers: Int[np.ndarray, " N"], size: int = 0) -> Int[np.ndarray, " S"]:
+    """How often each number from 0 occurs, as `np.bincount` counts, without a copy of all numbers."""
+    parts = [numbers[first : first + ROWS_OF_A_PART] for first in range(0, len(numbers), ROWS_OF_A_PART)]
+    size = max([size, *(int(part.max()) + 1 for part in parts)])
+    return sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+
+
+def gathered(
+    values: Integer[np.ndarray, " A"], indices: Int[np.ndarray, " N"], out: Int[np.ndarray, " N"] | None = None
+) -> Integer[np.ndarray, " N"]:
+    """`values[indices]`, without a copy of all indices in eight bytes each; `out` may be the indices themselves."""
+    out = np.empty(len(indices), values.dtype) if out is None else out
+    for first in range(0, len(indices), ROWS_OF_A_PART):
+        part = slice(first, first + ROWS_OF_A_PART)
+        out[part] = values[indices[part]]
+    return out
+
+
+def shuffled(count: int, generator: np.random.Generator) -> Int[np.ndarray, " N"]:
+    """What `generator.permutation(count)` returns, in four bytes a number as far as they fit."""
+    numbers = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+    generator.shuffle(numbers)
+    return numbers
+
+
+class Rows(Sequence[np.ndarray]):
+    """Rows of whole numbers of different lengths, in memory (`RaggedArray`) or not."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """The number of entries of each row."""
+
+    @abstractmethod
+    def lengths_at(self, indices: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
+        """The number of entries of the rows at these indices."""
+
+    @abstractmethod
+    def take(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy the rows at these indices, in this order, into memory."""
+
+    @abstractmethod
+    def select(self, indices: Int[np.ndarray, " R"]) -> "Rows":
+        """The rows at these indices, in this order, where these rows are."""
+
+    @abstractmethod
+    def loaded(self) -> "RaggedArray":
+        """All rows in memory."""
+
+    def parts(self) -> Iterator["RaggedArray"]:
+        """All rows, some at a time."""
+        for first in range(0, len(self), ROWS_OF_A_PART):
+            yield self.take(np.arange(first, min(first + ROWS_OF_A_PART, len(self))))
+
+    def counts(self, size: int) -> Int[np.ndarray, " V"]:
+        """How often each number, from 0 to below this size, occurs in all rows."""
+        return sum((np.bincount(part.values, minlength=size) for part in self.parts()), np.zeros(size, np.int64))
+
 
 @dataclass(frozen=True, eq=False)
-class RaggedArray(Sequence[np.ndarray]):
+class RaggedArray(Rows):
     """Rows of whole numbers, one after the other: row i is `values[offsets[i]:offsets[i + 1]]`.
 
     Args:
@@ -64,6 +137,14 @@ class RaggedArray(Sequence[np.ndarray]):
     def take(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
         """Copy the rows at these indices, in this order."""
         return self._copy(self.offsets[indices], self.lengths_at(indices))
+
+    def select(self, indices: Int[np.ndarray, " R"]) -> "RaggedArray":
+        """Copy the rows at these indices, in this order."""
+        return self.take(indices)
+
+    def loaded(self) -> "RaggedArray":
+        """These rows."""
+        return self
 
     def cut(self, max_length: int) -> "RaggedArray":
         """Copy the first entries of each row, at most this many."""

@@ -1,9 +1,9 @@
 """What a model must know of its data: symbols, labels, and how probable each label is."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -60,11 +60,38 @@ class Schema:
         return stored
 
 
+class Occurrences(NamedTuple):
+    """How often symbols and labels occur in training rows.
+
+    Args:
+        symbols: Of sequences.
+        sources: Symbols of sources.
+        labels: Labels.
+        origin: Where the rows are from.
+    """
+
+    symbols: Mapping[str, int]
+    sources: Mapping[str, int]
+    labels: Mapping[str, int]
+    origin: str
+
+
 def build_schema(table: Table, data: DataConfig) -> Schema:
-    """Learn from training rows which symbols and which labels there are.
+    """Learn from training rows which symbols and which labels there are; see `schema_of`.
 
     Args:
         table: The training rows, none of which is too long: `seqssvae.data.corpus.limit_lengths` sees to it.
+        data: The least count of a symbol, and the classes where they are listed.
+    """
+    sources = {} if table.sources is None else table.sources.counts()
+    return schema_of(Occurrences(table.sequences.counts(), sources, table.labels.counts(), table.origin), data)
+
+
+def schema_of(found: Occurrences, data: DataConfig) -> Schema:
+    """Make symbols and labels of those that occur in training rows.
+
+    Args:
+        found: How often each occurs.
         data: The least count of a symbol, and the classes where they are listed.
 
     Returns:
@@ -78,27 +105,27 @@ def build_schema(table: Table, data: DataConfig) -> Schema:
         UserWarning: If no row has a label, or none has a certain label, of those listed; if labels look alike, or like
             a missing one.
     """
-    vocabulary = Vocabulary.from_counts(table.sequences.counts(), data.separator, data.minimum_count)
+    vocabulary = Vocabulary.from_counts(found.symbols, data.separator, data.minimum_count)
     if not vocabulary.symbols:
-        raise DataError(f"{table.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
-    labels = _labels(table, data)
-    warn_of_lookalikes(table, labels.names)
-    return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(table, data))
+        raise DataError(f"{found.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
+    labels = _labels(found, data)
+    warn_of_lookalikes(found.origin, found.labels, labels.names)
+    return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(found, data))
 
 
-def _labels(table: Table, data: DataConfig) -> Labels:
-    observed = sorted(table.labels.observed())
+def _labels(found: Occurrences, data: DataConfig) -> Labels:
+    observed = sorted(label for label, count in found.labels.items() if count)
     if data.labels is not None:
-        _warn_of_unobserved(data.labels, observed, table.origin)
+        _warn_of_unobserved(data.labels, observed, found.origin)
         return Labels(tuple(data.labels))
     if not observed:
         where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
         raise DataError(
-            f"{table.origin}: no row has a label {where}; label some rows, or list the classes in data.labels."
+            f"{found.origin}: no row has a label {where}; label some rows, or list the classes in data.labels."
         )
     if len(observed) == 1:
         raise DataError(
-            f"{table.origin}: all labelled rows have the same label, {observed[0]!r}; label rows of at least two "
+            f"{found.origin}: all labelled rows have the same label, {observed[0]!r}; label rows of at least two "
             "classes, or list the classes in data.labels."
         )
     return Labels(tuple(observed))
@@ -113,14 +140,13 @@ def _warn_of_unobserved(listed: Sequence[str], observed: Sequence[str], origin: 
         warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=4)
 
 
-def _source_vocabulary(table: Table, data: DataConfig) -> Vocabulary | None:
+def _source_vocabulary(found: Occurrences, data: DataConfig) -> Vocabulary | None:
     if not data.source_column:
         return None
-    counts = {} if table.sources is None else table.sources.counts()
-    vocabulary = Vocabulary.from_counts(counts, data.source_separator, data.minimum_count)
+    vocabulary = Vocabulary.from_counts(found.sources, data.source_separator, data.minimum_count)
     if not vocabulary.symbols:
         raise DataError(
-            f"{table.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."
+            f"{found.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."
         )
     return vocabulary
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seqssvae.backend import NO_LABEL
+from seqssvae.data.ragged import ROWS_OF_A_PART, occurrences, shuffled, where
 from seqssvae.errors import ConfigurationError
 
 SPLIT_STREAM, LABEL_STREAM = 1, 2
@@ -37,51 +38,72 @@ def split(
     """
     if fraction <= 0 or len(y) == 0:
         return np.arange(len(y)), np.arange(0)
-    _, stratum = np.unique(y, return_inverse=True)
-    totals = np.bincount(stratum)
+    stratum = _strata(y)
+    totals = occurrences(stratum)
     wanted = np.clip(fraction * totals, np.minimum(1, totals - 1), totals - 1)
-    place, count = _places(_group_of_row(len(y), groups), seed)
-    choose = _choose_rows if count == len(y) else _choose_groups
-    held_out = choose(place, stratum, totals, wanted)
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def _group_of_row(count: int, groups: Int[np.ndarray, " N"] | None) -> Int[np.ndarray, " N"]:
-    """The number of each row's group, from 0 in the order of their first rows."""
-    rows = np.arange(count)
+    generator = np.random.default_rng([seed, SPLIT_STREAM])
     if groups is None or not (groups >= 0).any():
-        return rows
-    _, first, group = np.unique(np.where(groups < 0, -1 - rows, groups), return_index=True, return_inverse=True)
+        held_out = _choose_rows(shuffled(len(y), generator), stratum, totals, wanted)
+    else:
+        held_out = _choose_groups(_places(_group_of_row(groups), generator), stratum, totals, wanted)
+    return where(~held_out), where(held_out)
+
+
+def _strata(y: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """The number of each row's label among those that there are, sorted."""
+    low = int(y.min())
+    present = occurrences(y - y.dtype.type(low)) > 0
+    kind = np.int16 if np.count_nonzero(present) < 2**15 else np.int32
+    return (np.cumsum(present) - 1).astype(kind)[y - y.dtype.type(low)]
+
+
+def _group_of_row(groups: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """The number of each row's group, from 0 in the order of their first rows."""
+    own = np.where(groups < 0, -1 - np.arange(len(groups)), groups)
+    _, first, group = np.unique(own, return_index=True, return_inverse=True)
     number = np.empty(len(first), np.int64)
     number[np.argsort(first)] = np.arange(len(first))
     return number[group]
 
 
-def _places(group: Int[np.ndarray, " N"], seed: int) -> tuple[Int[np.ndarray, " N"], int]:
-    """The place of each row's group in a random order of the groups, and how many groups there are."""
+def _places(group: Int[np.ndarray, " N"], generator: np.random.Generator) -> Int[np.ndarray, " N"]:
+    """The place of each row's group in a random order of the groups."""
     count = int(group.max()) + 1
     place_of_group = np.empty(count, np.int64)
-    place_of_group[np.random.default_rng([seed, SPLIT_STREAM]).permutation(count)] = np.arange(count)
-    return place_of_group[group], count
+    place_of_group[generator.permutation(count)] = np.arange(count)
+    return place_of_group[group]
 
 
 def _choose_rows(
-    place: Int[np.ndarray, " N"],
+    order: Int[np.ndarray, " N"],
     stratum: Int[np.ndarray, " N"],
     totals: Int[np.ndarray, " S"],
     wanted: Float[np.ndarray, " S"],
 ) -> Bool[np.ndarray, " N"]:
     """Hold out rows each of which is a group: of each stratum the first ones, until one more would be too many.
 
-    This is what `_choose_groups` would do; in its second pass no row changes sides.
+    This is what `_choose_groups` would do; in its second pass no row changes sides. The order says which row comes
+    first, second, and so on.
     """
-    rows = np.lexsort((place, stratum))
-    chosen = np.zeros(len(place), bool)
-    for s, (first, total) in enumerate(zip(np.cumsum(totals) - totals, totals, strict=True)):
-        so_far = np.arange(total)
-        too_many = (so_far + 1 >= total) | (1 + 2 * (so_far - wanted[s]) >= 0)
-        chosen[rows[first : first + too_many.argmax()]] = True
+    needed = np.array([_how_many(*pair) for pair in zip(totals.tolist(), wanted.tolist(), strict=True)])
+    chosen = np.zeros(len(order), bool)
+    for first in range(0, len(order), ROWS_OF_A_PART):
+        rows = order[first : first + ROWS_OF_A_PART]
+        by_stratum = rows[np.argsort(stratum[rows], kind="stable")]
+        counts = np.bincount(stratum[rows], minlength=len(totals))
+        starts, taken = np.cumsum(counts) - counts, np.minimum(counts, needed)
+        for s in np.flatnonzero(taken):
+            chosen[by_stratum[starts[s] : starts[s] + taken[s]]] = True
+        needed -= taken
     return chosen
+
+
+def _how_many(total: int, wanted: float) -> int:
+    """The least number of rows of a stratum to which another one is not added."""
+    count = max(0, int(wanted - 0.5) - 1)
+    while count + 1 < total and 1 + 2 * (count - wanted) < 0:
+        count += 1
+    return count
 
 
 def _choose_groups(

@@ -1,11 +1,11 @@
 """Rows as they were read, a column each, with every different text stored once and a number in its place.
 
-A file (`seqssvae.data.tsv`) and rows in memory (`seqssvae.data.in_memory`) both become a `Table`.
+Files (`seqssvae.data.files`) and rows in memory (`seqssvae.data.in_memory`) both become a `Table`.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from typing import SupportsIndex, TypeVar
 
@@ -31,8 +31,8 @@ def split_symbols(text: str, separator: str) -> list[str]:
     return list(filter(None, text.split(separator))) if separator else list(text)
 
 
-class _Codes(dict[str | None, int]):
-    """The code of each text: a new text gets the next code, from 0, and one text is left out, whose code is `NO_TEXT`.
+class Codes(dict[str | None, int]):
+    """The code of each text: a new text gets the next code, from 0, and one is left out, whose code is `NO_TEXT`.
 
     Args:
         left_out: The text that is left out, or None.
@@ -69,7 +69,7 @@ class TextColumn(Sequence[str | None]):
     @classmethod
     def from_texts(cls, texts: Iterable[str | None], count: int) -> "TextColumn":
         """Encode so many texts, None where they are missing."""
-        codes = _Codes(left_out=None)
+        codes = Codes(left_out=None)
         values = codes.of(texts, count)
         return cls(codes.texts(), values)
 
@@ -91,9 +91,10 @@ class TextColumn(Sequence[str | None]):
         """The column of the rows at these indices, in this order."""
         return TextColumn(self.texts, self.codes[indices])
 
-    def observed(self) -> list[str]:
-        """The different texts that some row has."""
-        return [self.texts[code] for code in np.unique(self.codes[self.codes != NO_TEXT])]
+    def counts(self) -> dict[str, int]:
+        """How many rows have each text."""
+        counts = np.bincount(self.codes[self.codes != NO_TEXT], minlength=len(self.texts))
+        return dict(zip(self.texts, counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,34 +112,16 @@ class SymbolColumn(Sequence[tuple[str, ...]]):
     @classmethod
     def from_symbols(cls, rows: Iterable[Collection[str]]) -> "SymbolColumn":
         """Encode sequences of symbols."""
-        return cls._encode(rows, _Codes(), _encode_symbols)
+        encoder = SymbolEncoder()
+        encoder.add_symbols(rows)
+        return encoder.column()
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], separator: str) -> "SymbolColumn":
         """Split texts into symbols, as `split_symbols` does, and encode them."""
-        if not separator:
-            return cls._encode(texts, _Codes(), _encode_characters)
-        return cls._encode((text.split(separator) for text in texts), _Codes(left_out=""), _encode_symbols)
-
-    @classmethod
-    def _encode(
-        cls,
-        rows: Iterable[Row],
-        codes: _Codes,
-        encode: Callable[[Sequence[Row], int, _Codes], Int[np.ndarray, " S"]],
-    ) -> "SymbolColumn":
-        """Encode rows, some at a time; symbols whose code is `NO_TEXT` are left out."""
-        remaining, values, lengths = iter(rows), [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        while part := list(islice(remaining, ROWS_AT_ONCE)):
-            counts = np.fromiter(map(len, part), np.int64, len(part))
-            encoded = encode(part, int(counts.sum()), codes)
-            kept = encoded != NO_TEXT
-            if not kept.all():
-                counts = np.bincount(np.repeat(np.arange(len(part)), counts)[kept], minlength=len(part))
-                encoded = encoded[kept]
-            values.append(encoded)
-            lengths.append(counts)
-        return cls(codes.texts(), RaggedArray.from_lengths(np.concatenate(values), np.concatenate(lengths)))
+        encoder = SymbolEncoder(separator)
+        encoder.add(texts)
+        return encoder.column()
 
     @classmethod
     def empty(cls, count: int) -> "SymbolColumn":
@@ -176,6 +159,58 @@ class SymbolColumn(Sequence[tuple[str, ...]]):
                 yield separator.join(symbols[start:end])
 
 
+class SymbolEncoder:
+    """Encodes sequences of symbols, some at a time, to a column.
+
+    Args:
+        separator: What separates the symbols of a text; empty: each character is one.
+    """
+
+    def __init__(self, separator: str = "") -> None:
+        self._separator, self._codes = separator, Codes(left_out="" if separator else None)
+        self._values, self._lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Split texts into symbols, as `split_symbols` does, and encode them."""
+        if self._separator:
+            self.add_symbols(text.split(self._separator) for text in texts)
+        else:
+            self._add(texts, _encode_characters)
+
+    def add_symbols(self, rows: Iterable[Collection[str]]) -> None:
+        """Encode lists of symbols."""
+        self._add(rows, _encode_symbols)
+
+    def _add(self, rows: Iterable[Row], encode: Callable[[Sequence[Row], int, Codes], Int[np.ndarray, " S"]]) -> None:
+        remaining = iter(rows)
+        while part := list(islice(remaining, ROWS_AT_ONCE)):
+            counts = np.fromiter(map(len, part), np.int64, len(part))
+            encoded = encode(part, int(counts.sum()), self._codes)
+            kept = encoded != NO_TEXT
+            if not kept.all():
+                counts = np.bincount(np.repeat(np.arange(len(part)), counts)[kept], minlength=len(part))
+                encoded = encoded[kept]
+            self._values.append(encoded)
+            self._lengths.append(counts)
+
+    def first_empty(self, count: int) -> int | None:
+        """The first of the last rows, so many, that has no symbol; None if each has one."""
+        parts = [np.zeros(0, np.int64)]
+        for lengths in reversed(self._lengths):
+            if count <= 0:
+                break
+            parts.insert(0, lengths[max(len(lengths) - count, 0) :])
+            count -= len(lengths)
+        empty = np.concatenate(parts) == 0
+        return int(empty.argmax()) if empty.any() else None
+
+    def column(self) -> SymbolColumn:
+        """The rows since the last column; a symbol keeps its code from column to column."""
+        values, lengths = np.concatenate(self._values), np.concatenate(self._lengths)
+        self._values, self._lengths = self._values[:1], self._lengths[:1]
+        return SymbolColumn(self._codes.texts(), RaggedArray.from_lengths(values, lengths))
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows of a file or of memory.
@@ -187,6 +222,7 @@ class Table:
         sources: The sequence that it is made from; None where there are no sources.
         lines: Its line of the file, counted from 1, or its index in memory.
         origin: Where the rows are from: a path or a description, for messages.
+        texts: By what it is (sequence, source, id), the text of each row as it was; empty where it was not kept.
     """
 
     sequences: SymbolColumn
@@ -195,6 +231,7 @@ class Table:
     sources: SymbolColumn | None
     lines: Int[np.ndarray, " N"]
     origin: str
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def from_rows(
@@ -237,6 +274,7 @@ class Table:
             None if self.sources is None else self.sources.take(indices),
             self.lines[indices],
             self.origin if origin is None else origin,
+            {name: [texts[index] for index in indices.tolist()] for name, texts in self.texts.items()},
         )
 
     def cut(self, max_length: int) -> "Table":
@@ -245,12 +283,12 @@ class Table:
         return dataclasses.replace(self, sequences=self.sequences.cut(max_length), sources=sources)
 
 
-def _encode_symbols(rows: Sequence[Collection[str]], count: int, codes: _Codes) -> Int[np.ndarray, " S"]:
+def _encode_symbols(rows: Sequence[Collection[str]], count: int, codes: Codes) -> Int[np.ndarray, " S"]:
     """The code of each of the rows' symbols, of which there are so many."""
     return codes.of(chain.from_iterable(rows), count)
 
 
-def _encode_characters(rows: Sequence[str], count: int, codes: _Codes) -> Int[np.ndarray, " S"]:
+def _encode_characters(rows: Sequence[str], count: int, codes: Codes) -> Int[np.ndarray, " S"]:
     """The code of each of the rows' characters, by a table over their code points."""
     points = np.frombuffer("".join(rows).encode("utf-32-le", "surrogatepass"), np.uint32)
     code_of_point = np.zeros(int(points.max(initial=0)) + 1, np.int32)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqssvae.config import DataConfig
+from seqssvae.data.files import read_table
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 from seqssvae.errors import DataError, UserError
 from seqssvae.runs.writing import write_atomically
 

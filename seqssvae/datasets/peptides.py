@@ -4,8 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from seqssvae.config import DataConfig
+from seqssvae.data.files import read_table
 from seqssvae.data.table import Table
-from seqssvae.data.tsv import read_table
 
 
 def peptides_path() -> Path:

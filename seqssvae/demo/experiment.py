@@ -91,7 +91,7 @@ def prepare(
         labels_per_class: Labels to keep of each class; validation has at most as many rows of each.
     """
     config = with_seed(config, seed)
-    names = sorted(table.labels.observed())
+    names = sorted((label for label, count in table.labels.counts().items() if count))
     y = np.array([NO_LABEL if label is None else names.index(label) for label in table.labels], np.int32)
     groups = table.groups.codes
     others, held_out = split(y, groups, TEST_FRACTION, DEVELOPMENT_SEED)

@@ -276,7 +276,7 @@ def _compared(baselines: Baselines, rows: Corpus, elbo: Float[np.ndarray, " N"])
     """Simple models of the symbols beside the ELBO of each row."""
     found = {}
     for name, model in baselines._asdict().items():
-        log_p = model.log_likelihood(rows.sequences)[:, 0]
+        log_p = model.log_likelihood(rows.sequences.loaded())[:, 0]
         ahead, error = log_p - elbo, (log_p - elbo).std() / np.sqrt(len(rows))
         found[name] = Compared(float(log_p.sum() / rows.lengths.sum()), float(ahead.mean()), float(error))
     return found

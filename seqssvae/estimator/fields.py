@@ -66,10 +66,11 @@ def build_config(hyperparameters: Mapping[str, Any], config: Config | None, reci
     return from_dict(settings if config is not None and recipe != "auto" else with_recipe(recipe, settings))
 
 
-def source_column(config: Config, source: object | None) -> int:
+def source_column(config: Config, source: object | None) -> int | str:
     """Return a column for the sources, as if they were in a file; 0 if there are none."""
     data = config.data
-    free = 1 + max(data.sequence_column, data.label_column, data.group_column)
+    columns = data.sequence_column, data.label_column, data.group_column
+    free = 1 + max(column for column in (0, *columns) if isinstance(column, int))
     return 0 if source is None else data.source_column or free
 
 

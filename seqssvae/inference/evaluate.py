@@ -1,6 +1,6 @@
 """How well a trained model does on rows, and what it predicts for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +23,13 @@ class CorpusEvaluation(NamedTuple):
         metrics: Means over its rows.
         confusion: The number of rows by label (first index) and most probable label (second).
         standard_error: The standard error of the metric that decides early stopping, `training.metric`.
+        rows: Terms of the ELBO, and log q(y|x), of each row.
     """
 
     metrics: Metrics
     confusion: Int[np.ndarray, "K K"]
     standard_error: float
+    rows: Evaluation
 
 
 def evaluate(
@@ -36,7 +38,7 @@ def evaluate(
     config: Config,
     seed: int = 0,
     importance_samples: int = 0,
-    batches: Sequence[Batch] | None = None,
+    batches: Iterable[Batch] | None = None,
 ) -> CorpusEvaluation:
     """Compute metrics at beta 1 without dropout: y is summed out in every row's ELBO, and labels are for accuracy.
 
@@ -46,7 +48,8 @@ def evaluate(
         config: The model's configuration (objective, metric, batch size, buckets).
         seed: Seed of the noise of z.
         importance_samples: The number of draws of z for the importance-weighted bound; 0: it is not computed.
-        batches: Batches that hold every row of the corpus once; None: they are made with buckets of its own.
+        batches: Batches that hold every row of the corpus once, to be gone through twice; None: they are made with
+            buckets of its own.
 
     Raises:
         NonFiniteError: If a row's term or log q(y|x) is not a number.
@@ -74,6 +77,7 @@ def evaluate(
         Metrics(count, len(labelled), symbols, loss=loss, **fields),
         count_confusion(corpus.y[labelled], evaluation.log_q_y[labelled]),
         standard_error(config.training.metric, evaluation, corpus.y, corpus.lengths, config.objective),
+        evaluation,
     )
 
 

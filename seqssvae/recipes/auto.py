@@ -109,7 +109,7 @@ def learning_rows(config: Config, prepared: Prepared) -> LearningRows:
     """The rows that the candidates learn from; where there are very many, some that are drawn."""
     labelled, training, seed = _labelled(config, prepared), prepared.training, config.training.seed
     return LearningRows(
-        labelled.sequences,
+        labelled.sequences.loaded(),
         labelled.y,
         training.sequences.take(_drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, seed)),
         len(prepared.schema.labels),
@@ -145,9 +145,10 @@ def all_labelled(config: Config, prepared: Prepared) -> Corpus:
         return chosen[0]
     first, second = chosen
     lengths = np.concatenate([first.lengths, second.lengths])
+    values = [part.sequences.loaded().values for part in chosen]
     return replace(
         first,
-        sequences=RaggedArray.from_lengths(np.concatenate([first.sequences.values, second.sequences.values]), lengths),
+        sequences=RaggedArray.from_lengths(np.concatenate(values), lengths),
         y=np.concatenate([first.y, second.y]),
         groups=np.concatenate([first.groups, second.groups]),
         lines=None if first.lines is None or second.lines is None else np.concatenate([first.lines, second.lines]),
@@ -190,7 +191,7 @@ def fit_towards(
     if ensemble is not None and config.objective.posterior == "given":
         without = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, config.training.seed)
         training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
-        training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences)))
+        training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences.loaded())))
     twin = build(config, prepared.schema.dimensions)
     if ensemble is not None:
         twin.set_weights(_with_symbol_frequencies(twin, training))
@@ -227,7 +228,7 @@ def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.nd
     """The weights, with the output's bias such that the first probabilities are those of symbols in the rows."""
     weights = twin.get_weights()
     bias = weights["decoder.output.bias"]
-    counts = np.bincount(training.sequences.values, minlength=len(bias)) + 0.5
+    counts = training.sequences.counts(len(bias)) + 0.5
     counts[list(NEVER_GENERATED)] = 0.5
     counts[UNK] = max(counts[UNK], 0.5)
     return {**weights, "decoder.output.bias": np.log(counts / counts.mean()).astype(bias.dtype)}

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from seqssvae.data.ragged import RaggedArray
+from seqssvae.data.ragged import Rows
 from seqssvae.recipes.markov import STRENGTH, Markov, NgramTree
 from seqssvae.recipes.ngrams import ngram_codes
 from seqssvae.recipes.rows import perplexity
@@ -25,14 +26,14 @@ class Baselines(NamedTuple):
     bigram: Markov
 
     @classmethod
-    def learn(cls, rows: RaggedArray, vocabulary_size: int) -> "Baselines":
+    def learn(cls, rows: Rows, vocabulary_size: int) -> "Baselines":
         """Count the n-grams of training rows."""
         return cls(*(_count(rows, vocabulary_size, order) for order in ORDERS.values()))
 
-    def nats_per_symbol(self, rows: RaggedArray) -> dict[str, float]:
+    def nats_per_symbol(self, rows: Rows) -> dict[str, float]:
         """The mean log-probability of the symbols of rows, END included, by model."""
-        symbols = len(rows.values)
-        return {name: float(model.log_likelihood(rows).sum()) / symbols for name, model in self._asdict().items()}
+        symbols, loaded = int(rows.lengths.sum()), rows.loaded()
+        return {name: float(model.log_likelihood(loaded).sum()) / symbols for name, model in self._asdict().items()}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What was counted, by name."""
@@ -50,10 +51,24 @@ class Baselines(NamedTuple):
         return cls(*(Markov.from_arrays(part) for part in parts))
 
 
-def _count(rows: RaggedArray, size: int, order: int) -> Markov:
-    codes, counts = np.unique(ngram_codes(rows, size, order), return_counts=True)
-    symbol_counts = np.bincount(rows.values, minlength=size)
+SMALL = 1 << 20
+"""So many n-grams are counted each in a place of its own, which is faster than sorting them."""
+
+
+def _distinct(codes: Int[np.ndarray, " S"], size: int) -> tuple[Int[np.ndarray, " G"], Int[np.ndarray, " G"]]:
+    """The different numbers below a size, sorted, and how often each occurs."""
+    if size > SMALL:
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    return (found := np.flatnonzero(counts)), counts[found]
+
+
+def _count(rows: Rows, size: int, order: int) -> Markov:
+    found = [_distinct(ngram_codes(part, size, order), size**order) for part in rows.parts()]
+    codes, place = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
+    counts = np.bincount(place, np.concatenate([part for _, part in found]), len(codes))
+    symbol_counts = rows.counts(size)
     background = (symbol_counts + 0.5) / (symbol_counts + 0.5).sum()
     tree, known = NgramTree(codes, size, order), np.ones(size, bool)
     strength = STRENGTH * perplexity(symbol_counts)
-    return Markov(tree, counts[:, None].astype(float), background, strength, known, np.ones(1))
+    return Markov(tree, counts[:, None], background, strength, known, np.ones(1))

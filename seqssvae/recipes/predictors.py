@@ -46,7 +46,7 @@ def predict_log_proba(
     if not len(corpus):
         return np.zeros((0, backend.classify(np.zeros((1, 1), np.int32)).shape[1]))
     if method == "combined" and ensemble is not None:
-        return ensemble.log_proba(corpus.sequences)
+        return ensemble.log_proba(corpus.sequences.loaded())
     if method != "classifier" and config.objective.name == "classifier":
         raise ConfigurationError(f"method {method!r} needs a generator, and objective.name: classifier has none.")
     parts = []

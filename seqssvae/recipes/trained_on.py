@@ -1,13 +1,13 @@
 """Which labelled rows a run was trained on: how many of each label, and how to know them again."""
 
 import hashlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.ragged import RaggedArray, Rows
 from seqssvae.inference.agreement import Agreement, agreement
 from seqssvae.recipes.rows import LearningRows, stratified_folds
 
@@ -51,8 +51,8 @@ class TrainedOn(NamedTuple):
             vocabulary_size: V.
             seed: Seed of the folds.
         """
-        rows = np.random.default_rng(seed).permutation(len(labelled))[:MOST_REFERENCE_ROWS]
-        labelled = labelled.take(np.sort(rows))
+        drawn = np.random.default_rng(seed).permutation(len(labelled))[:MOST_REFERENCE_ROWS]
+        labelled = labelled.take(np.sort(drawn))
         if len(labelled) < LEAST_REFERENCE_ROWS or len(np.unique(labelled.y)) < 2:
             return self
         folds = stratified_folds(labelled.y, labelled.groups, seed)
@@ -61,7 +61,9 @@ class TrainedOn(NamedTuple):
         from seqssvae.recipes.references import cross_validate, logistic_regression  # loads much of scikit-learn
 
         none = labelled.sequences.take(np.zeros(0, np.int64))
-        learning = LearningRows(labelled.sequences, labelled.y, none, len(self.labelled), vocabulary_size, folds, seed)
+        learning = LearningRows(
+            labelled.sequences.loaded(), labelled.y, none, len(self.labelled), vocabulary_size, folds, seed
+        )
         predicted, size = cross_validate(logistic_regression, learning), len(self.labelled)
         observed, given = (np.bincount(part, minlength=size) for part in (labelled.y, predicted))
         return self._replace(reference=agreement(observed, given, int(np.sum(predicted == labelled.y))))
@@ -93,6 +95,10 @@ class TrainedOn(NamedTuple):
         return cls(arrays["labelled"], int(arrays["unlabelled"][0]), arrays["digests"], found)
 
 
-def _digests(sequences: Iterable[Int[np.ndarray, " T"]]) -> Int[np.ndarray, " N"]:
-    found = (hashlib.blake2b(np.asarray(row, np.int32).tobytes(), digest_size=8).digest() for row in sequences)
+def _digests(sequences: Rows) -> Int[np.ndarray, " N"]:
+    return np.concatenate([np.zeros(0, np.int64), *map(_digests_of_part, sequences.parts())])
+
+
+def _digests_of_part(rows: RaggedArray) -> Int[np.ndarray, " N"]:
+    found = (hashlib.blake2b(np.asarray(row, np.int32).tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(b"".join(found), np.int64)

@@ -229,7 +229,8 @@ def corpus_digest(corpus: Corpus) -> str:
     digest = hashlib.sha256(corpus.y.astype("<i4").tobytes())
     for rows in (corpus.sequences, corpus.sources):
         if rows is not None:
-            digest.update(rows.values.astype("<i4").tobytes())
+            for part in rows.parts():
+                digest.update(part.values.astype("<i4").tobytes())
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from seqssvae.backend import Backend, StepTotals, TrainingStep, Weights
 from seqssvae.config import Config, TrainingConfig
-from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.batches import EvaluationBatches
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, NonFiniteError
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
@@ -66,7 +66,7 @@ def fit(
     _check_rows(config, training, validation)
     order = StepOrder(config, training, 0 if resume is None else resume.schedule_steps)
     size, symbols = config.training.batch_size, config.training.batch_symbols
-    validation_batches = list(evaluation_batches(validation, None, size, order.buckets, symbols))
+    validation_batches = EvaluationBatches(validation, size, order.buckets, symbols)
 
     def validate() -> CorpusEvaluation | None:
         """Evaluate the validation rows, every time with the same noise."""

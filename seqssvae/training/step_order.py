@@ -13,6 +13,7 @@ from seqssvae.config import Config, ObjectiveConfig, uses_unlabelled
 from seqssvae.data.batches import BatchStream
 from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.ragged import where
 from seqssvae.errors import ConfigurationError
 from seqssvae.training.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
 
@@ -147,7 +148,7 @@ class StepOrder:
 
     def _streams(self, corpus: Corpus) -> tuple[BatchStream | None, BatchStream | None]:
         training, objective = self.config.training, self.config.objective
-        labelled, unlabelled = np.flatnonzero(corpus.y >= 0), np.flatnonzero(corpus.y < 0)
+        labelled, unlabelled = where(corpus.y >= 0), where(corpus.y < 0)
         joint = uses_unlabelled(objective) and objective.batching == "joint" and len(unlabelled) > 0
         seeds = [int(seed) for seed in np.random.SeedSequence([training.seed, ORDER_STREAM]).generate_state(2)]
         return (

@@ -55,6 +55,13 @@ COMMANDS = {
         parsers.add_fit_arguments,
         ("fit", "fit_command"),
     ),
+    "tune": Command(
+        "Search fields of the configuration for what does best on the validation rows.",
+        "--data.train FILE --space.section.field SPACE ... --output SWEEP [--spaces FILE] [--trials N] [--minutes M] "
+        "[--recipe R] [--backend torch|jax] [--storage URL] [--keep-run] [--section.field VALUE ...]",
+        parsers.add_tune_arguments,
+        ("tune", "tune_command"),
+    ),
     "compare": Command(
         "Cross-validate this tool and what it competes with on a TSV file: is it for your data?",
         "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--section.field VALUE ...]",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 
 from seqssvae.cli import parsers
+from seqssvae.cli.tune_parser import add_tune_arguments
 
 
 class Command(NamedTuple):
@@ -59,7 +60,7 @@ COMMANDS = {
         "Search fields of the configuration for what does best on the validation rows.",
         "--data.train FILE --space.section.field SPACE ... --output SWEEP [--spaces FILE] [--trials N] [--minutes M] "
         "[--recipe R] [--backend torch|jax] [--storage URL] [--keep-run] [--section.field VALUE ...]",
-        parsers.add_tune_arguments,
+        add_tune_arguments,
         ("tune", "tune_command"),
     ),
     "compare": Command(

@@ -1,7 +1,5 @@
 """The command `tune`."""
 
-from pathlib import Path
-
 from jsonargparse import Namespace
 from rich.table import Table
 

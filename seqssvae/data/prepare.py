@@ -20,11 +20,13 @@ class Prepared(NamedTuple):
         training: Rows to learn from.
         validation: Rows that decide what is best and when to stop; it may be empty.
         schema: Symbols of the rows given for training, the classes, and p(y).
+        validation_given: Whether the validation rows were given as such, rather than held out from those for training.
     """
 
     training: Corpus
     validation: Corpus
     schema: Schema
+    validation_given: bool = False
 
 
 def prepare_files(config: Config) -> Prepared:
@@ -44,13 +46,16 @@ def prepare_files(config: Config) -> Prepared:
     return prepare_table(table, config, None if data.validation is None else read_table(data.validation, data))
 
 
-def prepare_table(table: Table, config: Config, validation: Table | None = None) -> Prepared:
+def prepare_table(
+    table: Table, config: Config, validation: Table | None = None, known: Schema | None = None
+) -> Prepared:
     """Learn symbols and labels from rows, encode them, and hold some out for validation.
 
     Args:
         table: Rows given for training.
         config: The run's configuration; `training.seed` decides every split.
         validation: Rows for validation; None: `data.validation_fraction` of `table` is held out.
+        known: What a trained model knows from which training starts; None of a new model.
 
     Raises:
         ConfigurationError: If the given prior probabilities, or shifts of labels, are not as many as the labels.
@@ -61,7 +66,7 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
     """
     data, seed = config.data, config.training.seed
     limited = limit_lengths(table, data)
-    schema = build_schema(limited.table, data)
+    schema = build_schema(limited.table, data, known)
     check_label_shift(config.objective, schema.labels)
     training = encode_limited(limited, schema)
     if validation is None:
@@ -76,4 +81,5 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
     else:
         validation_corpus = encode_table(validation, schema, data)
     prior = label_prior(config.model, schema.labels, training.y)
-    return Prepared(training, validation_corpus, dataclasses.replace(schema, label_prior=prior))
+    schema = dataclasses.replace(schema, label_prior=prior)
+    return Prepared(training, validation_corpus, schema, validation is not None)

@@ -60,12 +60,13 @@ class Schema:
         return stored
 
 
-def build_schema(table: Table, data: DataConfig) -> Schema:
+def build_schema(table: Table, data: DataConfig, known: Schema | None = None) -> Schema:
     """Learn from training rows which symbols and which labels there are.
 
     Args:
         table: The training rows, none of which is too long: `seqssvae.data.corpus.limit_lengths` sees to it.
         data: The least count of a symbol, and the classes where they are listed.
+        known: What a trained model knows, whose symbols are kept; None of a new model.
 
     Returns:
         The schema with equally probable labels; `label_prior` computes other probabilities.
@@ -79,17 +80,20 @@ def build_schema(table: Table, data: DataConfig) -> Schema:
             a missing one.
     """
     vocabulary = Vocabulary.from_counts(table.sequences.counts(), data.separator, data.minimum_count)
+    if known is not None:
+        vocabulary = known.vocabulary.with_symbols(vocabulary)
     if not vocabulary.symbols:
         raise DataError(f"{table.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
-    labels = _labels(table, data)
+    labels = _labels(table, data, known)
     warn_of_lookalikes(table, labels.names)
-    return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(table, data))
+    sources = _source_vocabulary(table, data, None if known is None else known.source_vocabulary)
+    return Schema(vocabulary, labels, _uniform(labels), sources)
 
 
-def _labels(table: Table, data: DataConfig) -> Labels:
+def _labels(table: Table, data: DataConfig, known: Schema | None) -> Labels:
     observed = sorted(table.labels.observed())
     if data.labels is not None:
-        _warn_of_unobserved(data.labels, observed, table.origin)
+        _warn_of_unobserved(data.labels, observed if known is None else [*observed, *known.labels.names], table.origin)
         return Labels(tuple(data.labels))
     if not observed:
         where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
@@ -113,11 +117,12 @@ def _warn_of_unobserved(listed: Sequence[str], observed: Sequence[str], origin: 
         warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=4)
 
 
-def _source_vocabulary(table: Table, data: DataConfig) -> Vocabulary | None:
+def _source_vocabulary(table: Table, data: DataConfig, known: Vocabulary | None) -> Vocabulary | None:
     if not data.source_column:
         return None
     counts = {} if table.sources is None else table.sources.counts()
     vocabulary = Vocabulary.from_counts(counts, data.source_separator, data.minimum_count)
+    vocabulary = vocabulary if known is None else known.with_symbols(vocabulary)
     if not vocabulary.symbols:
         raise DataError(
             f"{table.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."

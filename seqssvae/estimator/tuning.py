@@ -60,12 +60,13 @@ def tune(
     """
     check_recipe(model.recipe)
     spaces, chosen = parse_spaces(space, "space: "), SweepOptions(**options)
-    encoded = model.encoder_of(X, y, groups, source)
-    own = to_dict(encoded.config)
+    config = model._config()
+    given = model._read(config, X, y, groups, source)
+    own = to_dict(given.config)
     backend = model.backend or usable_backend()
     with progress("trial", quiet=not verbose) as shown:
-        trials = Trials(own, model.recipe, spaces, Rows(encoded.prepare), backend, model.build, [shown])
-        metric = encoded.config.training.metric
+        trials = Trials(own, model.recipe, spaces, Rows(given.prepare), backend, model._build_backend, [shown])
+        metric = given.config.training.metric
 
         def report(trial: Trial, best: Trial | None, done: int) -> None:
             if verbose:
@@ -73,4 +74,4 @@ def tune(
 
         tuned = sweep(output, trials, chosen, report)
     found = tuned.config
-    return replace(tuned, config=replace(found, data=replace(found.data, labels=encoded.listed)))
+    return replace(tuned, config=replace(found, data=replace(found.data, labels=config.data.labels)))

@@ -10,7 +10,7 @@ from seqssvae.config import Config, StoppingMetric
 from seqssvae.config.settings import to_yaml
 from seqssvae.runs.writing import explained, write_atomically
 from seqssvae.tuning.spaces import Spaces
-from seqssvae.tuning.study import AGAIN, ERROR, GREATEST
+from seqssvae.tuning.study import ERROR, GREATEST
 from seqssvae.tuning.trials import CLASSIFICATION, STANDARD_ERROR, STEP
 
 TABLE, PLOT, BEST, RUNS = "trials.tsv", "trials.svg", "best.yaml", "runs"
@@ -113,7 +113,18 @@ def write_trials(folder: Path, trials: Sequence[Trial], spaces: Spaces) -> None:
     Raises:
         RunError: If that is not possible.
     """
-    header = ["trial", "state", "value", "standard_error", "classification", "step", "evaluations", "seconds", *spaces, "error"]
+    header = [
+        "trial",
+        "state",
+        "value",
+        "standard_error",
+        "classification",
+        "step",
+        "evaluations",
+        "seconds",
+        *spaces,
+        "error",
+    ]
     lines = [header, *(_columns(trial, spaces) for trial in trials)]
     text = "".join("\t".join(" ".join(column.split()) for column in line) + "\n" for line in lines)
     with explained(folder / TABLE):

@@ -138,7 +138,9 @@ def check_spaces(spaces: Spaces, base: Config, build: Callable[[Settings], Confi
         ConfigurationError: If that is not so, or nothing is searched.
     """
     if not spaces:
-        raise ConfigurationError("Nothing is searched: give a field a space, such as --space.model.latent_size 'int 4 32'.")
+        raise ConfigurationError(
+            "Nothing is searched: give a field a space, such as --space.model.latent_size 'int 4 32'."
+        )
     for path in spaces:
         if (reason := _incomparable(path, base)) is not None:
             raise ConfigurationError(f"{path} cannot be searched: {reason}.")

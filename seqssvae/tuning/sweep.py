@@ -21,7 +21,7 @@ from seqssvae.runs.writing import explained
 from seqssvae.tuning.names import PrunerName, SamplerName
 from seqssvae.tuning.plots import write_plot
 from seqssvae.tuning.results import PLOT, RUNS, TABLE, Trial, Tuned, best_trial, read_trials, write_best, write_trials
-from seqssvae.tuning.spaces import Spaces, check_spaces
+from seqssvae.tuning.spaces import check_spaces
 from seqssvae.tuning.study import (
     STUDY_FILE,
     counted,
@@ -157,9 +157,7 @@ def _settings(trials: Trials, base: Config) -> Settings:
     return {"recipe": trials.recipe, "backend": trials.backend, "rows": rows, "space": spaces, "config": config}
 
 
-def _run(
-    study: Any, trials: Trials, options: SweepOptions, path: Path, report: Report
-) -> None:
+def _run(study: Any, trials: Trials, options: SweepOptions, path: Path, report: Report) -> None:
     began, minutes = time.monotonic(), options.minutes
     _write(study, trials, path)
     while True:

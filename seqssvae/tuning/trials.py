@@ -177,7 +177,9 @@ def failure(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, UserError):
         return text
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in text for one in OUT_OF_MEMORY)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(one in text for one in OUT_OF_MEMORY)
+    ):
         return "There is not enough memory."
     return None
 

@@ -61,7 +61,8 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         max_length: Greatest length of a sequence: longer ones are left out in training and cut afterwards.
         separator: What separates the symbols of a text; if it is empty, each character is a symbol.
         random_state: Seed of everything that is drawn: a whole number, or NumPy's `RandomState` or `Generator`, from
-            which each `fit` draws one. None for that of `config` or, where that is None too, one of NumPy's global state.
+            which each `fit` draws one. None for that of `config` or, where that is None too, one that NumPy's global
+            state gives.
         missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
             marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.

@@ -15,7 +15,7 @@ from seqssvae.config.settings import YAML_ERRORS, Settings, load_yaml
 from seqssvae.errors import ConfigurationError
 
 FORMS = "'log LOW HIGH', 'uniform LOW HIGH [STEP]', 'int LOW HIGH [STEP]' or 'choice VALUE VALUE ...'"
-WHOLE, NUMBER = "a whole number", "a number"
+WHOLE, NUMBER, TEXT = "a whole number", "a number", ("text", "one of")
 COMPARED_BY = ("training.metric", "training.seed")
 """Fields that decide what trials are compared by: the metric, and the rows that are held out."""
 CHANGED_ALONE = ("data.minimum_count", "data.max_length")
@@ -204,7 +204,8 @@ def _parse(path: str, space: Any, name: str) -> Space:
         return _choice(path, list(space), name)
     try:
         kind, *words = shlex.split(space) if isinstance(space, str) else [""]
-        values = [load_yaml(word) for word in words]
+        is_text = (expected_value(path) or "").startswith(TEXT)
+        values = list(words) if is_text else [load_yaml(word) for word in words]
     except (ValueError, *YAML_ERRORS):
         kind, values = "", []
     if kind == "choice":

@@ -80,6 +80,7 @@ class Trials:
     ) -> None:
         self._own, self.recipe, self.spaces, self.rows, self.runs = own, recipe, spaces, rows, runs
         self.backend, self._build, self._observers, self._interrupted = backend, build, observers, interrupted
+        self._carried: tuple[Prepared, dict[str, bytes]] | None = None
 
     def config(self, chosen: Settings) -> Config:
         """The configuration in which some fields, nested, have these values.
@@ -139,10 +140,11 @@ class Trials:
             raise
 
     def _writer(self, path: Path, config: Config, prepared: Prepared) -> RunWriter:
-        size = prepared.schema.dimensions.vocabulary_size
-        known = Baselines.learn(prepared.training.sequences, size), rows_trained_on(config, prepared, None)
-        carried = learned_files(None, *known)
-        return RunWriter(path, config, prepared.schema, self.backend, prepared.training, carried)
+        if self._carried is None or self._carried[0] is not prepared:
+            size = prepared.schema.dimensions.vocabulary_size
+            known = Baselines.learn(prepared.training.sequences, size), rows_trained_on(config, prepared, None)
+            self._carried = prepared, learned_files(None, *known)
+        return RunWriter(path, config, prepared.schema, self.backend, prepared.training, self._carried[1])
 
 
 class _Reporter(Observer):

@@ -174,7 +174,7 @@ def test_a_trial_that_diverges_is_one_that_failed(tmp_path, monkeypatch):
     assert states[0.05][0] == "failed"
     assert "Training diverged" in states[0.05][1]
     assert "Training diverged" in (tmp_path / "sweep" / "trials.tsv").read_text()
-    with pytest.raises(UserError, match="None of 2 trials in .* came to its end: Training diverged"):
+    with pytest.raises(UserError, match=r"None of 2 trials in .* came to its end: Training diverged"):
         small({RATE: [0.05, 0.5]}, output=tmp_path / "other", trials=2)
 
 
@@ -209,7 +209,7 @@ def test_a_fault_ends_the_sweep_and_its_trial_is_tried_again(tmp_path, monkeypat
 
 
 def test_a_hopeless_trial_is_ended_early(tmp_path):
-    tuned = small({RATE: "log 1e-6 1"}, output=tmp_path / "sweep", trials=20, model={"epochs": 6})
+    tuned = small({RATE: "log 1e-6 1"}, output=tmp_path / "sweep", trials=12, model={"epochs": 6})
     pruned = [trial for trial in tuned.trials if trial.state == "pruned"]
     assert pruned
     assert all(trial.evaluations < 6 for trial in pruned)

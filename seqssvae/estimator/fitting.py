@@ -13,6 +13,7 @@ from jaxtyping import Float
 from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.config import Config
 from seqssvae.data.in_memory import as_array
+from seqssvae.data.plain import as_list
 from seqssvae.data.prepare import Prepared
 from seqssvae.diagnosis.diagnose import diagnose_fitted
 from seqssvae.errors import ConfigurationError
@@ -140,7 +141,9 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         is_fitted = hasattr(self, "fitted_")
         start = self._fitted_start(goes_on=True) if is_fitted else self._pretrained_start()
         observers = self._observers()
-        given = self._read(self._config(), X, y, None, source, None, start, classes or ())
+        given = self._read(
+            self._config(), X, y, None, source, None, start, () if classes is None else as_list(classes, "classes")
+        )
         config = _one_pass(given.config)
         prepared = given.prepare(config)
         warn_of_counts(prepared.training, config)

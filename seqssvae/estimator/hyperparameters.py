@@ -57,6 +57,7 @@ class HyperparametersMixin:
             estimator_type="classifier",
             target_tags=utils.TargetTags(required=False),
             classifier_tags=utils.ClassifierTags(),
+            transformer_tags=utils.TransformerTags(),
             input_tags=utils.InputTags(two_d_array=False, string=True),
         )
 

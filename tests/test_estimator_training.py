@@ -1,0 +1,359 @@
+"""`SequenceSSVAE` trained further: new rows, symbols and labels, passes over rows, runs to start from; seeds, frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_backend import BAG, FakeBackend
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, TEXTS, toy_config
+from toy import make_estimator as make
+
+from seqssvae.config import Config, DataConfig
+from seqssvae.data.carried import carry_weights
+from seqssvae.data.schema import Schema
+from seqssvae.data.vocabulary import Labels, Vocabulary
+from seqssvae.errors import ConfigurationError, DataError, RunError
+from seqssvae.estimator.fields import known_hyperparameters
+from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
+from seqssvae.parameters import parameter_shapes
+from seqssvae.recipes.trained_on import TrainedOn
+
+pytestmark = [pytest.mark.usefixtures("fake_twins"), pytest.mark.filterwarnings("ignore:The generator's bound")]
+NEW_TEXTS, NEW_NAMES = ["xyzx", "yzxy", "zzxy", "xxyz"] * 4, ["new"] * 16
+
+
+@pytest.fixture(autouse=True)
+def no_reference(monkeypatch):
+    """Other methods are not cross-validated, which takes long and is not looked at here."""
+    monkeypatch.setattr(TrainedOn, "with_reference", lambda self, *rest: self)
+
+
+# Weights that are carried over
+
+
+def schema(symbols: str, labels: tuple[str, ...], sources: str = "") -> Schema:
+    source = Vocabulary(tuple(sources), "") if sources else None
+    return Schema(Vocabulary(tuple(symbols), ""), Labels(labels), (1 / len(labels),) * len(labels), source)
+
+
+@pytest.mark.parametrize("sources", [("", ""), ("pq", "prq")])
+@pytest.mark.parametrize("conditioning", ["init", "every_step", "output"])
+def test_what_belongs_to_known_symbols_and_labels_is_carried_and_nothing_else(conditioning, sources):
+    model = toy_config().model.__class__(
+        latent_size=2,
+        encoder=toy_config().model.encoder,
+        decoder=toy_config().model.decoder.__class__(embedding_size=3, hidden_size=2, conditioning=conditioning),
+    )
+    known, new = schema("abc", ("n", "m"), sources[0]), schema("cbxa", ("k", "m", "l", "n"), sources[1])
+
+    def weights(one: Schema, seed: int) -> dict[str, np.ndarray]:
+        vocabulary, prior, count = one.dimensions
+        generator = np.random.default_rng(seed)
+        shapes = parameter_shapes(model, vocabulary, len(prior), count)
+        return {name: generator.normal(size=shape) for name, shape in shapes.items()}
+
+    old, first = weights(known, 1), weights(new, 2)
+    carried = carry_weights(old, known, new, model, first)
+    assert carried["classifier.weight"][3].tolist() == old["classifier.weight"][0].tolist()  # n
+    assert carried["classifier.bias"][1] == old["classifier.bias"][1]  # m
+    assert carried["classifier.weight"][0].tolist() == first["classifier.weight"][0].tolist()  # k
+    embedding = carried["encoder.towers.0.embedding"]
+    for symbol, there in {7: 4, 5: 5, 4: 6, 0: 0, 1: 1, 2: 2, 3: 3}.items():  # a, b, c and the special ones
+        np.testing.assert_array_equal(embedding[symbol], old["encoder.towers.0.embedding"][there])
+    np.testing.assert_array_equal(embedding[6], first["encoder.towers.0.embedding"][6])  # x
+    hidden = carried["latent_encoder.hidden.label_weight"]
+    np.testing.assert_array_equal(hidden[:, [3, 1]], old["latent_encoder.hidden.label_weight"])
+    np.testing.assert_array_equal(hidden[:, [0, 2]], first["latent_encoder.hidden.label_weight"][:, [0, 2]])
+    for name in ("latent_encoder.loc.weight", "encoder.towers.0.layers.0.left_to_right.weight_hh"):
+        np.testing.assert_array_equal(carried[name], old[name])
+    if conditioning == "output":
+        bias = carried["decoder.label_bias"]
+        np.testing.assert_array_equal(
+            bias[np.ix_([7, 5, 4], [3, 1])], old["decoder.label_bias"][np.ix_([4, 5, 6], [0, 1])]
+        )
+        assert bias[6, 3] == first["decoder.label_bias"][6, 3]
+    if sources[0]:
+        np.testing.assert_array_equal(
+            carried["source_encoder.tower.embedding"][6], old["source_encoder.tower.embedding"][5]
+        )
+    np.testing.assert_equal(carry_weights(old, known, known, model, first=weights(known, 3)), old)
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_both_twins_go_on_from_what_they_know(twin, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(TrainedOn, "with_reference", lambda self, *rest: self)
+    model = SequenceSSVAE(backend=twin, recipe="ssvae", config=toy_config(), epochs=1, max_steps=2)
+    model.fit(TEXTS[:20], NAMES[:20])
+    before = model.fitted_.backend.get_weights()
+    model.set_params(learning_rate=1e-30).fit(NEW_TEXTS, NEW_NAMES, warm_start=True)
+    after = model.fitted_.backend.get_weights()
+    assert model.classes_.tolist() == ["left", "new", "right"]
+    np.testing.assert_array_equal(after["classifier.weight"][[0, 2]], before["classifier.weight"])
+    np.testing.assert_array_equal(after["encoder.towers.0.embedding"][:8], before["encoder.towers.0.embedding"])
+    np.testing.assert_array_equal(after["decoder.label_bias"][:8, [0, 2]], before["decoder.label_bias"])
+    optimizer = model.fitted_.backend.get_optimizer_state()
+    model.partial_fit(TEXTS[:8], NAMES[:8])
+    assert int(model.fitted_.backend.get_optimizer_state()["step"]) > int(optimizer["step"])
+    model.save(tmp_path / "run")
+    tuned = SequenceSSVAE.from_pretrained(tmp_path / "run", learning_rate=1e-30).fit(TEXTS[:20], NAMES[:20])
+    kept = tuned.fitted_.backend.get_weights()
+    assert tuned.classes_.tolist() == ["left", "right"]
+    np.testing.assert_array_equal(
+        kept["classifier.weight"], model.fitted_.backend.get_weights()["classifier.weight"][[0, 2]]
+    )
+
+
+# fit(warm_start=True), partial_fit, from_pretrained
+
+
+def test_a_warm_start_adds_labels_and_symbols_and_forgets_less_than_a_new_fit():
+    model = make().fit(TEXTS, NAMES)
+    model.set_params(epochs=2).fit(NEW_TEXTS, NEW_NAMES, warm_start=True)
+    assert model.classes_.tolist() == ["left", "new", "right"]
+    assert model.fitted_.schema.vocabulary.symbols == ("a", "b", "c", "d", "x", "y", "z")
+    assert model.score(OTHER_TEXTS, OTHER_NAMES) > 0.6
+    with pytest.raises(DataError, match="only the label 'new'"):
+        make().fit(NEW_TEXTS, NEW_NAMES)
+    assert make().fit(TEXTS, NAMES, warm_start=True).score(OTHER_TEXTS, OTHER_NAMES) > 0.8  # nothing was fitted
+
+
+def test_labels_of_other_types_than_texts_are_known_again():
+    model = make().fit(TEXTS, [10 if name == "left" else 9 for name in NAMES])
+    before = model.fitted_.backend.get_weights()[BAG]
+    model.set_params(learning_rate=1e-30).fit(TEXTS, [10 if name == "left" else 11 for name in NAMES], warm_start=True)
+    assert model.classes_.tolist() == [9, 10, 11]
+    np.testing.assert_array_equal(model.fitted_.backend.get_weights()[BAG][:, :2], before)
+
+
+def test_passes_over_rows_learn_what_training_does():
+    model = make()
+    assert model.partial_fit(TEXTS[:4], NAMES[:4]) is model
+    steps = [model.history_[-1].step]
+    for _ in range(8):
+        for start in range(0, 60, 20):
+            model.partial_fit(TEXTS[start : start + 20], NAMES[start : start + 20])
+            steps.append(model.history_[-1].step)
+    assert model.score(OTHER_TEXTS, OTHER_NAMES) > 0.8
+    assert all(later > earlier for earlier, later in zip(steps, steps[1:], strict=False))
+    assert len(model.history_) == 25
+    assert all(record.validation is None for record in model.history_)
+
+
+def test_a_pass_needs_to_know_the_labels_once():
+    with pytest.raises(DataError, match="only the label 'left'"):
+        make().partial_fit(["ab", "ba"], ["left", "left"])
+    model = make().partial_fit(["ab", "ba"], ["left", "left"], classes=np.array(["left", "right"]))
+    assert model.partial_fit(["cd", "dd"], ["right", None]).classes_.tolist() == ["left", "right"]
+    model.partial_fit(["pq"], ["other"])
+    assert model.classes_.tolist() == ["left", "other", "right"]
+    with pytest.raises(ConfigurationError, match="The recipe auto needs all rows at once"):
+        make(recipe="auto").partial_fit(TEXTS, NAMES)
+
+
+def test_a_pass_after_a_fit_goes_on_with_its_optimizer(tmp_path):
+    model = make(learning_rate=0.01).fit(TEXTS, NAMES)
+    step = model.fitted_.backend.step
+    model.partial_fit(TEXTS[:4], NAMES[:4])
+    assert model.fitted_.backend.step == step + 1
+    model.save(tmp_path / "run")
+    loaded = SequenceSSVAE.load(tmp_path / "run").partial_fit(TEXTS[:4], NAMES[:4])
+    assert loaded.fitted_.backend.step == step + 2
+    np.testing.assert_array_equal(
+        loaded.predict_proba(TEXTS), model.partial_fit(TEXTS[:4], NAMES[:4]).predict_proba(TEXTS)
+    )
+
+
+def test_training_starts_from_a_run_with_labels_of_its_own(tmp_path):
+    make().fit(TEXTS, NAMES).save(tmp_path / "run")
+    few, labels = TEXTS[:8], ["left" if name == "left" else "other" for name in NAMES[:8]]
+    model = SequenceSSVAE.from_pretrained(tmp_path / "run", epochs=1, validation_fraction=0.0)
+    assert model.get_params()["pretrained"] == str(tmp_path / "run")
+    with pytest.raises(RunError, match="not fitted"):
+        model.predict(few)
+    assert model.fit(few, labels).classes_.tolist() == ["left", "other"]
+    known = make().fit(TEXTS, NAMES).fitted_.backend.get_weights()
+    slow = clone(model).set_params(learning_rate=1e-30).fit(few, labels).fitted_.backend.get_weights()
+    np.testing.assert_array_equal(slow["encoder.towers.0.embedding"], known["encoder.towers.0.embedding"])
+    np.testing.assert_array_equal(slow[BAG][:, 0], known[BAG][:, 0])
+    assert not slow[BAG][:, 1].any()  # as in a new model
+    assert cross_val_score(model, TEXTS, NAMES, cv=2).mean() > 0.7
+    with pytest.raises(ConfigurationError, match="has other networks: its weight .* has the shape"):
+        model.set_params(hidden_size=5).fit(few, labels)
+    with pytest.raises(RunError, match="There is no run directory|no run"):
+        SequenceSSVAE.from_pretrained(tmp_path / "none")
+
+
+# Validation rows, seeds, labels
+
+
+def test_validation_rows_can_be_given():
+    model = make(metric="elbo").fit(TEXTS, NAMES, validation=(OTHER_TEXTS, OTHER_NAMES))
+    assert model.history_[-1].validation.rows == len(OTHER_TEXTS)
+    assert model.history_[-1].training.rows % len(TEXTS) == 0
+    few = [text for text in OTHER_TEXTS if "d" not in text]
+    scored = make(metric="accuracy").fit(TEXTS, NAMES, validation=(few, [None] * (len(few) - 1) + ["left"]))
+    assert scored.history_[-1].validation.labelled_rows == 1
+    for wrong, message in {
+        (("ab",),): r"must be a tuple \(X, y\)",
+        (("ab",), ("up",)): "has the label 'up', which y has not",
+        (("ab",), ("left", "left")): "y must have an entry for each",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            make().fit(TEXTS, NAMES, validation=wrong)
+
+
+def test_candidates_do_not_learn_from_validation_rows_that_are_given():
+    seen = make(recipe="auto", metric="elbo").fit(TEXTS, NAMES, validation=(OTHER_TEXTS, OTHER_NAMES))
+    assert seen.fitted_.trained_on.labelled.sum() == len(TEXTS)
+
+
+def test_a_seed_may_be_drawn_from_numpy_s_generators():
+    def seeds(*states):
+        return [
+            make(config=None, random_state=state, epochs=1).fit(TEXTS, NAMES).fitted_.config.training.seed
+            for state in states
+        ]
+
+    state = np.random.RandomState(3)
+    assert seeds(np.random.RandomState(3), state, state)[:2] == [np.random.RandomState(3).randint(2**31 - 1)] * 2
+    assert len(set(seeds(state, state, np.random.default_rng(0)))) == 3
+    assert seeds(np.random.default_rng(1)) == [int(np.random.default_rng(1).integers(2**31 - 1))]
+    np.random.seed(5)
+    first = seeds(None, None)
+    np.random.seed(5)
+    assert seeds(None, None) == first
+    assert first[0] != first[1]
+    assert make(epochs=1).fit(TEXTS, NAMES).fitted_.config.training.seed == toy_config().training.seed
+    with pytest.raises(ConfigurationError, match=r"training\.seed must be a whole number"):
+        make(random_state="x").fit(TEXTS, NAMES)
+
+
+def test_labels_of_samples_are_drawn_from_their_prior_where_none_is_given():
+    prior = toy_config().model.__class__(
+        latent_size=2,
+        encoder=toy_config().model.encoder,
+        decoder=toy_config().model.decoder,
+        label_prior="given",
+        label_prior_probabilities=(0.9, 0.1),
+    )
+    config = Config(
+        data=toy_config().data, model=prior, optimizer=toy_config().optimizer, training=toy_config().training
+    )
+    model = make(config=config).fit(TEXTS, NAMES)
+    drawn = []
+    generate = FakeBackend.generate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            FakeBackend, "generate", lambda self, y, *rest, **o: drawn.extend(y) or generate(self, y, *rest, **o)
+        )
+        texts = model.sample(n=200, seed=1, max_length=3)
+    assert len(texts) == 200
+    assert 0.82 < np.mean(np.array(drawn[:200]) == 0) < 0.97
+    assert model.sample(None, n=5, seed=1) == model.sample(-1, n=5, seed=1) != model.sample(n=5, seed=2)
+    assert model.sample(n=0) == []
+
+
+def test_without_labels_or_with_one_an_error_says_what_to_do():
+    for y in (None, [None] * 60, ["left"] * 60):
+        with pytest.raises(DataError, match=r"list the classes: config=Config\(data=DataConfig\(labels="):
+            make().fit(TEXTS, y)
+    listed = Config(data=DataConfig(labels=["1", "2"]))
+    with pytest.warns(UserWarning, match="no row has a label"):
+        model = make(config=listed, metric="elbo", epochs=1, conditioning="output").fit(TEXTS)
+    assert model.classes_.tolist() == ["1", "2"]
+
+
+# Hyperparameters
+
+
+def test_a_loaded_estimator_knows_its_hyperparameters(tmp_path):
+    model = make(config=None, hidden_size=3, embedding_size=3, alpha=2.5, random_state=4).fit(TEXTS, NAMES)
+    model.save(tmp_path / "run")
+    given = {name: value for name, value in model.get_params().items() if value is not None}
+    loaded = SequenceSSVAE.load(tmp_path / "run")
+    assert {name: value for name, value in loaded.get_params().items() if value is not None} == given
+    assert repr(loaded) == repr(model)
+    other = make(random_state=4).fit(TEXTS, NAMES)
+    other.save(tmp_path / "other")
+    assert SequenceSSVAE.load(tmp_path / "other").hidden_size == 2
+    assert len(repr(SequenceSSVAE.load(tmp_path / "other"))) < 400
+    assert known_hyperparameters(Config(), "ssvae") == {"random_state": 0}
+
+
+def test_an_estimator_that_is_not_fitted_says_so_to_scikit_learn():
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        make().predict(TEXTS)
+    with pytest.raises(RunError, match="not fitted yet"):
+        make().transform(TEXTS)
+
+
+# scikit-learn's tools
+
+
+def test_frames_have_names_and_the_index_of_the_rows():
+    model = make().fit(TEXTS, NAMES)
+    series = pd.Series(OTHER_TEXTS, index=range(100, 140))
+    array = model.transform(series)
+    assert isinstance(array, np.ndarray)
+    names = ["sequencessvae0", "sequencessvae1"]
+    assert model.get_feature_names_out().tolist() == names
+    frame = model.set_output(transform="pandas").transform(series)
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(array, columns=names, index=series.index))
+    assert isinstance(clone(model).fit_transform(TEXTS, NAMES), pd.DataFrame)
+    assert isinstance(model.set_output(transform=None).transform(series), pd.DataFrame)
+    assert isinstance(model.set_output(transform="default").transform(series), np.ndarray)
+    assert model.transform(series, features=True).shape == (40, 3)
+    with pytest.raises(ConfigurationError, match="transform must be one of default, pandas, polars, not 'arrow'"):
+        model.set_output(transform="arrow")
+
+
+def test_it_is_a_part_of_pipelines_and_unions():
+    parts = [("z", make(epochs=2)), ("n", CountVectorizer(analyzer="char"))]
+    pipeline = make_pipeline(FeatureUnion(parts), LogisticRegression()).fit(TEXTS, NAMES)
+    assert pipeline.score(OTHER_TEXTS, OTHER_NAMES) > 0.8
+    assert pipeline[:-1].get_feature_names_out()[:2].tolist() == ["z__sequencessvae0", "z__sequencessvae1"]
+    frame = FeatureUnion([("z", make(epochs=2))]).set_output(transform="pandas").fit_transform(TEXTS, NAMES)
+    assert frame.shape == (60, 2)
+
+
+def test_probabilities_can_be_calibrated():
+    model = CalibratedClassifierCV(make(epochs=3), cv=2).fit(TEXTS, NAMES)
+    np.testing.assert_allclose(model.predict_proba(OTHER_TEXTS).sum(axis=1), 1)
+    assert model.score(OTHER_TEXTS, OTHER_NAMES) > 0.7
+
+
+@pytest.mark.parametrize("marker", [np.nan, None])
+def test_a_search_over_both_backends_takes_a_shuffled_series_with_missing_labels(marker):
+    order = np.random.default_rng(0).permutation(60)
+    frame = pd.DataFrame({"x": TEXTS, "y": [name if row % 3 else marker for row, name in enumerate(NAMES)]})
+    frame = frame.iloc[order]
+    folds = KFold(3, shuffle=True, random_state=0)
+    grid = {"backend": ["fake", "other"], "learning_rate": [1e-9, 0.05]}
+    search = GridSearchCV(make(epochs=6), grid, cv=folds, error_score="raise").fit(frame["x"], frame["y"])
+    assert search.best_params_["learning_rate"] == 0.05
+    assert set(search.best_estimator_.classes_) == {"left", "right"}
+    assert search.score(OTHER_TEXTS, OTHER_NAMES) > 0.7
+    scores = search.cv_results_["mean_test_score"].reshape(2, 2)
+    np.testing.assert_array_equal(scores[0], scores[1])  # the same twin under two names
+    (train, test), *_ = folds.split(frame)
+    alone = make(epochs=6, learning_rate=0.05).fit(frame["x"].iloc[train], frame["y"].iloc[train])
+    assert alone.score(frame["x"].iloc[test], frame["y"].iloc[test]) == search.cv_results_["split0_test_score"][1]
+
+
+@pytest.mark.parametrize("twin", ["torch", "jax"])
+def test_a_search_works_in_either_twin(twin, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(TrainedOn, "with_reference", lambda self, *rest: self)
+    series = pd.Series(TEXTS[:24], index=range(24)).sample(frac=1, random_state=0)
+    labels = pd.Series([name if row % 4 else np.nan for row, name in enumerate(NAMES[:24])]).loc[series.index]
+    model = SequenceSSVAE(recipe="ssvae", config=toy_config(), epochs=1, max_steps=1)
+    grid = {"backend": [twin], "alpha": [1.0, 9.0]}
+    search = GridSearchCV(model, grid, cv=KFold(2), error_score="raise", refit=False).fit(series, labels)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()

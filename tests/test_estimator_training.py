@@ -1,4 +1,7 @@
-"""`SequenceSSVAE` trained further: new rows, symbols and labels, passes over rows, runs to start from; seeds, frames."""
+"""`SequenceSSVAE` trained further: new rows, symbols and labels, passes, runs to start from, seeds, frames."""
+
+import importlib.metadata
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -11,10 +14,11 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, TEXTS, toy_config
+from toy import NAMES, OTHER_NAMES, OTHER_TEXTS, SETTINGS, TEXTS, toy_config
 from toy import make_estimator as make
 
 from seqssvae.config import Config, DataConfig
+from seqssvae.config.settings import from_dict, merge
 from seqssvae.data.carried import carry_weights
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
@@ -25,6 +29,7 @@ from seqssvae.parameters import parameter_shapes
 from seqssvae.recipes.trained_on import TrainedOn
 
 pytestmark = [pytest.mark.usefixtures("fake_twins"), pytest.mark.filterwarnings("ignore:The generator's bound")]
+SMALL = {"hidden_size": 2, "decoder_hidden_size": 2, "embedding_size": 3, "latent_size": 2, "epochs": 1}
 NEW_TEXTS, NEW_NAMES = ["xyzx", "yzxy", "zzxy", "xxyz"] * 4, ["new"] * 16
 
 
@@ -45,11 +50,7 @@ def schema(symbols: str, labels: tuple[str, ...], sources: str = "") -> Schema:
 @pytest.mark.parametrize("sources", [("", ""), ("pq", "prq")])
 @pytest.mark.parametrize("conditioning", ["init", "every_step", "output"])
 def test_what_belongs_to_known_symbols_and_labels_is_carried_and_nothing_else(conditioning, sources):
-    model = toy_config().model.__class__(
-        latent_size=2,
-        encoder=toy_config().model.encoder,
-        decoder=toy_config().model.decoder.__class__(embedding_size=3, hidden_size=2, conditioning=conditioning),
-    )
+    model = from_dict(merge(SETTINGS, {"model": {"decoder": {"conditioning": conditioning}}})).model
     known, new = schema("abc", ("n", "m"), sources[0]), schema("cbxa", ("k", "m", "l", "n"), sources[1])
 
     def weights(one: Schema, seed: int) -> dict[str, np.ndarray]:
@@ -73,24 +74,35 @@ def test_what_belongs_to_known_symbols_and_labels_is_carried_and_nothing_else(co
     for name in ("latent_encoder.loc.weight", "encoder.towers.0.layers.0.left_to_right.weight_hh"):
         np.testing.assert_array_equal(carried[name], old[name])
     if conditioning == "output":
-        bias = carried["decoder.label_bias"]
-        np.testing.assert_array_equal(
-            bias[np.ix_([7, 5, 4], [3, 1])], old["decoder.label_bias"][np.ix_([4, 5, 6], [0, 1])]
-        )
+        bias, before = carried["decoder.label_bias"], old["decoder.label_bias"]
+        np.testing.assert_array_equal(bias[np.ix_([7, 5, 4], [3, 1])], before[np.ix_([4, 5, 6], [0, 1])])
         assert bias[6, 3] == first["decoder.label_bias"][6, 3]
     if sources[0]:
-        np.testing.assert_array_equal(
-            carried["source_encoder.tower.embedding"][6], old["source_encoder.tower.embedding"][5]
-        )
+        name = "source_encoder.tower.embedding"
+        np.testing.assert_array_equal(carried[name][6], old[name][5])
     np.testing.assert_equal(carry_weights(old, known, known, model, first=weights(known, 3)), old)
 
 
+QUICK = {"encoder": {"kind": "convolution", "widths": [1], "channels": 2}, "decoder": {"context": 0}}
+"""Networks that JAX compiles in little time."""
+EVEN = [text[:4] for text in TEXTS[:16]]
+"""Texts of one length, for programs of one shape."""
+
+
+def quick_model(twin: str, **hyperparameters: object) -> SequenceSSVAE:
+    config = from_dict(merge(SETTINGS, {"model": QUICK, "training": {"buckets": 1}}))
+    chosen = {"recipe": "ssvae", "epochs": 1, "max_steps": 1, "validation_fraction": 0.0, **hyperparameters}
+    return SequenceSSVAE(backend=twin, config=config, **chosen)
+
+
+@pytest.fixture
+def real_twins(monkeypatch, fake_twins):
+    monkeypatch.setattr("seqssvae.backend.entry_points", importlib.metadata.entry_points)
+
+
 @pytest.mark.parametrize("twin", ["torch", "jax"])
-def test_both_twins_go_on_from_what_they_know(twin, monkeypatch, tmp_path):
-    monkeypatch.undo()
-    monkeypatch.setattr(TrainedOn, "with_reference", lambda self, *rest: self)
-    model = SequenceSSVAE(backend=twin, recipe="ssvae", config=toy_config(), epochs=1, max_steps=2)
-    model.fit(TEXTS[:20], NAMES[:20])
+def test_both_twins_go_on_from_what_they_know(twin, real_twins, tmp_path):
+    model = quick_model(twin).fit(EVEN, NAMES[:16])
     before = model.fitted_.backend.get_weights()
     model.set_params(learning_rate=1e-30).fit(NEW_TEXTS, NEW_NAMES, warm_start=True)
     after = model.fitted_.backend.get_weights()
@@ -98,16 +110,15 @@ def test_both_twins_go_on_from_what_they_know(twin, monkeypatch, tmp_path):
     np.testing.assert_array_equal(after["classifier.weight"][[0, 2]], before["classifier.weight"])
     np.testing.assert_array_equal(after["encoder.towers.0.embedding"][:8], before["encoder.towers.0.embedding"])
     np.testing.assert_array_equal(after["decoder.label_bias"][:8, [0, 2]], before["decoder.label_bias"])
-    optimizer = model.fitted_.backend.get_optimizer_state()
-    model.partial_fit(TEXTS[:8], NAMES[:8])
-    assert int(model.fitted_.backend.get_optimizer_state()["step"]) > int(optimizer["step"])
+    assert int(model.fitted_.backend.get_optimizer_state()["step"]) == 1
+    model.partial_fit(EVEN, NAMES[:16])
+    state = model.fitted_.backend.get_optimizer_state()
+    assert int(state["step"]) > 1
+    assert state["classifier.weight.exp_avg"].any()
     model.save(tmp_path / "run")
-    tuned = SequenceSSVAE.from_pretrained(tmp_path / "run", learning_rate=1e-30).fit(TEXTS[:20], NAMES[:20])
-    kept = tuned.fitted_.backend.get_weights()
-    assert tuned.classes_.tolist() == ["left", "right"]
-    np.testing.assert_array_equal(
-        kept["classifier.weight"], model.fitted_.backend.get_weights()["classifier.weight"][[0, 2]]
-    )
+    tuned = SequenceSSVAE.from_pretrained(tmp_path / "run").fit(EVEN, NAMES[:16]).fitted_.backend.get_weights()
+    kept = model.fitted_.backend.get_weights()["classifier.weight"]
+    np.testing.assert_array_equal(tuned["classifier.weight"], kept[[0, 2]])
 
 
 # fit(warm_start=True), partial_fit, from_pretrained
@@ -141,7 +152,7 @@ def test_passes_over_rows_learn_what_training_does():
             model.partial_fit(TEXTS[start : start + 20], NAMES[start : start + 20])
             steps.append(model.history_[-1].step)
     assert model.score(OTHER_TEXTS, OTHER_NAMES) > 0.8
-    assert all(later > earlier for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(steps))
     assert len(model.history_) == 25
     assert all(record.validation is None for record in model.history_)
 
@@ -182,11 +193,11 @@ def test_training_starts_from_a_run_with_labels_of_its_own(tmp_path):
     slow = clone(model).set_params(learning_rate=1e-30).fit(few, labels).fitted_.backend.get_weights()
     np.testing.assert_array_equal(slow["encoder.towers.0.embedding"], known["encoder.towers.0.embedding"])
     np.testing.assert_array_equal(slow[BAG][:, 0], known[BAG][:, 0])
-    assert not slow[BAG][:, 1].any()  # as in a new model
+    assert np.abs(slow[BAG][:, 1]).max() < 1e-20  # as in a new model
     assert cross_val_score(model, TEXTS, NAMES, cv=2).mean() > 0.7
-    with pytest.raises(ConfigurationError, match="has other networks: its weight .* has the shape"):
+    with pytest.raises(ConfigurationError, match=r"has other networks: its weight .* has the shape"):
         model.set_params(hidden_size=5).fit(few, labels)
-    with pytest.raises(RunError, match="There is no run directory|no run"):
+    with pytest.raises(RunError, match=r"There is no run"):
         SequenceSSVAE.from_pretrained(tmp_path / "none")
 
 
@@ -216,10 +227,8 @@ def test_candidates_do_not_learn_from_validation_rows_that_are_given():
 
 def test_a_seed_may_be_drawn_from_numpy_s_generators():
     def seeds(*states):
-        return [
-            make(config=None, random_state=state, epochs=1).fit(TEXTS, NAMES).fitted_.config.training.seed
-            for state in states
-        ]
+        models = [make(config=None, **SMALL, random_state=state).fit(TEXTS, NAMES) for state in states]
+        return [model.fitted_.config.training.seed for model in models]
 
     state = np.random.RandomState(3)
     assert seeds(np.random.RandomState(3), state, state)[:2] == [np.random.RandomState(3).randint(2**31 - 1)] * 2
@@ -236,23 +245,17 @@ def test_a_seed_may_be_drawn_from_numpy_s_generators():
 
 
 def test_labels_of_samples_are_drawn_from_their_prior_where_none_is_given():
-    prior = toy_config().model.__class__(
-        latent_size=2,
-        encoder=toy_config().model.encoder,
-        decoder=toy_config().model.decoder,
-        label_prior="given",
-        label_prior_probabilities=(0.9, 0.1),
-    )
-    config = Config(
-        data=toy_config().data, model=prior, optimizer=toy_config().optimizer, training=toy_config().training
-    )
-    model = make(config=config).fit(TEXTS, NAMES)
+    given = {"label_prior": "given", "label_prior_probabilities": [0.9, 0.1]}
+    model = make(config=from_dict(merge(SETTINGS, {"model": given}))).fit(TEXTS, NAMES)
     drawn = []
     generate = FakeBackend.generate
+
+    def watched(self, y, *rest, **options):
+        drawn.extend(y)
+        return generate(self, y, *rest, **options)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            FakeBackend, "generate", lambda self, y, *rest, **o: drawn.extend(y) or generate(self, y, *rest, **o)
-        )
+        patch.setattr(FakeBackend, "generate", watched)
         texts = model.sample(n=200, seed=1, max_length=3)
     assert len(texts) == 200
     assert 0.82 < np.mean(np.array(drawn[:200]) == 0) < 0.97
@@ -266,7 +269,7 @@ def test_without_labels_or_with_one_an_error_says_what_to_do():
             make().fit(TEXTS, y)
     listed = Config(data=DataConfig(labels=["1", "2"]))
     with pytest.warns(UserWarning, match="no row has a label"):
-        model = make(config=listed, metric="elbo", epochs=1, conditioning="output").fit(TEXTS)
+        model = make(config=listed, metric="elbo", **SMALL).fit(TEXTS)
     assert model.classes_.tolist() == ["1", "2"]
 
 
@@ -347,13 +350,10 @@ def test_a_search_over_both_backends_takes_a_shuffled_series_with_missing_labels
     assert alone.score(frame["x"].iloc[test], frame["y"].iloc[test]) == search.cv_results_["split0_test_score"][1]
 
 
-@pytest.mark.parametrize("twin", ["torch", "jax"])
-def test_a_search_works_in_either_twin(twin, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(TrainedOn, "with_reference", lambda self, *rest: self)
-    series = pd.Series(TEXTS[:24], index=range(24)).sample(frac=1, random_state=0)
-    labels = pd.Series([name if row % 4 else np.nan for row, name in enumerate(NAMES[:24])]).loc[series.index]
-    model = SequenceSSVAE(recipe="ssvae", config=toy_config(), epochs=1, max_steps=1)
-    grid = {"backend": [twin], "alpha": [1.0, 9.0]}
-    search = GridSearchCV(model, grid, cv=KFold(2), error_score="raise", refit=False).fit(series, labels)
+def test_a_search_over_the_two_twins(real_twins):
+    series = pd.Series(EVEN).sample(frac=1, random_state=0)
+    labels = pd.Series([name if row % 4 else np.nan for row, name in enumerate(NAMES[:16])]).loc[series.index]
+    search = GridSearchCV(quick_model("torch"), {"backend": ["torch", "jax"]}, cv=KFold(2), error_score="raise")
+    search.fit(series, labels)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.predict(series).shape == (16,)

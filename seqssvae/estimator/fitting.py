@@ -141,9 +141,8 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         is_fitted = hasattr(self, "fitted_")
         start = self._fitted_start(goes_on=True) if is_fitted else self._pretrained_start()
         observers = self._observers()
-        given = self._read(
-            self._config(), X, y, None, source, None, start, () if classes is None else as_list(classes, "classes")
-        )
+        listed = () if classes is None else as_list(classes, "classes")
+        given = self._read(self._config(), X, y, None, source, None, start, listed)
         config = _one_pass(given.config)
         prepared = given.prepare(config)
         warn_of_counts(prepared.training, config)

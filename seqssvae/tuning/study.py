@@ -120,7 +120,9 @@ def seeded_sampler(kind: SamplerName, seed: int) -> Any:
     samplers = optuna().samplers
     make = samplers.TPESampler if kind == "tpe" else samplers.RandomSampler
 
-    class _Seeded(samplers.BaseSampler):  # its base is Optuna's, which may not be installed
+    base: Any = samplers.BaseSampler
+
+    class _Seeded(base):  # its base is Optuna's, which may not be installed
         own = make(seed=seed % 2**32)
 
         def before_trial(self, study: Any, trial: Any) -> None:

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqssvae.backend import get_backend
     from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
+    from seqssvae.estimator.tuning import tune
 
     __version__: str
 
-__all__ = ["SequenceSSVAE", "__version__", "get_backend"]
+__all__ = ["SequenceSSVAE", "__version__", "get_backend", "tune"]
 
-_MODULES = {"SequenceSSVAE": "seqssvae.estimator.sequence_ssvae", "get_backend": "seqssvae.backend"}
+_MODULES = {
+    "SequenceSSVAE": "seqssvae.estimator.sequence_ssvae",
+    "get_backend": "seqssvae.backend",
+    "tune": "seqssvae.estimator.tuning",
+}
 """Where each exported name is defined."""
 _SUBMODULES = ("backend", "config", "datasets", "errors", "noise", "parameters")
 """Public modules that need no import of their own: `seqssvae.config.Config` is loaded when it is first used."""

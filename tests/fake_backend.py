@@ -19,6 +19,7 @@ from seqssvae.backend import (
     StepTotals,
     TrainingStep,
     Weights,
+    rebuild,
 )
 from seqssvae.config import Config, weight_type
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
@@ -74,6 +75,10 @@ class FakeBackend:
             return np.nansum(np.where(counts > 0, counts * log_softmax(logits), 0.0), axis=1)
 
     # Protocol
+
+    def __reduce__(self):
+        given = self.config, self.dimensions, self.device
+        return rebuild, (type(self), *given, self.get_weights(), self.get_optimizer_state())
 
     def announce_to(self, listener):
         self.listener = listener

@@ -39,7 +39,7 @@ def test_a_copy_has_the_same_hyperparameters_and_is_not_fitted():
     copy = clone(model)
     assert copy.get_params() == model.get_params()
     assert repr(copy).startswith(
-        "SequenceSSVAE(backend='fake', recipe='ssvae', hidden_size=3, epochs=10, config=Config("
+        "SequenceSSVAE(backend='fake', recipe='ssvae', hidden_size=3, epochs=10, config=Config(...)"
     )
     with pytest.raises(RunError, match="not fitted yet"):
         copy.predict(TEXTS)
@@ -68,7 +68,7 @@ VALUES = {
 
 
 def test_every_hyperparameter_but_those_of_the_class_itself_stands_for_fields():
-    own = {"backend", "recipe", "missing", "device", "config", "verbose", "callbacks"}
+    own = {"backend", "recipe", "missing", "device", "config", "verbose", "callbacks", "pretrained"}
     assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == own
 
 
@@ -143,7 +143,7 @@ def test_missing_labels_are_unlabelled_rows():
 
     y = some_missing(NAMES, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqssvae.estimator.sequence_ssvae.get_backend", lambda name: Watched)
+        patch.setattr("seqssvae.estimator.fitting.get_backend", lambda name: Watched)
         make(patience=0).fit(TEXTS, y)
     unlabelled = {int(row) for step in seen for row in step.unlabelled.rows[step.unlabelled.row_mask]}
     labelled = {int(row) for step in seen for row in step.labelled.rows[step.labelled.row_mask]}
@@ -244,7 +244,7 @@ def test_groups_are_not_split():
     groups = [index // 6 for index in range(60)]
     prepared = []
     with pytest.MonkeyPatch.context() as patch:
-        from seqssvae.estimator import sequence_ssvae as estimator
+        from seqssvae.estimator import rows as estimator
 
         original = estimator.prepare_table
         patch.setattr(estimator, "prepare_table", lambda *given: prepared.append(original(*given)) or prepared[0])

@@ -26,6 +26,7 @@ ORDER = (
     "datasets",
     "checks",
     "report",
+    "tuning",
     "estimator",
     "demo",
     "cli",

@@ -26,12 +26,15 @@ _EXPECTED = {
     "logger": "one of tensorboard, wandb, mlflow",
     "method": "one of sample, greedy, beam",
     "dataset": "one of peptides, languages",
+    "sampler": "one of tpe, random",
+    "pruner": "one of median, halving, none",
+    "minutes": "a number",
     "precision": "one of float32, float64, bf16",
     "temperature": "a number above 0",
     "top_p": "a number above 0 and at most 1",
 }
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
-WITH_CONFIGURATION = ("fit", "compare", "prepare")
+WITH_CONFIGURATION = ("fit", "tune", "compare", "prepare")
 """Commands whose options include the fields of the configuration."""
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 
 from seqssvae.cli import parsers
+from seqssvae.cli.tune_parser import add_tune_arguments
 
 
 class Command(NamedTuple):
@@ -60,6 +61,13 @@ COMMANDS = {
         "FILE [FILE ...] --output DIRECTORY [--config FILE] [--data.field VALUE ...]",
         parsers.add_prepare_arguments,
         ("prepare", "prepare_command"),
+    ),
+    "tune": Command(
+        "Search fields of the configuration for what does best on the validation rows.",
+        "--data.train FILE --space.section.field SPACE ... --output SWEEP [--spaces FILE] [--trials N] [--minutes M] "
+        "[--recipe R] [--backend torch|jax] [--storage URL] [--keep-run] [--section.field VALUE ...]",
+        add_tune_arguments,
+        ("tune", "tune_command"),
     ),
     "compare": Command(
         "Cross-validate this tool and what it competes with on a file of rows: is it for your data?",

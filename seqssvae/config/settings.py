@@ -84,17 +84,25 @@ def read_yaml(path: str | Path) -> Settings:
     Raises:
         ConfigurationError: If the file cannot be read, is not YAML, or has an unknown field or a value of a wrong type.
     """
+    settings = parse_yaml(read_text(path), str(path))
+    check_fields(settings, str(path))
+    return settings
+
+
+def read_text(path: str | Path) -> str:
+    """Read a configuration file.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"There is no configuration file {path}.") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}).") from None
-    settings = parse_yaml(text, str(path))
-    check_fields(settings, str(path))
-    return settings
 
 
 def parse_yaml(text: str, origin: str) -> Settings:

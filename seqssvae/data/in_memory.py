@@ -1,6 +1,6 @@
 """Rows in memory, with labels of any type, made into the same table as the rows of a file."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -163,7 +163,10 @@ def sort_classes(values: Iterable[Any]) -> list[Any]:
         raise DataError("y must hold labels of one type that can be hashed and sorted.") from error
     if len(classes) < 2:
         observed = f"only the label {classes[0]!r}" if classes else "no label"
-        raise DataError(f"y has {observed}; label sequences of at least two classes.")
+        raise DataError(
+            f"y has {observed}; label sequences of at least two classes, or list the classes: "
+            "config=Config(data=DataConfig(labels=[...]))."
+        )
     return classes
 
 
@@ -180,6 +183,11 @@ def label_names(classes: Sequence[Any]) -> dict[Any, str]:
         raise DataError("y has a label that is an empty text; a missing label is None.")
     names = {value: str(value) for value in classes}
     return names if len(set(names.values())) == len(names) else {value: repr(value) for value in classes}
+
+
+def as_names(values: Iterable[Any], names: Mapping[Any, str]) -> list[str | None]:
+    """Return the text of each label, None where it is missing; of one that has no name, as Python writes it."""
+    return [None if value is None else names.get(value, str(value)) for value in values]
 
 
 def as_array(classes: Sequence[Any]) -> np.ndarray:

@@ -64,6 +64,8 @@ def _entries(values: Any, name: str) -> Iterable[Any]:
             if hasattr(values, convert):
                 values = getattr(values, convert)()
                 break
+    if hasattr(values, "__array__") and not isinstance(values, Iterable):
+        values = np.asarray(values).tolist()
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise DataError(f"{name} must be a list, an array or a column of a frame, not {type(values).__name__}.")
     return values

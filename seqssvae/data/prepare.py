@@ -21,11 +21,13 @@ class Prepared(NamedTuple):
         training: Rows to learn from.
         validation: Rows that decide what is best and when to stop; it may be empty.
         schema: Symbols of the rows given for training, the classes, and p(y).
+        validation_given: Whether the validation rows were given as such, rather than held out from those for training.
     """
 
     training: Corpus
     validation: Corpus
     schema: Schema
+    validation_given: bool = False
 
 
 def prepare_files(config: Config) -> Prepared:
@@ -58,13 +60,16 @@ def _prepare_directory(directory: PreparedDirectory, config: Config) -> Prepared
     return _hold_out(directory.corpus(), directory.schema, config, _read_validation(config))
 
 
-def prepare_table(table: Table, config: Config, validation: Table | None = None) -> Prepared:
+def prepare_table(
+    table: Table, config: Config, validation: Table | None = None, known: Schema | None = None
+) -> Prepared:
     """Learn symbols and labels from rows, encode them, and hold some out for validation.
 
     Args:
         table: Rows given for training.
         config: The run's configuration; `training.seed` decides every split.
         validation: Rows for validation; None: `data.validation_fraction` of `table` is held out.
+        known: What a trained model knows from which training starts; None of a new model.
 
     Raises:
         ConfigurationError: If the given prior probabilities, or shifts of labels, are not as many as the labels.
@@ -74,7 +79,7 @@ def prepare_table(table: Table, config: Config, validation: Table | None = None)
         UserWarning: If no rows can be held out.
     """
     limited = limit_lengths(table, config.data)
-    schema = build_schema(limited.table, config.data)
+    schema = build_schema(limited.table, config.data, known)
     return _hold_out(encode_limited(limited, schema), schema, config, validation)
 
 
@@ -94,4 +99,5 @@ def _hold_out(training: Corpus, schema: Schema, config: Config, validation: Tabl
     else:
         validation_corpus = encode_table(validation, schema, data)
     prior = label_prior(config.model, schema.labels, training.y)
-    return Prepared(training, validation_corpus, dataclasses.replace(schema, label_prior=prior))
+    schema = dataclasses.replace(schema, label_prior=prior)
+    return Prepared(training, validation_corpus, schema, validation is not None)

@@ -76,23 +76,26 @@ class Occurrences(NamedTuple):
     origin: str
 
 
-def build_schema(table: Table, data: DataConfig) -> Schema:
+def build_schema(table: Table, data: DataConfig, known: Schema | None = None) -> Schema:
     """Learn from training rows which symbols and which labels there are; see `schema_of`.
 
     Args:
         table: The training rows, none of which is too long: `seqssvae.data.corpus.limit_lengths` sees to it.
         data: The least count of a symbol, and the classes where they are listed.
+        known: What a trained model knows, whose symbols are kept; None of a new model.
     """
     sources = {} if table.sources is None else table.sources.counts()
-    return schema_of(Occurrences(table.sequences.counts(), sources, table.labels.counts(), table.origin), data)
+    found = Occurrences(table.sequences.counts(), sources, table.labels.counts(), table.origin)
+    return schema_of(found, data, known)
 
 
-def schema_of(found: Occurrences, data: DataConfig) -> Schema:
+def schema_of(found: Occurrences, data: DataConfig, known: Schema | None = None) -> Schema:
     """Make symbols and labels of those that occur in training rows.
 
     Args:
         found: How often each occurs.
         data: The least count of a symbol, and the classes where they are listed.
+        known: What a trained model knows, whose symbols are kept; None of a new model.
 
     Returns:
         The schema with equally probable labels; `label_prior` computes other probabilities.
@@ -106,17 +109,20 @@ def schema_of(found: Occurrences, data: DataConfig) -> Schema:
             a missing one.
     """
     vocabulary = Vocabulary.from_counts(found.symbols, data.separator, data.minimum_count)
+    if known is not None:
+        vocabulary = known.vocabulary.with_symbols(vocabulary)
     if not vocabulary.symbols:
         raise DataError(f"{found.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
-    labels = _labels(found, data)
+    labels = _labels(found, data, known)
     warn_of_lookalikes(found.origin, found.labels, labels.names)
-    return Schema(vocabulary, labels, _uniform(labels), _source_vocabulary(found, data))
+    sources = _source_vocabulary(found, data, None if known is None else known.source_vocabulary)
+    return Schema(vocabulary, labels, _uniform(labels), sources)
 
 
-def _labels(found: Occurrences, data: DataConfig) -> Labels:
+def _labels(found: Occurrences, data: DataConfig, known: Schema | None) -> Labels:
     observed = sorted(label for label, count in found.labels.items() if count)
     if data.labels is not None:
-        _warn_of_unobserved(data.labels, observed, found.origin)
+        _warn_of_unobserved(data.labels, observed if known is None else [*observed, *known.labels.names], found.origin)
         return Labels(tuple(data.labels))
     if not observed:
         where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
@@ -140,10 +146,11 @@ def _warn_of_unobserved(listed: Sequence[str], observed: Sequence[str], origin: 
         warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=4)
 
 
-def _source_vocabulary(found: Occurrences, data: DataConfig) -> Vocabulary | None:
+def _source_vocabulary(found: Occurrences, data: DataConfig, known: Vocabulary | None) -> Vocabulary | None:
     if not data.source_column:
         return None
     vocabulary = Vocabulary.from_counts(found.sources, data.source_separator, data.minimum_count)
+    vocabulary = vocabulary if known is None else known.with_symbols(vocabulary)
     if not vocabulary.symbols:
         raise DataError(
             f"{found.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."

@@ -83,6 +83,10 @@ class Vocabulary:
         kept = (symbol for symbol, count in counts.items() if count >= minimum_count and symbol not in SPECIALS)
         return cls(tuple(sorted(kept)), separator)
 
+    def with_symbols(self, other: "Vocabulary") -> "Vocabulary":
+        """This vocabulary, and behind its symbols those that another one, whose separator it gets, has beside them."""
+        return Vocabulary(tuple(dict.fromkeys((*self.symbols, *other.symbols))), other.separator)
+
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {symbol: id_ for id_, symbol in enumerate(self.symbols, start=len(SPECIALS))}

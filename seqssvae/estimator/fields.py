@@ -1,6 +1,6 @@
 """Which fields of the configuration each hyperparameter of the estimator sets."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ FIELDS = {
     "random_state": ("training.seed",),
 }
 """By name of a hyperparameter, the fields that it sets."""
+SEEDS = 2**31 - 1
+"""Seeds that are drawn are below this."""
 
 
 def build_config(hyperparameters: Mapping[str, Any], config: Config | None, recipe: str = "ssvae") -> Config:
@@ -64,6 +66,49 @@ def build_config(hyperparameters: Mapping[str, Any], config: Config | None, reci
                 overrides = {part: overrides}
             settings = merge(settings, overrides)
     return from_dict(settings if config is not None and recipe != "auto" else with_recipe(recipe, settings))
+
+
+def known_hyperparameters(config: Config, recipe: str) -> dict[str, Any]:
+    """Return the hyperparameters of an estimator that has a configuration, without those that are the recipe's own.
+
+    Those of the fields that no hyperparameter sets are in `config`, which is left out where there are none.
+
+    Args:
+        config: The configuration.
+        recipe: Name of the recipe.
+    """
+    here, usual = dict(_flat(to_dict(config))), dict(_flat(to_dict(build_config(dict.fromkeys(FIELDS), None, recipe))))
+    found: dict[str, Any] = {"random_state": config.training.seed}
+    for name, paths in FIELDS.items():
+        values = {here[path] for path in paths}
+        if len(values) == 1 and any(here[path] != usual[path] for path in paths):
+            found[name] = values.pop()
+    if build_config({**dict.fromkeys(FIELDS), **found}, None, recipe) != config:
+        found["config"] = config
+    return found
+
+
+def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def drawn_seed(random_state: Any, config: Config | None) -> Any:
+    """Return the seed of a training; None for that of the configuration.
+
+    Args:
+        random_state: A seed, or what one is drawn from.
+        config: The configuration; where neither it nor `random_state` is given, NumPy's global state is drawn from, as
+            in scikit-learn.
+    """
+    if random_state is None and config is None:
+        random_state = np.random.mtrand._rand
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(SEEDS))
+    return int(random_state.randint(SEEDS)) if isinstance(random_state, np.random.RandomState) else random_state
 
 
 def source_column(config: Config, source: object | None) -> int | str:

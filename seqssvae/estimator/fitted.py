@@ -1,5 +1,6 @@
 """What training leaves in an estimator, and how sequences are encoded for it."""
 
+import sys
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -97,6 +98,14 @@ def warn_of_counts(corpus: Corpus, config: Config) -> None:
         warnings.warn(sentence, stacklevel=3)
 
 
+def _not_fitted(message: str) -> RunError:
+    """The error; where scikit-learn is in use it is one of scikit-learn's as well, whose tools catch that."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return RunError(message)
+    return type("NotFittedError", (RunError, exceptions.NotFittedError), {})(message)
+
+
 class FittedMixin:
     """What the mixins of an estimator need of it.
 
@@ -111,7 +120,7 @@ class FittedMixin:
 
     def _get_fitted(self) -> FittedModel:
         if not hasattr(self, "fitted_"):
-            raise RunError("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
+            raise _not_fitted("This SequenceSSVAE is not fitted yet; call fit first, or load a run.")
         return self.fitted_
 
     def _label_index(self, label: Any) -> int:

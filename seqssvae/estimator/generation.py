@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from seqssvae.backend import DecodingMethod
+from seqssvae.backend import NO_LABEL, DecodingMethod
 from seqssvae.estimator.fitted import FittedMixin, FittedModel, Sequences
-from seqssvae.inference.generate import check_generator, generate, greatest_length
+from seqssvae.inference.generate import check_generator, draw_labels, generate, greatest_length
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 
@@ -56,7 +56,7 @@ class GenerationMixin(FittedMixin):
 
     def sample(
         self,
-        label: Any,
+        label: Any = None,
         n: int = 1,
         seed: int = 0,
         method: DecodingMethod = "sample",
@@ -69,7 +69,8 @@ class GenerationMixin(FittedMixin):
         """Generate new sequences of a label, in the form (texts, or lists of symbols) in which X was given to `fit`.
 
         Args:
-            label: One of `classes_`.
+            label: One of `classes_`, or the marker of a missing one: then the label of each is drawn from p(y), or from
+                p(y|source).
             n: Number of sequences.
             seed: Seed of z and of the symbols.
             method: Draw each symbol (`sample`), take the most probable one (`greedy`), or search for the most probable
@@ -86,9 +87,11 @@ class GenerationMixin(FittedMixin):
             DataError: If there is no such label.
         """
         fitted = self._get_generator()
-        index = self._label_index(label)
         fitted.check_source(source)
         source_ids = None if source is None else fitted.encode_sources([source])[0]
+        (index,) = self._label_indices([label], 1)
+        if index == NO_LABEL:
+            index = draw_labels(fitted.backend, fitted.schema.label_prior, n, seed, source_ids)
         search = n, greatest_length(max_length, fitted.config), seed, method, beam_width
         vocabulary, steering = fitted.schema.vocabulary, (temperature, top_p)
         sequences = generate(fitted.backend, vocabulary, index, *search, source_ids, *steering)

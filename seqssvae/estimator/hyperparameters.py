@@ -6,6 +6,9 @@ from typing import Any, Self
 
 from seqssvae.errors import ConfigurationError
 
+MOST_CHARACTERS = 60
+"""Most characters of a hyperparameter in the text of an estimator."""
+
 
 class HyperparametersMixin:
     """Mixin of an estimator whose `__init__` stores each of its keyword arguments in the attribute of that name."""
@@ -45,7 +48,7 @@ class HyperparametersMixin:
     def __repr__(self) -> str:
         defaults = self._defaults()
         values = self.get_params().items()
-        given = (f"{name}={value!r}" for name, value in values if repr(value) != repr(defaults[name]))
+        given = (f"{name}={_short(value)}" for name, value in values if repr(value) != repr(defaults[name]))
         return f"{type(self).__name__}({', '.join(given)})"
 
     def __sklearn_tags__(self) -> Any:
@@ -54,8 +57,15 @@ class HyperparametersMixin:
             estimator_type="classifier",
             target_tags=utils.TargetTags(required=False),
             classifier_tags=utils.ClassifierTags(),
+            transformer_tags=utils.TransformerTags(),
             input_tags=utils.InputTags(two_d_array=False, string=True),
         )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, or if that is long, as its class, which can be looked into."""
+    text = repr(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{type(value).__name__}(...)"

@@ -1,45 +1,30 @@
 """`SequenceSSVAE`: the model in scikit-learn's conventions, a thin layer over the training loop of the command line."""
 
 import dataclasses
-import sys
-import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.config import Config
-from seqssvae.config.settings import from_dict, merge, to_dict
-from seqssvae.data.in_memory import as_array, label_names, make_table, read_labels, read_sequences, sort_classes
-from seqssvae.data.prepare import Prepared, prepare_table
-from seqssvae.diagnosis.diagnose import diagnose_fitted
-from seqssvae.estimator.embedding import EmbeddingMixin
-from seqssvae.estimator.fields import build_config, check_callbacks, source_column
-from seqssvae.estimator.fitted import FittedModel, Sequences, warn_of_counts
+from seqssvae.data.in_memory import as_array
+from seqssvae.estimator.fields import known_hyperparameters
+from seqssvae.estimator.fitted import Sequences
+from seqssvae.estimator.fitting import FittingMixin
 from seqssvae.estimator.generation import GenerationMixin
-from seqssvae.estimator.hyperparameters import HyperparametersMixin
 from seqssvae.estimator.inspection import InspectionMixin
 from seqssvae.estimator.pictures import PicturesMixin
 from seqssvae.estimator.prediction import PredictionMixin
 from seqssvae.estimator.storage import StoredEstimator, load_estimator, save_estimator
-from seqssvae.recipes.auto import affordable, fit_towards, learn, obstacle, rows_trained_on
-from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.compare import MethodAccuracy, compare
-from seqssvae.recipes.report import generator_warning
-from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
-from seqssvae.runs.learned import learned_files
-from seqssvae.runs.usable import usable_backend
+from seqssvae.runs.files import ENSEMBLE
+from seqssvae.runs.run import RunDirectory
 from seqssvae.training.history import History
-from seqssvae.training.progress import progress
 from seqssvae.training.state import Observer
 
 
-class SequenceSSVAE(
-    PredictionMixin, GenerationMixin, EmbeddingMixin, InspectionMixin, PicturesMixin, HyperparametersMixin
-):
+class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesMixin, FittingMixin):
     """Semi-supervised variational autoencoder for sequences: classifier, embedding and generator in one.
 
     A hyperparameter that is None leaves its field as `config` has it, whose defaults are those of the command line.
@@ -75,13 +60,16 @@ class SequenceSSVAE(
         validation_fraction: Share of the sequences given to `fit` that is held out to evaluate the metric.
         max_length: Greatest length of a sequence: longer ones are left out in training and cut afterwards.
         separator: What separates the symbols of a text; if it is empty, each character is a symbol.
-        random_state: Seed of everything that is drawn.
+        random_state: Seed of everything that is drawn: a whole number, or NumPy's `RandomState` or `Generator`, from
+            which each `fit` draws one. None for that of `config` or, where that is None too, one that NumPy's global
+            state gives.
         missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
             marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.
         config: All other settings.
         verbose: 1 (or True) to show how training goes, on stderr, as the command line does; 0 to be silent.
         callbacks: Observers of the network's training, such as `seqssvae.loggers.TensorBoardLogger`.
+        pretrained: A run directory from whose weights training starts; see `from_pretrained`.
 
     Attributes:
         classes_: The labels, sorted, as they were given.
@@ -124,12 +112,13 @@ class SequenceSSVAE(
         validation_fraction: float | None = None,
         max_length: int | None = None,
         separator: str | None = None,
-        random_state: int | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         missing: Hashable = None,
         device: str | None = None,
         config: Config | None = None,
         verbose: int = 0,
         callbacks: Sequence[Observer] | None = None,
+        pretrained: str | Path | None = None,
     ) -> None:
         self.backend = backend
         self.recipe = recipe
@@ -163,65 +152,7 @@ class SequenceSSVAE(
         self.config = config
         self.verbose = verbose
         self.callbacks = callbacks
-
-    def fit(
-        self,
-        X: Sequences,
-        y: Iterable[Any] | None = None,
-        groups: Iterable[Any] | None = None,
-        source: Sequences | None = None,
-    ) -> "SequenceSSVAE":
-        """Train on sequences, some of which have a label.
-
-        Args:
-            X: Sequences: texts, or lists of symbols.
-            y: Label of each, or the marker of a missing one.
-            groups: Group of each; no group is both trained on and held out.
-            source: The sequence that each is made from, if there is one; then the other methods need it, too.
-
-        Returns:
-            The estimator itself.
-
-        Raises:
-            DataError: If there are no sequences, or labels that cannot be learned.
-            ConfigurationError: If a hyperparameter is wrong.
-        """
-        observers = [*check_callbacks(self.callbacks), progress("training", quiet=not self.verbose, summary=True)]
-        prepared, config, classes, texts = self._prepare(X, y, groups, source)
-        warn_of_counts(prepared.training, config)
-        ensemble = None
-        if self.recipe == "auto" and (reason := obstacle(config, prepared)) is not None:
-            warnings.warn(reason, stacklevel=2)
-        elif self.recipe == "auto":
-            config = affordable(config, prepared)
-            with progress("candidates", quiet=not self.verbose) as shown:
-                ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
-        fitted = fit_towards(ensemble, config, prepared, self._build_backend, observers)
-        baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
-        if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
-            warnings.warn(worse, stacklevel=2)
-        trained_on = rows_trained_on(config, prepared, ensemble)
-        carried = learned_files(ensemble, baselines, trained_on)
-        history = [metrics_line(record) for record in fitted.result.records]
-        checkpoint = Checkpoint(fitted.result.state, history, corpus_digest(prepared.training), carried)
-        self.classes_, self.history_ = as_array(classes), History(fitted.result.records)
-        self.trials_ = [] if ensemble is None else list(ensemble.trials)
-        known = ensemble, baselines, trained_on
-        self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, *known)
-        if self.verbose:
-            for finding in diagnose_fitted(fitted, prepared, baselines, trained_on).findings:
-                print(f"seqssvae: {finding}", file=sys.stderr)
-        return self
-
-    def fit_transform(
-        self,
-        X: Sequences,
-        y: Iterable[Any] | None = None,
-        groups: Iterable[Any] | None = None,
-        source: Sequences | None = None,
-    ) -> Float[np.ndarray, "N Z"]:
-        """Train with `fit`, and return the embeddings of the same sequences."""
-        return self.fit(X, y, groups, source).transform(X, source)
+        self.pretrained = pretrained
 
     def compare(self, X: Sequences, y: Iterable[Any], groups: Iterable[Any] | None = None) -> list[MethodAccuracy]:
         """Cross-validate this tool and what it competes with over the labelled sequences; nothing is fitted.
@@ -235,8 +166,8 @@ class SequenceSSVAE(
             How each did: logistic regression, naive Bayes with EM and self-training of scikit-learn, a classifier of
             ours that learns from labels alone, and the recipe `auto`.
         """
-        prepared, config, _, _ = self._prepare(X, y, groups, None)
-        return compare(config, prepared, self._build_backend)
+        given = self._read(self._config(), X, y, groups)
+        return compare(given.config, given.prepare(given.config), self._build_backend)
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which the command line can use as well.
@@ -266,25 +197,30 @@ class SequenceSSVAE(
         fitted, classes, missing = load_estimator(path, backend, device)
         config = dataclasses.replace(fitted.config, data=dataclasses.replace(fitted.config.data, labels=None))
         recipe = "ssvae" if fitted.ensemble is None else "auto"
-        estimator = cls(backend=fitted.backend.name, recipe=recipe, missing=missing, device=device, config=config)
+        own = known_hyperparameters(config, recipe)
+        estimator = cls(backend=fitted.backend.name, recipe=recipe, missing=missing, device=device, **own)
         estimator.classes_, estimator.history_ = as_array(classes), History.from_lines(fitted.checkpoint.history, path)
         estimator.fitted_ = fitted
         return estimator
 
-    def _prepare(
-        self, X: Sequences, y: Iterable[Any] | None, groups: Iterable[Any] | None, source: Sequences | None
-    ) -> tuple[Prepared, Config, list[Any], bool]:
-        """Encode and split the rows; return them, the configuration, the labels, and whether the rows are texts."""
-        sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
-        values = read_labels(y, len(sequences), self.missing)
-        config = build_config(self.get_params(), self.config, self.recipe)
-        classes = sort_classes(values) if config.data.labels is None else list(config.data.labels)
-        names = label_names(classes)
-        settings = {"labels": list(names.values()), "source_column": source_column(config, source)}
-        config = from_dict(merge(to_dict(config), {"data": settings}))
-        labels = [None if value is None else names.get(value, str(value)) for value in values]
-        table = make_table(sequences, config.data, labels, groups, sources)
-        return prepare_table(table, config), config, classes, isinstance(sequences[0], str)
+    @classmethod
+    def from_pretrained(cls, path: str | Path, backend: str | None = None, **hyperparameters: Any) -> "SequenceSSVAE":
+        """Return an estimator whose training starts from the weights of a run, with the labels that `fit` is given.
 
-    def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(self.backend or usable_backend())(config, dimensions, self.device)
+        The encoder, the decoder and the embeddings of known symbols are kept. What belongs to a label is kept where the
+        run has a label of that name, and otherwise made anew.
+
+        Args:
+            path: The run directory. Each `fit` reads it, so it must stay where it is.
+            backend: Name of the twin; None for the one that trained the run.
+            hyperparameters: Those that are to be other than in the run; sizes and kinds of networks must be the same.
+
+        Raises:
+            RunError: If there is no run directory, or a file of it is missing, damaged, or does not fit the others.
+        """
+        directory = RunDirectory(path)
+        config = dataclasses.replace(directory.config, data=dataclasses.replace(directory.config.data, labels=None))
+        recipe = hyperparameters.pop("recipe", "auto" if ENSEMBLE[0] in directory.files else "ssvae")
+        own = known_hyperparameters(config, recipe)
+        backend = backend or directory.trained_by
+        return cls(**{"backend": backend, "recipe": recipe, "pretrained": str(path), **own, **hyperparameters})

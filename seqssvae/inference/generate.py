@@ -1,5 +1,6 @@
 """New sequences for a label."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ GENERATION_BATCH = 256
 """Most sequences generated at once."""
 MOST_SYMBOLS = 10_000
 """Most symbols of a generated sequence where no number is given, however great `data.max_length` is."""
+LABEL_STREAM = 0x1ABE
+"""The random stream of labels, apart from that of z and symbols."""
 LONGEST_SEARCH, MOST_CANDIDATES = 100_000, 1000
 """Most symbols of a generated sequence that may be asked for, and most candidates of a beam search."""
 
@@ -47,7 +50,7 @@ class Generated(NamedTuple):
 def generate(
     backend: Backend,
     vocabulary: Vocabulary,
-    label: int,
+    label: int | Int[np.ndarray, " N"],
     count: int,
     max_length: int,
     seed: int = 0,
@@ -62,7 +65,7 @@ def generate(
     Args:
         backend: The model.
         vocabulary: Names the symbols.
-        label: Index of the label.
+        label: Index of the label, or of the label of each.
         count: The number of sequences.
         max_length: Most symbols of a sequence, without END.
         seed: Seed of z, and of the symbols where they are drawn.
@@ -79,6 +82,33 @@ def generate(
     sources = None if source is None else np.broadcast_to(source, (count, len(source)))
     y, search = np.full(count, label, np.int32), (max_length, seed, method, beam_width)
     return decode(backend, vocabulary, y, None, *search, sources, temperature, top_p)
+
+
+def draw_labels(
+    backend: Backend,
+    label_prior: Sequence[float],
+    count: int,
+    seed: int,
+    source: Int[np.ndarray, " S"] | None = None,
+) -> Int[np.ndarray, " N"]:
+    """Draw labels from p(y), or from p(y|source).
+
+    Args:
+        backend: The model.
+        label_prior: p(y).
+        count: The number of labels.
+        seed: Seed of the draw.
+        source: Symbol ids, with END, of a model that has sources.
+
+    Raises:
+        ConfigurationError: If the count or the seed is below 0.
+    """
+    check_integer("the number of sequences", count, 0)
+    check_integer("seed", seed, 0)
+    log_p = np.log(label_prior) if source is None else backend.classify_source(source[None])[0]
+    shares = np.exp(np.asarray(log_p, float))
+    generator = np.random.default_rng([seed, LABEL_STREAM])
+    return generator.choice(len(shares), count, p=shares / shares.sum()).astype(np.int32)
 
 
 def decode(

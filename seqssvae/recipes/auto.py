@@ -128,7 +128,7 @@ def _drawn(indices: Int[np.ndarray, " N"], most: int, seed: int) -> Int[np.ndarr
 
 def _labelled(config: Config, prepared: Prepared) -> Corpus:
     """The labelled rows, those that were held out from the training rows included; of very many, some of each label."""
-    labelled = all_labelled(config, prepared)
+    labelled = all_labelled(prepared)
     seed = config.training.seed
     drawn = [_drawn(np.arange(len(labelled)), MOST_LABELLED, seed)]
     if len(drawn[0]) == len(labelled):
@@ -137,9 +137,9 @@ def _labelled(config: Config, prepared: Prepared) -> Corpus:
     return labelled.take(np.unique(np.concatenate(drawn)))
 
 
-def all_labelled(config: Config, prepared: Prepared) -> Corpus:
-    """The labelled rows that candidates learn from: those of a validation file are no such rows."""
-    parts = [prepared.training] + ([prepared.validation] if config.data.validation is None else [])
+def all_labelled(prepared: Prepared) -> Corpus:
+    """The labelled rows that candidates learn from: those given for validation are no such rows."""
+    parts = [prepared.training] + ([] if prepared.validation_given else [prepared.validation])
     chosen = [part.take(np.flatnonzero(part.y != NO_LABEL)) for part in parts]
     if len(chosen) == 1:
         return chosen[0]
@@ -159,7 +159,7 @@ def rows_trained_on(config: Config, prepared: Prepared, ensemble: Ensemble | Non
     """Which labelled rows are learned from: with an ensemble, those held out from the training rows as well."""
     training = prepared.training
     has_label = training.y != NO_LABEL
-    labelled = training.take(np.flatnonzero(has_label)) if ensemble is None else all_labelled(config, prepared)
+    labelled = training.take(np.flatnonzero(has_label)) if ensemble is None else all_labelled(prepared)
     found = TrainedOn.of(labelled, int(np.sum(~has_label)), len(prepared.schema.labels))
     if ensemble is not None or labelled.sources is not None:
         return found  # whose candidates were cross-validated, or of which x is not all
@@ -174,6 +174,7 @@ def fit_towards(
     observers: Sequence[Observer] = (),
     resume: TrainingState | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    warm: bool = False,
 ) -> Fitted:
     """Train a network, towards what an ensemble says of rows without label where the objective asks for it.
 
@@ -185,6 +186,7 @@ def fit_towards(
         observers: Their methods are called as training goes on.
         resume: State to go on from.
         interrupted: Asked every now and then whether training is to stop.
+        warm: Whether the twin is built with weights that have been trained.
     """
     training, validation = prepared.training, prepared.validation
     config = network_config(config, ensemble)
@@ -193,7 +195,7 @@ def fit_towards(
         training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences.loaded())))
     twin = build(config, prepared.schema.dimensions)
-    if ensemble is not None:
+    if ensemble is not None and not warm:
         twin.set_weights(_with_symbol_frequencies(twin, training))
     result = fit(config, training, validation, twin, observers, resume, interrupted)
     return Fitted(config, twin, result, ensemble)

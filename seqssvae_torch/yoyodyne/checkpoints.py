@@ -11,11 +11,11 @@ from seqssvae.config import Config
 from seqssvae.config.settings import from_dict
 from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.errors import RunError
-from seqssvae.parameters import Shape, baseline_shapes, check_weights, optimizer_shapes
-from seqssvae.runs.files import Checkpoint, parse_schema, weight_shapes
+from seqssvae.parameters import Shape, check_weights
+from seqssvae.runs.files import parse_schema, weight_shapes
 from seqssvae.runs.storage import parse_json, to_json
-from seqssvae.runs.writer import RunWriter, refuse_existing
-from seqssvae.training.state import TrainingState
+from seqssvae.runs.trained import write_trained
+from seqssvae.runs.writer import refuse_existing
 
 STATE, PREFIX = "seqssvae", "ssvae."
 """Under which the checkpoint has what the networks are built from, and what their weights' names begin with."""
@@ -51,15 +51,7 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
     except Exception as error:  # whatever takes exception to it: it is from elsewhere
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise RunError(f"{checkpoint} is not a whole checkpoint of seqssvae_torch.yoyodyne: {reason}") from error
-    shapes = optimizer_shapes(config.optimizer, {name: value.shape for name, value in weights.items()})
-    shapes |= baseline_shapes(config.objective, len(schema.vocabulary))
-    optimizer = {name: np.zeros(shape, np.int32 if name == "step" else np.float32) for name, shape in shapes.items()}
-    training = TrainingState(
-        step=step, evaluations=1, best_step=step, weights=weights, best_weights=weights, optimizer=optimizer
-    )
-    writer = RunWriter(run, config, schema, "torch", Checkpoint(training, [], ""))
-    writer.started(step, training)
-    writer.finished(training)
+    write_trained(run, config, schema, weights, "torch", step)
 
 
 def _read(path: Path) -> dict[str, Any]:

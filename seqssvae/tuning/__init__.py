@@ -1,0 +1,1 @@
+"""Sweeps: which fields of the configuration do best on the validation rows."""

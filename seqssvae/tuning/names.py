@@ -1,0 +1,6 @@
+"""Names that a sweep is described by."""
+
+from typing import Literal
+
+SamplerName = Literal["tpe", "random"]
+PrunerName = Literal["median", "halving", "none"]

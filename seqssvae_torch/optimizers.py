@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqssvae.config import OptimizerConfig
 from seqssvae.parameters import check_weights, optimizer_shapes
+from seqssvae_torch.sharing import ALONE, Sharing
 
 _AVERAGES = {"sgd": {"momentum": "momentum_buffer"}}
 _ADAM_AVERAGES = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
@@ -30,10 +31,11 @@ class Optimizer:
     Args:
         config: Which optimiser, and its numbers. The step size comes with each step.
         network: The network, whose weights are all moved, also those that a step's objective does not touch.
+        sharing: The processes over which gradients are added up.
     """
 
-    def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
-        self.config = config
+    def __init__(self, config: OptimizerConfig, network: nn.Module, sharing: Sharing = ALONE) -> None:
+        self.config, self.sharing = config, sharing
         self.named = dict(network.named_parameters())
         self.shapes = optimizer_shapes(config, {name: tuple(weight.shape) for name, weight in self.named.items()})
         self.averages = _AVERAGES.get(config.name, _ADAM_AVERAGES)
@@ -68,6 +70,7 @@ class Optimizer:
             if weight.grad is None:  # averages move on all the same
                 weight.grad = torch.zeros_like(weight)
             gradients.append(weight.grad)
+        self.sharing.add_up(gradients)
         norm = clip_gradients(gradients, self.config.clip_norm)
         if skip_nonfinite and not torch.isfinite(norm + loss.detach()):
             return norm, False

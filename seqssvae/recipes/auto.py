@@ -173,6 +173,7 @@ def fit_towards(
     observers: Sequence[Observer] = (),
     resume: TrainingState | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    share: BuildBackend | None = None,
 ) -> Fitted:
     """Train a network, towards what an ensemble says of rows without label where the objective asks for it.
 
@@ -184,6 +185,7 @@ def fit_towards(
         observers: Their methods are called as training goes on.
         resume: State to go on from.
         interrupted: Asked every now and then whether training is to stop.
+        share: Builds the twin that is trained, where several devices share its batches; None: as the one that is left.
     """
     training, validation = prepared.training, prepared.validation
     config = network_config(config, ensemble)
@@ -191,10 +193,14 @@ def fit_towards(
         without = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, config.training.seed)
         training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences)))
-    twin = build(config, prepared.schema.dimensions)
+    twin = (share or build)(config, prepared.schema.dimensions)
     if ensemble is not None:
         twin.set_weights(_with_symbol_frequencies(twin, training))
     result = fit(config, training, validation, twin, observers, resume, interrupted)
+    if share is not None:
+        twin = build(config, prepared.schema.dimensions)
+        twin.set_weights(result.state.best_weights)
+        twin.set_optimizer_state(result.state.optimizer)
     return Fitted(config, twin, result, ensemble)
 
 

@@ -30,9 +30,10 @@ from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.compare import MethodAccuracy, compare
 from seqssvae.recipes.report import generator_warning
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
-from seqssvae.runs.learned import learned_files
+from seqssvae.runs.learned import ensemble_of_first, learned_files
 from seqssvae.runs.usable import usable_backend
 from seqssvae.training.history import History
+from seqssvae.training.processes import join_for
 from seqssvae.training.progress import progress
 from seqssvae.training.state import Observer
 
@@ -79,6 +80,8 @@ class SequenceSSVAE(
         missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
             marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.
+        devices: How many devices share each batch of the network's training. PyTorch has a process for each, which
+            torchrun starts: all of them call `fit` with the same rows.
         config: All other settings.
         verbose: 1 (or True) to show how training goes, on stderr, as the command line does; 0 to be silent.
         callbacks: Observers of the network's training, such as `seqssvae.loggers.TensorBoardLogger`.
@@ -127,6 +130,7 @@ class SequenceSSVAE(
         random_state: int | None = None,
         missing: Hashable = None,
         device: str | None = None,
+        devices: int | None = None,
         config: Config | None = None,
         verbose: int = 0,
         callbacks: Sequence[Observer] | None = None,
@@ -160,6 +164,7 @@ class SequenceSSVAE(
         self.random_state = random_state
         self.missing = missing
         self.device = device
+        self.devices = devices
         self.config = config
         self.verbose = verbose
         self.callbacks = callbacks
@@ -186,7 +191,9 @@ class SequenceSSVAE(
             DataError: If there are no sequences, or labels that cannot be learned.
             ConfigurationError: If a hyperparameter is wrong.
         """
-        observers = [*check_callbacks(self.callbacks), progress("training", quiet=not self.verbose, summary=True)]
+        processes = join_for(self._backend_name, self.devices, self.device)
+        is_first, quiet = processes.rank == 0, not self.verbose or processes.rank > 0
+        observers = [*check_callbacks(self.callbacks), progress("training", quiet, summary=True)] if is_first else []
         prepared, config, classes, texts = self._prepare(X, y, groups, source)
         warn_of_counts(prepared.training, config)
         ensemble = None
@@ -194,9 +201,12 @@ class SequenceSSVAE(
             warnings.warn(reason, stacklevel=2)
         elif self.recipe == "auto":
             config = affordable(config, prepared)
-            with progress("candidates", quiet=not self.verbose) as shown:
-                ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
-        fitted = fit_towards(ensemble, config, prepared, self._build_backend, observers)
+            if is_first:
+                with progress("candidates", quiet) as shown:
+                    ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
+            ensemble = ensemble_of_first(processes, ensemble, self._build_backend)
+        share = None if self.devices in (None, 1) else self._build_shared
+        fitted = fit_towards(ensemble, config, prepared, self._build_backend, observers, share=share)
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
             warnings.warn(worse, stacklevel=2)
@@ -208,7 +218,7 @@ class SequenceSSVAE(
         self.trials_ = [] if ensemble is None else list(ensemble.trials)
         known = ensemble, baselines, trained_on
         self.fitted_ = FittedModel(fitted.backend, fitted.config, prepared.schema, texts, checkpoint, *known)
-        if self.verbose:
+        if not quiet:
             for finding in diagnose_fitted(fitted, prepared, baselines, trained_on).findings:
                 print(f"seqssvae: {finding}", file=sys.stderr)
         return self
@@ -287,4 +297,15 @@ class SequenceSSVAE(
         return prepare_table(table, config), config, classes, isinstance(sequences[0], str)
 
     def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(self.backend or usable_backend())(config, dimensions, self.device)
+        return get_backend(self._backend_name)(config, dimensions, self._own_device)
+
+    def _build_shared(self, config: Config, dimensions: Dimensions) -> Backend:
+        return get_backend(self._backend_name)(config, dimensions, self._own_device, devices=self.devices or 1)
+
+    @property
+    def _own_device(self) -> str | None:
+        return join_for(self._backend_name, self.devices, self.device).device(self.device)
+
+    @property
+    def _backend_name(self) -> str:
+        return self.backend or usable_backend()

@@ -190,9 +190,9 @@ class Dimensions(NamedTuple):
 class Backend(Protocol):
     """One model with its optimiser, in one framework. All arrays are NumPy's.
 
-    A backend is built by calling its class: `get_backend("jax")(config, dimensions, device=None)`. Its weights start
-    as `seqssvae.parameters.initial_weights` from `config.training.seed`, and its optimiser state as zeros. `device` is
-    the framework's name of a device; None is the framework's default (JAX) or the CPU (PyTorch).
+    A backend is built by calling its class: `get_backend("jax")(config, dimensions, device=None, devices=1)`. Its
+    weights start as `seqssvae.parameters.initial_weights` from `config.training.seed`, its optimiser state as zeros.
+    `device` is the framework's name of a device, None its default (JAX) or the CPU (PyTorch); `devices` share batches.
     """
 
     name: str
@@ -202,7 +202,7 @@ class Backend(Protocol):
         """What kind of device the model is on: `cpu`, `gpu`, `tpu` or another."""
         ...
 
-    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None: ...
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None: ...
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told, in a few words, what is about to be compiled, for a twin that compiles."""

@@ -85,6 +85,11 @@ def noise_specs(
     return specs
 
 
+def row_axis(name: str, dimensions: int) -> int:
+    """Which dimension of an entry of the noise, of so many dimensions, is that of the rows."""
+    return dimensions - 2 if name in ("z", "y") else 0
+
+
 def draw_noise(specs: Mapping[str, NoiseSpec], generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw with NumPy what `noise_specs` lists, in float64, to give it to a twin or to both."""
     noise: dict[str, np.ndarray] = {}

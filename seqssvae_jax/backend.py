@@ -13,7 +13,7 @@ from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, We
 from seqssvae.config import Config
 from seqssvae.data.vocabulary import PAD
 from seqssvae.parameters import check_weights
-from seqssvae_jax import baselines
+from seqssvae_jax import baselines, processes
 from seqssvae_jax.core import JaxModel, TrainState
 from seqssvae_jax.dispatch import entry, of_one_shape, stack
 from seqssvae_jax.modules import symbols_of
@@ -38,18 +38,21 @@ class JaxBackend(JaxModel):
     """One model and its optimiser in JAX and NumPyro; arguments as of `JaxModel`."""
 
     name = "jax"
+    processes = processes
 
-    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
-        super().__init__(config, dimensions, device)
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None:
+        super().__init__(config, dimensions, device, devices)
         self._built_with = config, dimensions, device
         self.optimizer = Optimizer(config.optimizer)
         with self.x64_mode(), jax.default_device(self.device):
-            self.state = self.state._replace(optimizer=self.optimizer.initial_state(self.state.weights))
-        compiled: dict[str, Any] = {"donate_argnums": 0, "compiler_options": self.options}
+            optimizer = self.sharing.everywhere(self.optimizer.initial_state(self.state.weights))
+            self.state = self.state._replace(optimizer=optimizer)
+        whole = self.sharing.options
+        compiled: dict[str, Any] = {"donate_argnums": 0, "compiler_options": self.options, **whole}
         self._train = jax.jit(self._drawn_step, static_argnames="k", **compiled)
         self._train_several = jax.jit(self._drawn_steps, **compiled)
         self._train_on = jax.jit(self.step, static_argnames="k", **compiled)
-        self._drawn_rest_masses = jax.jit(self._drawn_rest, compiler_options=self.options)
+        self._drawn_rest_masses = jax.jit(self._drawn_rest, compiler_options=self.options, **whole)
 
     def load(self, step: TrainingStep) -> TrainingStep:
         """Return the step as it is: JAX copies to the device while earlier steps are taken."""
@@ -106,9 +109,9 @@ class JaxBackend(JaxModel):
         k: int | None = None,
     ) -> tuple[TrainState, StepTotals]:
         """One training step as a pure function."""
-        differentiate, baseline = jax.value_and_grad(self.loss, has_aux=True), state.baseline
+        differentiate, baseline = self.sharing.value_and_grad(self.loss), state.baseline
         (loss, terms), gradients = differentiate(
-            state.weights, labelled, unlabelled, beta, temperature, consistency, baseline, k
+            state.weights, labelled, unlabelled, beta, temperature, consistency, baseline, k=k
         )
         assert state.optimizer is not None
         weights, optimizer, norm = self.optimizer.step(gradients, state.optimizer, state.weights, learning_rate)
@@ -135,7 +138,8 @@ class JaxBackend(JaxModel):
         check_weights(state, {**own, **{name: value.shape for name, value in self.state.baseline.items()}})
         optimizer = self.optimizer.set_state({name: state[name] for name in own}, self.state.weights)
         baseline = {name: jnp.array(state[name], value.dtype) for name, value in self.state.baseline.items()}
-        self.state = self.state._replace(optimizer=optimizer, baseline=baseline)
+        found = {"optimizer": optimizer, "baseline": baseline}
+        self.state = self.state._replace(**self.sharing.everywhere(found))
 
     def _inputs(self, step: TrainingStep) -> _StepInputs:
         labelled = arrays_of(step.labelled) if step.labelled else None

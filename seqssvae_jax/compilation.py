@@ -34,7 +34,7 @@ def device_named(name: str | None) -> Any:
         return None
     platform, _, number = name.partition(":")
     try:
-        return jax.devices(platform)[int(number or 0)]
+        return jax.local_devices(backend=platform)[int(number or 0)]
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"JAX has no device {name!r} here ({reason}): try cpu.") from error

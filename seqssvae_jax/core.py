@@ -34,6 +34,7 @@ from seqssvae_jax.objectives import Consistency, GradientEstimator, Posterior
 from seqssvae_jax.optimizers import OptimizerState
 from seqssvae_jax.precision import in_precision
 from seqssvae_jax.rows import Arrays, Rows, arrays_of, draw, draw_noise, rows_of
+from seqssvae_jax.sharing import Sharing
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
@@ -60,14 +61,16 @@ class JaxModel:
         config: The run's configuration.
         dimensions: Sizes taken from the data.
         device: JAX's name of a platform (`cpu`, `gpu`, `tpu`), maybe with a number (`gpu:1`); None: JAX's default.
+        devices: How many devices of the platform share each batch in training and evaluation.
 
     Raises:
-        ConfigurationError: If there is no such device.
+        ConfigurationError: If there is no such device, or there are not so many.
     """
 
-    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None:
         self.config = config
         self.device = device_named(device)
+        self.sharing = Sharing(devices, device)
         use_cache()
         self.announce = Announcer()
         with self.x64_mode(), jax.default_device(self.device):
@@ -81,15 +84,15 @@ class JaxModel:
             )
             shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
             baseline = {name: jnp.zeros(shape, self._model.precision) for name, shape in shapes.items()}
-            self.state = TrainState(self._model.take_parameters(), None, baseline)
+            self.state = self.sharing.everywhere(TrainState(self._model.take_parameters(), None, baseline))
         self.options = compiler_options(self.platform, config.training.deterministic)
-        jit = partial(jax.jit, compiler_options=self.options)
-        self._differentiate = jit(jax.value_and_grad(self.loss, has_aux=True), static_argnames="k")
-        self._rest_masses = jit(self._rest)
+        jit, whole = partial(jax.jit, compiler_options=self.options), self.sharing.options
+        self._differentiate = jit(self.sharing.value_and_grad(self.loss), static_argnames="k", **whole)
+        self._rest_masses = jit(self._rest, **whole)
         self._log_weights = jit(self._drawn_log_weights, static_argnames="particles")
         self._latents = jit(lambda weights, *given: inference.latents(self.bound(weights), *given))
         self._log_likelihood = jit(lambda weights, *given: inference.log_likelihood(self.bound(weights), *given))
-        self._evaluate = jit(self._drawn_evaluation)
+        self._evaluate = jit(self._drawn_evaluation, **whole)
         self._classify = jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
         self._classify_source = jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
         self._encode = jit(lambda weights, *given: inference.embed(self.bound(weights), *given), static_argnums=3)
@@ -156,7 +159,8 @@ class JaxModel:
         return least_k(self._model.label_count, np.asarray(rest), self.config.objective.rest_mass)
 
     def _rest(self, weights: dict[str, Array], unlabelled: Rows) -> Float[Array, " C"]:
-        return objectives.rest_masses(self.bound(weights), unlabelled, candidates(self._model.label_count))
+        masses, known = objectives.rest_masses, candidates(self._model.label_count)
+        return self.sharing.summed(lambda given, rows: masses(self.bound(given), rows, known), weights, unlabelled)
 
     @in_precision
     def differentiate(
@@ -261,7 +265,7 @@ class JaxModel:
     @in_precision
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace all weights. Raises ValueError on a wrong name or shape."""
-        self.state = self.state._replace(weights=self._model.to_parameters(weights))
+        self.state = self.state._replace(weights=self.sharing.everywhere(self._model.to_parameters(weights)))
 
     @in_precision
     def rows(self, batch: Batch, observed: bool, noise: Mapping[str, np.ndarray]) -> Rows:
@@ -304,8 +308,8 @@ class JaxModel:
     def _drawn_evaluation(
         self, weights: dict[str, Array], batch: Arrays, stream: Int[Array, "2"]
     ) -> tuple[ELBOTerms, Float[Array, "B K"]]:
-        rows = self._drawn_rows(batch, _key(stream, _EVALUATION), observed=False, training=False)
-        return inference.evaluate(self.bound(weights), rows)
+        rows = self._drawn_rows(batch, _key(stream, _EVALUATION), False, training=False)
+        return self.sharing.per_row(lambda given, own: inference.evaluate(self.bound(given), own), weights, rows)
 
     def _generated(
         self,

@@ -205,15 +205,18 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
     def _elbo(self, run: Evaluated, labels: Int[Array, " B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         log_q_drawn = jnp.take_along_axis(run.log_q, labels[:, None], -1)[:, 0]
         advantage = jax.lax.stop_gradient(run.signal) - self._expected(run, args, kwargs)
-        return run.signal + advantage * _gradient_only(log_q_drawn)
+        return run.signal + self._real(run) * advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
-        signal = jax.lax.stop_gradient(run.signal)
-        mask = jnp.asarray(True if run.mask is None else run.mask, signal.dtype)
-        real = jnp.broadcast_to(mask, run.shape).reshape(signal.shape)
+        signal, real = jax.lax.stop_gradient(run.signal), self._real(run)
         return ((real * signal).sum() - signal) / jnp.maximum(real.sum() - 1, 1)
+
+    def _real(self, run: Evaluated) -> Float[Array, " B"]:
+        """1 for the rows that count, 0 for those that are masked."""
+        mask = jnp.asarray(True if run.mask is None else run.mask, run.signal.dtype)
+        return jnp.broadcast_to(mask, run.shape).reshape(run.signal.shape)
 
 
 class SequentialELBO(LabelELBO):

@@ -33,6 +33,7 @@ from seqssvae_jax.label_elbo import LabelELBO
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import Encoding, symbols_of
 from seqssvae_jax.rows import Rows, each_particle
+from seqssvae_jax.sharing import total
 
 
 class GradientEstimator(NamedTuple):
@@ -125,7 +126,7 @@ def objective(
     """
     loss = jnp.zeros((), ssvae.precision)
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
-    real_rows = sum(rows.row_mask.sum() for rows in batches)
+    real_rows = total(jnp.asarray(sum(rows.row_mask.sum() for rows in batches)))
     terms = []
     for batch in batches:
         rows = encoded(ssvae, batch)
@@ -141,7 +142,7 @@ def objective(
             row_terms = ELBOTerms(*jnp.zeros((6, len(rows.row_mask)), loss.dtype))
         if rows.y is not None:
             cross_entropy = jnp.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
-            loss = loss + alpha * cross_entropy.sum() / rows.row_mask.sum()
+            loss = loss + alpha * cross_entropy.sum() / total(rows.row_mask.sum())
             row_terms = row_terms._replace(classification=cross_entropy)
         elif posterior.name != "amortised":
             if not generative:
@@ -149,7 +150,7 @@ def objective(
             loss = loss + posterior.distillation * row_terms.distillation.sum() / real_rows
         if rows.y is None and consistency is not None:
             inconsistent = inconsistency(ssvae, batch, rows, consistency)
-            loss = loss + consistency.weight * inconsistent.sum() / rows.row_mask.sum()
+            loss = loss + consistency.weight * inconsistent.sum() / total(rows.row_mask.sum())
             row_terms = row_terms._replace(consistency=inconsistent)
         terms.append(row_terms)
     return loss, tuple(terms)
@@ -238,7 +239,8 @@ def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[
     """The probability that q(y|x) leaves to all but the k most probable labels, for each k: the mean over real rows."""
     q = -jnp.sort(-label_posterior(ssvae, encoded(ssvae, rows)).probs)
     of_rows = jnp.stack([q[:, k:].sum(-1) for k in candidates])
-    return jnp.where(rows.row_mask, of_rows, 0.0).sum(-1) / jnp.maximum(rows.row_mask.sum(), 1)
+    sums = jnp.where(rows.row_mask, of_rows, 0.0).sum(-1)  # of several devices, each one's share of the mean
+    return sums / jnp.maximum(total(rows.row_mask.sum()), 1)
 
 
 def inconsistency(ssvae: SSVAE, rows: Rows, noisy: Rows, term: Consistency) -> Float[Array, " B"]:
@@ -285,6 +287,6 @@ def _alignment(
 ) -> Float[Array, " K"]:
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
-    prior = jnp.where(real, jnp.exp(log_p_y), 0.0).sum(0) / jnp.maximum(row_mask.sum(), 1)
+    prior = total(jnp.where(real, jnp.exp(log_p_y), 0.0).sum(0)) / jnp.maximum(total(row_mask.sum()), 1)
     prior = jnp.maximum(prior, jnp.finfo(prior.dtype).tiny)  # of a label that is neither expected nor found
-    return jnp.log(prior) - jnp.log(jnp.where(real, jnp.exp(log_q_y), 0.0).sum(0) + prior)
+    return jnp.log(prior) - jnp.log(total(jnp.where(real, jnp.exp(log_q_y), 0.0).sum(0)) + prior)

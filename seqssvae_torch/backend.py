@@ -12,6 +12,7 @@ from seqssvae.backend import Dimensions, ELBOTerms, StepTotals, TrainingStep, We
 from seqssvae.config import Config
 from seqssvae.data.vocabulary import PAD
 from seqssvae.parameters import check_weights
+from seqssvae_torch import processes
 from seqssvae_torch.core import TorchModel, to_numpy
 from seqssvae_torch.modules import symbols_of
 from seqssvae_torch.ops import takes_few_calls
@@ -22,14 +23,21 @@ from seqssvae_torch.static_steps import Fetched, LoadedStep, StaticSteps, load, 
 
 
 class TorchBackend(TorchModel):
-    """One model and its optimiser in PyTorch and Pyro; arguments as of `TorchModel`."""
+    """One model and its optimiser in PyTorch and Pyro; further arguments as of `TorchModel`.
+
+    Args:
+        devices: How many processes share each batch: 1, or all of those that have joined (`processes.join`). Then
+            `train`, `differentiate` and `evaluate` are to be called by all of them.
+    """
 
     name = "torch"
+    processes = processes
 
-    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
+    def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None:
         super().__init__(config, dimensions, device)
         self._built_with = config, dimensions, device
-        self.optimizer = Optimizer(config.optimizer, self.ssvae)
+        self.sharing = processes.sharing_of(devices)
+        self.optimizer = Optimizer(config.optimizer, self.ssvae, self.sharing)
         self.static_steps = StaticSteps(self._take)
 
     def load(self, step: TrainingStep) -> TrainingStep:
@@ -53,7 +61,7 @@ class TorchBackend(TorchModel):
         """Whether a step is the same operations whatever its numbers are, and these take few calls."""
         objective = self.config.objective
         same = objective.name == "classifier" or objective.gradient_estimator == "enumerate"
-        return same and takes_few_calls(self.ssvae.log_prior)
+        return same and self.sharing.count == 1 and takes_few_calls(self.ssvae.log_prior)
 
     def _train_static(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps; totals are fetched when one is asked for."""

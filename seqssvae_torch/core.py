@@ -31,6 +31,7 @@ from seqssvae_torch.objectives import Consistency, GradientEstimator, Posterior
 from seqssvae_torch.ops.products import exact_products
 from seqssvae_torch.precision import in_precision
 from seqssvae_torch.rows import Number, Rows, draw, draw_noise, rows_of, to_tensor
+from seqssvae_torch.sharing import ALONE, Sharing, total
 
 _TRAINING, _EVALUATION, _GENERATION, _BOUND = range(4)
 """What noise is for: keeps the streams of one seed apart."""
@@ -47,6 +48,9 @@ class TorchModel:
     Raises:
         ConfigurationError: If there is no such device.
     """
+
+    sharing: Sharing = ALONE
+    """The processes of which each computes its rows of a batch in training and evaluation."""
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None) -> None:
         self.config = config
@@ -78,7 +82,10 @@ class TorchModel:
         consistency: Number | None = None,
         alpha: float | None = None,
     ) -> tuple[Float[Tensor, ""], tuple[ELBOTerms, ...]]:
-        """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own."""
+        """The run's objective on rows whose noise is given, and the terms of each row; weights if not the run's own.
+
+        Where processes share the rows, its gradient is that of the rows of this one.
+        """
         config, term = self.config.objective, None
         if has_consistency(config):
             given = config.consistency
@@ -86,18 +93,28 @@ class TorchModel:
             term = Consistency(weight, given.temperature, given.aligned, given.realigned, given.label_shift)
         if alpha is None:
             alpha = config.alpha if config.name == "ssvae" else 1.0
-        return objectives.objective(
-            self.ssvae,
-            labelled,
-            unlabelled,
-            alpha,
-            beta,
-            config.name == "ssvae",
-            config.label_gradient,
-            self._gradient_estimator(unlabelled, temperature),
-            term,
-            Posterior(config.posterior, config.posterior_temperature, config.distillation),
-        )
+        own = [None if rows is None else self.sharing.take(rows) for rows in (labelled, unlabelled)]
+        with self.sharing.summed():
+            loss, terms = objectives.objective(
+                self.ssvae,
+                own[0],
+                own[1],
+                alpha,
+                beta,
+                config.name == "ssvae",
+                config.label_gradient,
+                self._gradient_estimator(own[1], temperature),
+                term,
+                Posterior(config.posterior, config.posterior_temperature, config.distillation),
+            )
+            batches = [rows for rows in (labelled, unlabelled) if rows is not None]
+            return total(loss), tuple(self._of_all(*given) for given in zip(terms, batches, strict=True))
+
+    def _of_all(self, terms: ELBOTerms, rows: Rows) -> ELBOTerms:
+        """The terms of all rows, of which this process may have computed some."""
+        if self.sharing.count == 1:
+            return terms
+        return ELBOTerms(*self.sharing.whole(torch.stack(tuple(terms)), len(rows.row_mask)))
 
     def learn_baseline(
         self, unlabelled: Rows | None, terms: tuple[ELBOTerms, ...], beta: float, moved: Bool[Tensor, ""] | bool = True
@@ -165,6 +182,7 @@ class TorchModel:
         if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
             gradients = list(found)
+            self.sharing.add_up(gradients)
         by_kind = iter(ELBOTerms(*(to_numpy(term) for term in of_kind)) for of_kind in terms)
         return Derivatives(
             to_numpy(loss.detach()),
@@ -181,7 +199,8 @@ class TorchModel:
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row, at beta 1 and without dropout."""
         rows = self._drawn_rows(batch, self._generator(_EVALUATION, seed), observed=False, training=False)
-        terms, log_q_y = inference.evaluate(self.ssvae, rows)
+        terms, log_q_y = inference.evaluate(self.ssvae, self.sharing.take(rows))
+        terms, log_q_y = self._of_all(terms, rows), self.sharing.whole(log_q_y.T, len(batch.x)).T
         return Evaluation(ELBOTerms(*(to_numpy(term) for term in terms)), to_numpy(log_q_y))
 
     @in_precision

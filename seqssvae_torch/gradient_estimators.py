@@ -204,16 +204,19 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
     def _elbo(self, run: Evaluated, labels: Int[Tensor, " B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         log_q_drawn = run.log_q.gather(-1, labels[:, None])[:, 0]
         advantage = run.signal.detach() - self._expected(run, args, kwargs)
-        return run.signal + advantage * _gradient_only(log_q_drawn)
+        return run.signal + self._real(run) * advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
-        signal = run.signal.detach()
-        real = torch.ones_like(signal)
-        if run.mask is not None:
-            real = torch.as_tensor(run.mask).to(signal).expand(run.shape).flatten()
+        signal, real = run.signal.detach(), self._real(run)
         return ((real * signal).sum() - signal) / (real.sum() - 1).clamp(min=1)
+
+    def _real(self, run: Evaluated) -> Float[Tensor, " B"]:
+        """1 for the rows that count, 0 for those that are masked."""
+        if run.mask is None:
+            return torch.ones_like(run.signal)
+        return torch.as_tensor(run.mask).to(run.signal).detach().expand(run.shape).flatten()
 
 
 class SequentialELBO(LabelELBO):

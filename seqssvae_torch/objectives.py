@@ -36,6 +36,7 @@ from seqssvae_torch.modules import Encoding, symbols_of
 from seqssvae_torch.ops import takes_few_calls
 from seqssvae_torch.plain_elbo import label_terms, negative_labelled, negative_unlabelled, negative_with_posterior
 from seqssvae_torch.rows import Number, Rows, particles
+from seqssvae_torch.sharing import total
 
 
 class GradientEstimator(NamedTuple):
@@ -128,7 +129,7 @@ def objective(
     """
     loss = ssvae.log_prior.new_zeros(())
     batches = [rows for rows in (labelled, unlabelled) if rows is not None]
-    real_rows = sum(rows.row_mask.sum() for rows in batches)
+    real_rows = total(torch.as_tensor(sum(rows.row_mask.sum() for rows in batches)))
     terms = []
     for batch in batches:
         rows = encoded(ssvae, batch)
@@ -144,7 +145,7 @@ def objective(
             row_terms = ELBOTerms(*torch.zeros(6, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
             cross_entropy = torch.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
-            loss = loss + alpha * cross_entropy.sum() / rows.row_mask.sum()
+            loss = loss + alpha * cross_entropy.sum() / total(rows.row_mask.sum())
             row_terms = row_terms._replace(classification=cross_entropy.detach())
         elif posterior.name != "amortised":
             if not generative:
@@ -153,7 +154,7 @@ def objective(
             row_terms = row_terms._replace(distillation=row_terms.distillation.detach())
         if rows.y is None and consistency is not None:
             inconsistent = inconsistency(ssvae, batch, rows, consistency)
-            loss = loss + consistency.weight * inconsistent.sum() / rows.row_mask.sum()
+            loss = loss + consistency.weight * inconsistent.sum() / total(rows.row_mask.sum())
             row_terms = row_terms._replace(consistency=inconsistent.detach())
         terms.append(row_terms)
     return loss, tuple(terms)
@@ -277,7 +278,7 @@ def rest_masses(ssvae: SSVAE, rows: Rows, candidates: tuple[int, ...]) -> Float[
     with torch.no_grad():
         q = label_posterior(ssvae, encoded(ssvae, rows)).probs.sort(-1, descending=True).values
         of_rows = torch.stack([q[:, k:].sum(-1) for k in candidates])
-        return torch.where(rows.row_mask, of_rows, 0.0).sum(-1) / rows.row_mask.sum().clamp(min=1)
+        return total(torch.where(rows.row_mask, of_rows, 0.0).sum(-1)) / total(rows.row_mask.sum()).clamp(min=1)
 
 
 def inconsistency(ssvae: SSVAE, rows: Rows, noisy: Rows, term: Consistency) -> Float[Tensor, " B"]:
@@ -325,6 +326,6 @@ def _alignment(
 ) -> Float[Tensor, " K"]:
     """log(p / (sum of q + p)), p the mean of p(y) over the real rows, the sum over them as well."""
     real = row_mask[:, None]
-    prior = torch.where(real, log_p_y.exp(), 0.0).sum(0) / row_mask.sum().clamp(min=1)
+    prior = total(torch.where(real, log_p_y.exp(), 0.0).sum(0)) / total(row_mask.sum()).clamp(min=1)
     prior = prior.clamp(min=torch.finfo(prior.dtype).tiny)  # of a label that is neither expected nor found
-    return prior.log() - (torch.where(real, log_q_y.exp(), 0.0).sum(0) + prior).log()
+    return prior.log() - (total(torch.where(real, log_q_y.exp(), 0.0).sum(0)) + prior).log()

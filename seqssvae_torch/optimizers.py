@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqssvae.config import OptimizerConfig
 from seqssvae.parameters import check_weights, optimizer_shapes
 from seqssvae_torch.ops import takes_few_calls
+from seqssvae_torch.sharing import ALONE, Sharing
 
 _AVERAGES = {"sgd": {"momentum": "momentum_buffer"}}
 _ADAM_AVERAGES = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
@@ -33,10 +34,11 @@ class Optimizer:
     Args:
         config: Which optimiser, and its numbers. The step size comes with each step.
         network: The network, whose weights are all moved, also those that a step's objective does not touch.
+        sharing: The processes over which gradients are added up.
     """
 
-    def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
-        self.config = config
+    def __init__(self, config: OptimizerConfig, network: nn.Module, sharing: Sharing = ALONE) -> None:
+        self.config, self.sharing = config, sharing
         self.named = dict(network.named_parameters())
         self.shapes = optimizer_shapes(config, {name: tuple(weight.shape) for name, weight in self.named.items()})
         self.averages = _AVERAGES.get(config.name, _ADAM_AVERAGES)
@@ -68,7 +70,9 @@ class Optimizer:
         weights = list(self.named.values())
         # zeros for weights that play no part: averages move on all the same
         found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        gradients, norm = clip_gradients([gradient.contiguous() for gradient in found], self.config.clip_norm)
+        own = [gradient.contiguous() for gradient in found]
+        self.sharing.add_up(own)
+        gradients, norm = clip_gradients(own, self.config.clip_norm)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
         moves: Bool[Tensor, ""] | bool = True

@@ -68,7 +68,7 @@ VALUES = {
 
 
 def test_every_hyperparameter_but_those_of_the_class_itself_stands_for_fields():
-    own = {"backend", "recipe", "missing", "device", "config", "verbose", "callbacks", "pretrained"}
+    own = {"backend", "recipe", "missing", "device", "devices", "config", "verbose", "callbacks", "pretrained"}
     assert SequenceSSVAE().get_params().keys() - FIELDS.keys() == own
 
 

@@ -51,7 +51,7 @@ COMMANDS = {
     "fit": Command(
         "Train a model on a file of rows, and write a run directory.",
         "--data.train FILE --output RUN | --resume RUN [--output RUN] [--backend torch|jax] [--recipe R] [--device D] "
-        "[--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
+        "[--devices N] [--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
         "[--section.field VALUE ...]",
         parsers.add_fit_arguments,
         ("fit", "fit_command"),

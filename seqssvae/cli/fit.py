@@ -1,33 +1,39 @@
 """The commands that make a run: `fit` and `import-yoyodyne`."""
 
 import os
+from dataclasses import replace
 from importlib import import_module
 
 from jsonargparse import Namespace
 
 from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.cli.arguments import config_overrides
-from seqssvae.cli.messages import warn, warn_of_counts
+from seqssvae.cli.main import main
+from seqssvae.cli.messages import speak_among, warn, warn_of_counts
 from seqssvae.cli.recipe_tables import trials_table
 from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
 from seqssvae.config import Config
 from seqssvae.config.fields import check_fields, field_paths
-from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
-from seqssvae.data.prepare import prepare_files
+from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict, to_yaml
+from seqssvae.data.prepare import Prepared, prepare_files
 from seqssvae.data.prepared_rows import prepared_settings
-from seqssvae.diagnosis.diagnose import diagnose_fitted
+from seqssvae.diagnosis.diagnose import Diagnosis, diagnose_fitted
 from seqssvae.errors import ConfigurationError
 from seqssvae.loggers.named import named_logger
-from seqssvae.recipes.auto import affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
+from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import kept_sentence
-from seqssvae.runs.learned import learned_files, read_ensemble
+from seqssvae.runs.checkpoints import has_checkpoint
+from seqssvae.runs.files import corpus_digest
+from seqssvae.runs.learned import ensemble_of_first, learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.processes import Processes, ProcessLost, devices_of, join_processes, twin_module
 from seqssvae.training.progress import progress
+from seqssvae.training.state import TrainingState
 
 RESUMABLE = {
     *("data.train", "data.validation", "data.format", "data.header", "data.sequence_column", "data.label_column"),
@@ -38,37 +44,69 @@ RESUMABLE = {
 """Fields that may differ in a run that resumes another one."""
 
 
-def fit_command(arguments: Namespace) -> None:
-    """Train on the configured files and write a run directory, or go on with one."""
+def fit_command(arguments: Namespace) -> int:
+    """Train on the configured files and write a run directory, or go on with one; on several devices if asked to."""
+    processes = join_processes(arguments.get("device"))
+    speak_among(processes)
+    try:
+        status = _fit(arguments, processes)
+        processes.leave()
+    except Exception as error:
+        if not processes.has_lost(error) and not isinstance(error, ProcessLost):
+            raise
+        output = arguments.get("output") or arguments.get("resume")
+        what = str(error) if isinstance(error, ProcessLost) else "another of the processes that train together ended"
+        advice = f"go on by seqssvae fit --resume {output}" if has_checkpoint(output) else "nothing was trained yet"
+        raise ProcessLost(f"{what}; {advice}.") from error
+    return status
+
+
+def _fit(arguments: Namespace, processes: Processes) -> int:
     resume, output = arguments.get("resume"), arguments.get("output") or arguments.get("resume")
     if output is None:
         raise ConfigurationError("seqssvae fit needs --output; see seqssvae fit --help.")
+    is_first = processes.rank == 0
     in_place = resume is not None and os.path.realpath(output) == os.path.realpath(resume)
-    if not in_place:
+    if not in_place and is_first:
         refuse_existing(output)
-    quiet = bool(arguments.get("quiet"))
-    loggers = [named_logger(name, output) for name in dict.fromkeys(arguments.get("logger") or ())]
+    quiet = bool(arguments.get("quiet")) or not is_first
+    loggers = [named_logger(name, output) for name in dict.fromkeys(arguments.get("logger") or ()) if is_first]
     resumed = RunDirectory(resume, verify=not arguments.get("no_verify")) if resume else None
     config = _build_config(arguments, resumed)
     named = arguments.get("backend") or (resumed.trained_by if resumed else None)
+    backend = named or processes.backend or usable_backend()
+    devices = devices_of(processes, backend, arguments.get("devices"))
+    if devices > processes.devices:
+        status = twin_module(backend).start(main, arguments.words, devices, arguments.get("device"))
+        if status is not None:
+            return status
     prepared = prepare_files(config)
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)
-    schema, backend = prepared.schema, named or usable_backend()
+    schema = prepared.schema
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
+    state = checkpoint.state if checkpoint else None
+    if processes.count > 1:
+        _check_same(processes, config, prepared, state)
+    device = processes.device(arguments.get("device"))
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(backend)(config, dimensions, arguments.get("device"))
+        return get_backend(backend)(config, dimensions, device)
+
+    def share(config: Config, dimensions: Dimensions) -> Backend:
+        return get_backend(backend)(config, dimensions, device, devices=devices)
 
     ensemble = read_ensemble(resumed.files, build) if resumed else None
     if not resumed and (arguments.get("recipe") or "auto") == "auto":
         reason = obstacle(config, prepared)
         if reason is None:
             config = affordable(config, prepared)
-            with progress("candidates", quiet) as shown:
-                ensemble = learn(config, prepared, build, [shown], shown.candidate)
-            if not quiet:
+            if is_first:
+                with progress("candidates", quiet) as shown:
+                    ensemble = learn(config, prepared, build, [shown], shown.candidate)
+            ensemble = ensemble_of_first(processes, ensemble, build)
+            if not quiet and ensemble is not None:
                 console().print(trials_table(ensemble.trials))
         else:
             warn(reason)
@@ -76,24 +114,43 @@ def fit_command(arguments: Namespace) -> None:
     baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
     trained_on = rows_trained_on(config, prepared, ensemble)
     carried = learned_files(ensemble, baselines, trained_on)
-    writer = RunWriter(output, config, schema, backend, checkpoint or prepared.training, carried, in_place=in_place)
-    state = checkpoint.state if checkpoint else None
+    given = checkpoint or prepared.training
+    writer = RunWriter(output, config, schema, backend, given, carried, in_place=in_place) if is_first else None
     try:
         with noted_signals() as interrupted:
-            observers = [writer, *loggers, progress("training", quiet)]
-            fitted = fit_towards(ensemble, config, prepared, build, observers, state, interrupted)
+            observers = [] if writer is None else [writer, *loggers, progress("training", quiet)]
+            fitted = fit_towards(
+                *(ensemble, config, prepared, build, observers, state),
+                interrupted=lambda: processes.any(interrupted()),
+                share=share if devices > 1 else None,
+            )
     except KeyboardInterrupt as error:
-        if writer.step is None:
+        if writer is None or writer.step is None:
             raise
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
-    result, diagnosis = fitted.result, diagnose_fitted(fitted, prepared, baselines, trained_on)
+    if is_first:
+        _tell(fitted, diagnose_fitted(fitted, prepared, baselines, trained_on), output, quiet)
+    return 0
+
+
+def _check_same(processes: Processes, config: Config, prepared: Prepared, state: TrainingState | None) -> None:
+    """Check that all processes train the same: their files may have other names."""
+    fields = replace(config, data=replace(config.data, train="", validation=None))
+    rows = corpus_digest(prepared.training) + corpus_digest(prepared.validation)
+    step = "0" if state is None else str(state.step)
+    what = {"configuration": to_yaml(fields), "rows": rows, "checkpoint to go on from": step}
+    processes.check_same({name: content.encode() for name, content in what.items()})
+
+
+def _tell(fitted: Fitted, diagnosis: Diagnosis, output: str, quiet: bool) -> None:
+    """Print how training went."""
     if quiet:
         for finding in diagnosis.warnings:
             warn(str(finding))
         return
-    if result.records:
-        console().print(fit_table(result))
-        print(kept_sentence(result, config))
+    if fitted.result.records:
+        console().print(fit_table(fitted.result))
+        print(kept_sentence(fitted.result, fitted.config))
     for finding in diagnosis.findings:
         print(finding)
     print(f"The run is in {output}.")

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.commands import COMMANDS
-from seqssvae.cli.messages import say, warn
+from seqssvae.cli.messages import abandon_others, say, say_aloud, speak_among, speaks_of_errors, warn
 from seqssvae.cli.signals import Terminated
 from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
+from seqssvae.training.processes import ALONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,14 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if `verify` finds that the twins differ; 2 if you can mend what went wrong, which one line
         on stderr explains; 3 for a fault of the program; 130 if you interrupted it, and 143 if SIGTERM did.
     """
+    return abandon_others(_run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: Sequence[str]) -> int:
     keep_freed_memory()  # before a framework is loaded: JAX's threads start with heaps of their own
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every locale has every symbol
+    speak_among(ALONE)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: warn(str(message))
-            command, arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+            command, arguments = parse_arguments(words)
+            arguments.words = list(words)
             status = COMMANDS[command].run(arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -51,14 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("there is not enough memory.")
     except Exception as error:
-        traceback.print_exc()
-        say(f"error: this is a fault of seqssvae ({type(error).__name__}); please report it with what is above.")
+        if speaks_of_errors():
+            traceback.print_exc()
+            name = type(error).__name__
+            say_aloud(f"error: this is a fault of seqssvae ({name}); please report it with what is above.")
         return 3
     return status
 
 
 def _fail(message: str) -> int:
-    say(f"error: {message}")
+    if speaks_of_errors():
+        say_aloud(f"error: {message}")
     return 2
 
 

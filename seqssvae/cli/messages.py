@@ -5,6 +5,7 @@ import sys
 
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.counts import describe_counts
+from seqssvae.training.processes import ALONE, Processes, is_first
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -19,7 +20,34 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+_processes: Processes = ALONE
+
+
+def speak_among(processes: Processes) -> None:
+    """Have one of several processes speak for all from now on."""
+    global _processes
+    _processes = processes
+
+
+def abandon_others(status: int) -> int:
+    """End a command that went wrong, without waiting for other processes; return its status if there are none."""
+    if status:
+        _processes.abandon(status)
+    return status
+
+
+def speaks_of_errors() -> bool:
+    """Return whether it is for this process to say what went wrong: asked once, before it is said."""
+    return is_first() if _processes is ALONE else _processes.speaks()
+
+
 def say(message: str) -> None:
+    """Print a line that names the program, in the first of several processes."""
+    if is_first() and _processes.rank == 0:
+        say_aloud(message)
+
+
+def say_aloud(message: str) -> None:
     """Print a line that names the program."""
     if sys.stderr is not None:
         print(f"seqssvae: {printable(' '.join(message.split()))}", file=sys.stderr)

@@ -39,6 +39,9 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=str | None, metavar="RUN", help="The run directory to make.")
     _add_device(parser)
+    parser.add_argument(
+        "--devices", type=int | None, metavar="N", help="How many of them share each batch; with torchrun, all."
+    )
     parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
     parser.add_argument(
         "--resume",

@@ -27,10 +27,11 @@ from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble, Trial
 from seqssvae.recipes.report import generator_warning
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
-from seqssvae.runs.learned import learned_files
+from seqssvae.runs.learned import ensemble_of_first, learned_files
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.usable import usable_backend
 from seqssvae.training.history import History
+from seqssvae.training.processes import ALONE, Processes, join_for
 from seqssvae.training.progress import progress
 from seqssvae.training.state import Observer, TrainingState
 from seqssvae.training.step_order import total_steps
@@ -48,6 +49,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
     recipe: str
     config: Config | None
     device: str | None
+    devices: int | None
     verbose: int
     callbacks: Sequence[Observer] | None
     pretrained: str | Path | None
@@ -86,8 +88,10 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             ConfigurationError: If a hyperparameter is wrong.
         """
         start = self._fitted_start() if warm_start and hasattr(self, "fitted_") else self._pretrained_start()
-        given = self._read(self._config(), X, y, groups, source, validation, start)
-        observers = self._observers()
+        processes = join_for(self._backend_name, self.devices, self.device)
+        given = self._read(self._config(processes), X, y, groups, source, validation, start)
+        is_first, quiet = processes.rank == 0, not self.verbose or processes.rank > 0
+        observers = self._observers(quiet) if is_first else []
         prepared, config = given.prepare(given.config), given.config
         warn_of_counts(prepared.training, config)
         ensemble = None
@@ -95,15 +99,17 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             warnings.warn(reason, stacklevel=2)
         elif self.recipe == "auto":
             config = affordable(config, prepared)
-            with progress("candidates", quiet=not self.verbose) as shown:
-                ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
+            if is_first:
+                with progress("candidates", quiet) as shown:
+                    ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
+            ensemble = ensemble_of_first(processes, ensemble, self._build_backend)
         fitted = self._train(given, prepared, config, ensemble, observers)
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
             warnings.warn(worse, stacklevel=2)
         known = baselines, rows_trained_on(config, prepared, ensemble)
         self._keep(given, prepared, fitted, [], *known)
-        if self.verbose:
+        if not quiet:
             for finding in diagnose_fitted(fitted, prepared, *known).findings:
                 print(f"seqssvae: {finding}", file=sys.stderr)
         return self
@@ -140,7 +146,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             )
         is_fitted = hasattr(self, "fitted_")
         start = self._fitted_start(goes_on=True) if is_fitted else self._pretrained_start()
-        observers = self._observers()
+        observers = self._observers(quiet=not self.verbose)
         listed = () if classes is None else as_list(classes, "classes")
         given = self._read(self._config(), X, y, None, source, None, start, listed)
         config = _one_pass(given.config)
@@ -163,16 +169,18 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         """Train with `fit`, and return the embeddings of the same sequences."""
         return self.fit(X, y, groups, source).transform(X, source)
 
-    def _config(self) -> Config:
-        """The configuration of the hyperparameters, with a seed that is drawn if need be."""
+    def _config(self, processes: Processes = ALONE) -> Config:
+        """The configuration of the hyperparameters, with a seed that is drawn if need be, and is that of the first."""
         seed = drawn_seed(self.random_state, self.config)
+        if processes.count > 1 and seed is not None:
+            seed = int(processes.of_first(str(seed).encode()))
         return build_config({**self.get_params(), "random_state": seed}, self.config, self.recipe)
 
     def _read(self, config: Config, *given: Any) -> GivenRows:
         return read_rows(config, self.missing, *given)
 
-    def _observers(self) -> list[Observer]:
-        return [*check_callbacks(self.callbacks), progress("training", quiet=not self.verbose, summary=True)]
+    def _observers(self, quiet: bool) -> list[Observer]:
+        return [*check_callbacks(self.callbacks), progress("training", quiet, summary=True)]
 
     def _fitted_start(self, goes_on: bool = False) -> Start:
         """What the estimator has learned, to train on from there."""
@@ -196,11 +204,14 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         observers: Sequence[Observer],
         resume: TrainingState | None = None,
     ) -> Fitted:
-        start = given.start
+        start, several = given.start, self.devices not in (None, 1)
 
-        def build(config: Config, dimensions: Dimensions) -> Backend:
-            twin = self._build_backend(config, dimensions)
+        def build(config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
+            twin = self._build_backend(config, dimensions, devices)
             return twin if start is None else start.given_to(twin, config, prepared.schema)
+
+        def build_shared(config: Config, dimensions: Dimensions) -> Backend:
+            return build(config, dimensions, self.devices or 1)
 
         if resume is not None:
             twin = build(config, prepared.schema.dimensions)
@@ -208,7 +219,8 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             resume = dataclasses.replace(
                 resume, weights=weights, best_weights=weights, optimizer=twin.get_optimizer_state()
             )
-        return fit_towards(ensemble, config, prepared, build, observers, resume, warm=start is not None)
+        share = build_shared if several else None
+        return fit_towards(ensemble, config, prepared, build, observers, resume, warm=start is not None, share=share)
 
     def _keep(self, given: GivenRows, prepared: Prepared, fitted: Fitted, before: list[Any], *known: Any) -> None:
         """Keep what training left, with the records of trainings before."""
@@ -221,8 +233,13 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         parts = fitted.backend, fitted.config, prepared.schema, given.texts, checkpoint, fitted.ensemble
         self.fitted_ = FittedModel(*parts, *known)
 
-    def _build_backend(self, config: Config, dimensions: Dimensions) -> Backend:
-        return get_backend(self.backend or usable_backend())(config, dimensions, self.device)
+    def _build_backend(self, config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
+        device = join_for(self._backend_name, self.devices, self.device).device(self.device)
+        return get_backend(self._backend_name)(config, dimensions, device, devices=devices)
+
+    @property
+    def _backend_name(self) -> str:
+        return self.backend or usable_backend()
 
 
 def _one_pass(config: Config) -> Config:

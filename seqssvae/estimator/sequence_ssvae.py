@@ -66,6 +66,8 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
             marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
         device: The framework's name of a device.
+        devices: How many devices share each batch of the network's training. PyTorch has a process for each, which
+            torchrun starts: all of them call `fit` with the same rows.
         config: All other settings.
         verbose: 1 (or True) to show how training goes, on stderr, as the command line does; 0 to be silent.
         callbacks: Observers of the network's training, such as `seqssvae.loggers.TensorBoardLogger`.
@@ -115,6 +117,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         missing: Hashable = None,
         device: str | None = None,
+        devices: int | None = None,
         config: Config | None = None,
         verbose: int = 0,
         callbacks: Sequence[Observer] | None = None,
@@ -149,6 +152,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         self.random_state = random_state
         self.missing = missing
         self.device = device
+        self.devices = devices
         self.config = config
         self.verbose = verbose
         self.callbacks = callbacks

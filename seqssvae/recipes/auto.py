@@ -175,6 +175,7 @@ def fit_towards(
     resume: TrainingState | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     warm: bool = False,
+    share: BuildBackend | None = None,
 ) -> Fitted:
     """Train a network, towards what an ensemble says of rows without label where the objective asks for it.
 
@@ -187,6 +188,7 @@ def fit_towards(
         resume: State to go on from.
         interrupted: Asked every now and then whether training is to stop.
         warm: Whether the twin is built with weights that have been trained.
+        share: Builds the twin that is trained, where several devices share its batches; None: as the one that is left.
     """
     training, validation = prepared.training, prepared.validation
     config = network_config(config, ensemble)
@@ -194,10 +196,14 @@ def fit_towards(
         without = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, config.training.seed)
         training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences.loaded())))
-    twin = build(config, prepared.schema.dimensions)
+    twin = (share or build)(config, prepared.schema.dimensions)
     if ensemble is not None and not warm:
         twin.set_weights(_with_symbol_frequencies(twin, training))
     result = fit(config, training, validation, twin, observers, resume, interrupted)
+    if share is not None:
+        twin = build(config, prepared.schema.dimensions)
+        twin.set_weights(result.state.best_weights)
+        twin.set_optimizer_state(result.state.optimizer)
     return Fitted(config, twin, result, ensemble)
 
 

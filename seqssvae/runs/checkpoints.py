@@ -143,6 +143,11 @@ def latest_name(run: Path) -> str | None:
     return _read_latest(run)[0] if os.path.lexists(run / LATEST) else None
 
 
+def has_checkpoint(path: str | Path | None) -> bool:
+    """Return whether there is a run directory that can be gone on with."""
+    return path is not None and os.path.lexists(Path(path) / LATEST)
+
+
 def _check_directory(run: Path) -> None:
     try:
         status = os.stat(run)

@@ -4,18 +4,21 @@ Of each there is a JSON file, which also says the type and shape of every array,
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seqssvae.errors import RunError
+from seqssvae.parameters import Shape
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.network import BuildBackend
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.checkpoints import CheckpointFiles
 from seqssvae.runs.files import BASELINES, ENSEMBLE, LIMITS, TRAINED_ON, read_json
-from seqssvae.runs.storage import parse_safetensors, safetensors_limit, to_json, to_safetensors
+from seqssvae.runs.storage import parse_json, parse_safetensors, safetensors_limit, to_json, to_safetensors
+from seqssvae.training.processes import Processes
 
 TYPES = ("float32", "float64", "int32", "int64")
 """Types of arrays."""
@@ -44,6 +47,26 @@ def read_ensemble(files: CheckpointFiles, build: BuildBackend) -> Ensemble | Non
         return Ensemble.from_stored(settings, arrays, build)
     except RunError as error:
         raise RunError(f"{files.folder / ENSEMBLE[0]}: {error}") from error
+
+
+def ensemble_of_first(processes: Processes, ensemble: Ensemble | None, build: BuildBackend) -> Ensemble | None:
+    """The ensemble that the first of several processes has learned.
+
+    Args:
+        processes: The processes, all of which call this.
+        ensemble: What this one has learned; of others than the first it does not matter.
+        build: Builds the twin of members that are networks.
+    """
+    if processes.count == 1:
+        return ensemble
+    own = {} if ensemble is None else _stored(ENSEMBLE, *ensemble.to_stored())
+    settings, content = (processes.of_first(own.get(name, b"")) for name in ENSEMBLE)
+    if processes.rank == 0 or not settings:
+        return ensemble
+    stored = parse_json(settings, ENSEMBLE[0])
+    shapes, types = _layout(stored)
+    arrays, _ = parse_safetensors(content, Path(ENSEMBLE[1]), shapes, types)
+    return Ensemble.from_stored(stored, arrays, build)
 
 
 def read_baselines(files: CheckpointFiles) -> Baselines | None:
@@ -90,11 +113,16 @@ def _read(files: CheckpointFiles, names: tuple[str, str]) -> tuple[dict[str, Any
     layout = settings.get("arrays")
     if not isinstance(layout, dict) or not all(map(_is_entry, layout.values())):
         raise RunError(f"{files.folder / names[0]}: arrays must hold the type and the shape of each array.")
-    shapes = {name: tuple(entry[1:]) for name, entry in layout.items()}
-    types = {name: entry[0] for name, entry in layout.items()}
+    shapes, types = _layout(settings)
     content = files.read(names[1], min(LIMITS[names[1]], safetensors_limit(shapes)))
     arrays, _ = parse_safetensors(content, files.folder / names[1], shapes, types)
     return settings, arrays
+
+
+def _layout(settings: dict[str, Any]) -> tuple[dict[str, Shape], dict[str, str]]:
+    """Shape, and NumPy's name of the type, of each array."""
+    layout = settings["arrays"]
+    return {name: tuple(entry[1:]) for name, entry in layout.items()}, {name: of[0] for name, of in layout.items()}
 
 
 def _is_entry(entry: Any) -> bool:

@@ -11,11 +11,12 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 OLDEST := $(VENV)/.minimum
 
-.PHONY: help setup demo test minimum parity lint accuracy few-labels bench estimators inflection
+.PHONY: help setup demo docs test minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
+	@echo "make docs      the documentation as a site, in site/"
 	@echo "make minimum   some of the tests with the lowest versions that are allowed"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
@@ -39,6 +40,11 @@ $(HOST): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps yoyodyne
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
 	touch $@
+
+# warnings are errors: a link that leads nowhere, a name that the reference does not find
+docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 demo: $(READY)
 	$(BIN)/seqssvae demo

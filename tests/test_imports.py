@@ -154,13 +154,13 @@ def test_the_package_by_itself_loads_nothing():
     [
         ("from seqssvae import get_backend", {"rich", "yaml", "safetensors", "multiprocessing", "seqssvae.estimator"}),
         ("from seqssvae import SequenceSSVAE", {"rich", "multiprocessing", "seqssvae.checks", "seqssvae.cli"}),
-        ("import seqssvae.cli.main", {"rich", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"}),
+        ("import seqssvae.cli.main", {"rich", "scipy", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"}),
         ("import seqssvae.cli.generate", {"rich", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"}),
         ("import seqssvae.cli.fit", {"multiprocessing", "seqssvae.checks.verify", "seqssvae.estimator"}),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(code, unwanted):
-    frameworks = {"torch", "pyro", "jax", "numpyro", "flax", "optax", "sklearn", "matplotlib"}
+    frameworks = {"torch", "pyro", "jax", "numpyro", "flax", "optax", "sklearn", "matplotlib", "pandas"}
     needless = unwanted if code.startswith("import") else unwanted | {"jsonargparse"}
     assert not (loaded(code) - BARE) & (needless | frameworks)
 

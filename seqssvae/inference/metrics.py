@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float, Int
 
 from seqssvae.backend import ELBOTerms, Evaluation, StepTotals
@@ -124,7 +123,9 @@ def label_metrics(log_q_y: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -
     Returns:
         Means over the labelled rows where there are any, and the entropy over all.
     """
-    entropy = float(scipy.special.entr(np.exp(np.asarray(log_q_y, float))).sum(axis=1).mean()) if len(log_q_y) else None
+    from scipy.special import entr  # takes as long to load as everything else of `seqssvae --help`
+
+    entropy = float(entr(np.exp(np.asarray(log_q_y, float))).sum(axis=1).mean()) if len(log_q_y) else None
     labelled = np.flatnonzero(y >= 0)
     if not len(labelled):
         return {"label_entropy": entropy}

@@ -200,21 +200,17 @@ class Backend(Protocol):
     @property
     def platform(self) -> str:
         """What kind of device the model is on: `cpu`, `gpu`, `tpu` or another."""
-        ...
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None: ...
 
     def announce_to(self, listener: Callable[[str], None]) -> None:
         """Have a listener told, in a few words, what is about to be compiled, for a twin that compiles."""
-        ...
 
     def load(self, step: TrainingStep) -> TrainingStep:
         """Return a step whose batches may be on their way to the device; called ahead of `train`, in another thread."""
-        ...
 
     def train(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:
         """Take these steps in order; batches of consecutive steps may differ in shape."""
-        ...
 
     def differentiate(
         self,
@@ -228,15 +224,12 @@ class Backend(Protocol):
 
         Arguments are those of `TrainingStep`.
         """
-        ...
 
     def exact_products(self) -> AbstractContextManager[Any]:
         """A context in which no matrix product is rounded to less than the run's precision, whatever the device."""
-        ...
 
     def evaluate(self, batch: Batch, seed: int) -> Evaluation:
         """ELBO terms and q(y|x) of every row; the noise of z depends on `seed` and on the batch's shape alone."""
-        ...
 
     def log_weights(self, batch: Batch, seed: int, particles: int) -> Float[np.ndarray, "P B K"]:
         """log p(x, y, z) - log q(z|x,y) of each label at each of P draws of z from q(z|x,y); 0 for filler rows.
@@ -244,33 +237,27 @@ class Backend(Protocol):
         They are importance weights (Burda et al. 2016): over the draws, the mean of their exponential is p(x, y).
         `particles` is P, and the noise depends on `seed` and on the batch's shape alone.
         """
-        ...
 
     def latents(self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None) -> Latents:
         """q(z|x,y) and p(z), or p(z|source,y), of every label."""
-        ...
 
     def log_likelihood(
         self, x: Int[np.ndarray, "B T"], z: Float[np.ndarray, "B K Z"], source: Int[np.ndarray, "B S"] | None = None
     ) -> Float[np.ndarray, "B K"]:
         """log p(x|y,z), or log p(x|source,y,z), of every label at the z given for it."""
-        ...
 
     def classify(
         self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None
     ) -> Float[np.ndarray, "B K"]:
         """log q(y|x), or log q(y|source,x) of a model with sources."""
-        ...
 
     def classify_source(self, source: Int[np.ndarray, "B S"]) -> Float[np.ndarray, "B K"]:
         """log p(y|source), of a model with sources."""
-        ...
 
     def encode(
         self, x: Int[np.ndarray, "B T"], source: Int[np.ndarray, "B S"] | None = None, features: bool = False
     ) -> Float[np.ndarray, "B D"]:
         """The embedding of each row: sum over y of q(y|x) loc(x, y), or the features that q(y|x) reads."""
-        ...
 
     def generate(
         self,
@@ -303,24 +290,19 @@ class Backend(Protocol):
             Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the
             sequence's log p(x|y,z), the model's own whatever the temperature and `top_p`.
         """
-        ...
 
     def get_weights(self) -> Weights:
         """Copies of all weights, named and laid out as in `seqssvae.parameters`."""
-        ...
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace all weights. Raises ValueError on a wrong name or shape."""
-        ...
 
     def get_optimizer_state(self) -> Weights:
         """`step` (an integer array of shape `()`), and per weight `NAME.exp_avg` and `NAME.exp_avg_sq` (Adam) or
         `NAME.momentum` (sgd); and what `score_function` has learned to expect (`seqssvae.parameters`)."""
-        ...
 
     def set_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the optimiser's state. Raises ValueError on a wrong name or shape."""
-        ...
 
 
 def rebuild(

@@ -69,8 +69,7 @@ class JaxModel:
 
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None:
         self.config = config
-        self.device = device_named(device)
-        self.sharing = Sharing(devices, device)
+        self.device, self.sharing = device_named(device), Sharing(devices, device)
         use_cache()
         self.announce = Announcer()
         with self.x64_mode(), jax.default_device(self.device):

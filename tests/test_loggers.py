@@ -1,18 +1,15 @@
 """Loggers: what TensorBoard shows, what the other packages are given, and that none stops training."""
 
 import json
-import pickle
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from commands import FIT, assert_one_error
+from event_series import read, series
 from fit_problems import TRAINING, VALIDATION, build, make_config
-from sklearn.base import clone
-from toy import NAMES, TEXTS, make_estimator
 
 from seqssvae.cli.main import main
 from seqssvae.config import Config
@@ -25,18 +22,6 @@ from seqssvae.loggers.named import named_logger
 from seqssvae.runs.files import read_metrics
 from seqssvae.training.fit import fit
 from seqssvae.training.state import Observer, TrainingState
-
-event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-
-
-def read(folder: Path) -> event_accumulator.EventAccumulator:
-    """What TensorBoard makes of a directory."""
-    return event_accumulator.EventAccumulator(str(folder)).Reload()
-
-
-def series(folder: Path, tag: str) -> list[tuple[int, float]]:
-    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
-
 
 # TensorBoard
 
@@ -318,32 +303,6 @@ def test_a_failure_is_one_warning_of_the_command_line(workplace, capsys, wandb):
 
 
 # In Python
-
-
-@pytest.mark.usefixtures("fake_twins")
-@pytest.mark.filterwarnings("ignore:The generator's bound")
-def test_callbacks_of_an_estimator_observe_its_network(tmp_path):
-    logger = TensorBoardLogger(tmp_path / "logs")
-    model = make_estimator(epochs=2, callbacks=[logger])
-    assert model.get_params()["callbacks"] == [logger]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(TEXTS, NAMES)
-    expected = [one.step for one in model.history_]
-    assert [step for step, _ in series(tmp_path / "logs", "validation/accuracy")] == expected
-    copy = clone(model).fit(TEXTS, NAMES)  # its own file, in the same directory: the steps are there once
-    assert copy.callbacks[0] is not logger
-    assert [step for step, _ in series(tmp_path / "logs", "validation/accuracy")] == expected
-    assert pickle.loads(pickle.dumps(copy.callbacks))[0].path == logger.path
-
-
-@pytest.mark.usefixtures("fake_twins")
-@pytest.mark.parametrize(
-    ("callbacks", "kind"), [(["tensorboard"], "str"), ([TensorBoardLogger], "TensorBoardLogger"), (3, "int")]
-)
-def test_callbacks_must_be_observers(callbacks, kind):
-    with pytest.raises(ConfigurationError, match=rf"callbacks must be .*Observers .*not {kind}\."):
-        make_estimator(callbacks=callbacks).fit(TEXTS, NAMES)
 
 
 def test_json_lines_stay_what_they_are(workplace):

@@ -235,7 +235,8 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
 
     def _build_backend(self, config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
         device = join_for(self._backend_name, self.devices, self.device).device(self.device)
-        return get_backend(self._backend_name)(config, dimensions, device, devices=devices)
+        shared = {} if devices == 1 else {"devices": devices}  # which a twin of one device need not know
+        return get_backend(self._backend_name)(config, dimensions, device, **shared)
 
     @property
     def _backend_name(self) -> str:

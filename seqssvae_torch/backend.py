@@ -38,7 +38,7 @@ class TorchBackend(TorchModel):
         self._built_with = config, dimensions, device
         self.sharing = processes.sharing_of(devices)
         self.optimizer = Optimizer(config.optimizer, self.ssvae, self.sharing)
-        self.static_steps = StaticSteps(self._take)
+        self.static_steps = StaticSteps(self._take, self.device)
 
     def load(self, step: TrainingStep) -> TrainingStep:
         """Begin to copy a step to the device, where that has a memory of its own."""
@@ -58,9 +58,13 @@ class TorchBackend(TorchModel):
         return totals
 
     def _takes_static_steps(self) -> bool:
-        """Whether a step is the same operations whatever its numbers are, and these take few calls."""
-        objective = self.config.objective
+        """Whether a step is the same operations whatever its numbers are, and these take few calls.
+
+        On a GPU the optimisers take a step size that lies there in float32 alone.
+        """
+        objective, dtype = self.config.objective, self.ssvae.log_prior.dtype
         same = objective.name == "classifier" or objective.gradient_estimator == "enumerate"
+        same = same and (self.device.type != "cuda" or dtype == torch.float32)
         return same and self.sharing.count == 1 and takes_few_calls(self.ssvae.log_prior)
 
     def _train_static(self, steps: Sequence[TrainingStep]) -> list[StepTotals]:

@@ -64,6 +64,8 @@ class TorchModel:
             source_vocabulary_size=dimensions.source_vocabulary_size,
             name=None,
         ).to(self.device)
+        shift, like = config.objective.consistency.label_shift, self.ssvae.log_prior
+        self.label_shift = None if shift is None else like.new_tensor(shift)  # copied to the device once
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
@@ -90,7 +92,7 @@ class TorchModel:
         if has_consistency(config):
             given = config.consistency
             weight = given.weight if consistency is None else consistency
-            term = Consistency(weight, given.temperature, given.aligned, given.realigned, given.label_shift)
+            term = Consistency(weight, given.temperature, given.aligned, given.realigned, self.label_shift)
         if alpha is None:
             alpha = config.alpha if config.name == "ssvae" else 1.0
         own = [None if rows is None else self.sharing.take(rows) for rows in (labelled, unlabelled)]

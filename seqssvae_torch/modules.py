@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -128,7 +128,21 @@ def reversal(lengths: Int[Tensor, " B"], steps: int) -> Int[Tensor, "B T"]:
 def reverse_rows(values: Shaped[Tensor, "B T *F"], reversal: Int[Tensor, "B T"]) -> Shaped[Tensor, "B T *F"]:
     """Reverse the symbols of each row: its own inverse."""
     places = reversal.reshape(*reversal.shape, *[1] * (values.dim() - 2))
-    return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
+    return _Reversed.apply(values, places.expand(-1, -1, *values.shape[2:]))
+
+
+class _Reversed(torch.autograd.Function):
+    """`values.gather(1, places)` of places that are their own inverse: its gradient is the same again."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, places: Tensor) -> Tensor:
+        context.save_for_backward(places)
+        return values.gather(1, places)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].gather(1, *context.saved_tensors), None
 
 
 class Encoding(NamedTuple):

@@ -75,13 +75,14 @@ class Consistency(NamedTuple):
     temperature: float = 0.5
     aligned: bool = False
     realigned: bool = False
-    label_shift: Sequence[float] | None = None
+    label_shift: Sequence[float] | Float[Tensor, " K"] | None = None
 
     def shifted(self, logits: Float[Tensor, "*#B K"]) -> Float[Tensor, "*#B K"]:
         """Log-probabilities of labels as frequent as in rows without label."""
         if self.label_shift is None:
             return logits
-        return (logits + logits.new_tensor(self.label_shift)).log_softmax(-1)
+        shift = torch.as_tensor(self.label_shift, dtype=logits.dtype, device=logits.device)
+        return (logits + shift).log_softmax(-1)
 
 
 class Posterior(NamedTuple):
@@ -144,7 +145,8 @@ def objective(
         else:
             row_terms = ELBOTerms(*torch.zeros(6, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
-            cross_entropy = torch.where(rows.row_mask, -label_posterior(ssvae, rows).log_prob(rows.y), 0.0)
+            chosen = ssvae.one_hot(rows.y) * rows.row_mask[:, None] > 0  # whose gradient is a sum in any order
+            cross_entropy = -torch.where(chosen, label_posterior(ssvae, rows).logits, 0.0).sum(-1)
             loss = loss + alpha * cross_entropy.sum() / total(rows.row_mask.sum())
             row_terms = row_terms._replace(classification=cross_entropy.detach())
         elif posterior.name != "amortised":

@@ -44,7 +44,8 @@ def label_terms(ssvae: SSVAE, rows: Rows) -> LabelTerms:
     if rows.y is None:
         y, log_p_y = torch.eye(ssvae.label_count, dtype=log_p_y.dtype, device=log_p_y.device)[:, None], log_p_y.t()
     else:
-        y, log_p_y = ssvae.one_hot(rows.y[None]), log_p_y.expand(size, -1).gather(1, rows.y[:, None]).t()
+        y = ssvae.one_hot(rows.y[None])
+        log_p_y = torch.where(y > 0, log_p_y.expand(size, -1), 0.0).sum(-1)
     q_z, p_z = ssvae.latent_encoder(x, y, rows.noise), ssvae.latent_prior(source, y)
     z = q_z.rsample()
     log_p_x = ssvae.decoder(y, z, x.symbols.shape[1], source, rows.noise).log_prob(x.symbols)

@@ -71,7 +71,13 @@ class TorchProcesses(Processes):
 
     def device(self, name: str | None) -> str | None:
         """Return the name of this process's own device: `cuda` is `cuda:1` of the second of a machine."""
+        name = _named(name)
         return f"{name}:{os.environ.get('LOCAL_RANK', '0')}" if name in ("cuda", "xpu") else name
+
+
+def _named(device: str | None) -> str | None:
+    """PyTorch's name of a device: JAX says gpu."""
+    return None if device is None else device.replace("gpu", "cuda")
 
 
 def join(device: str | None = None) -> TorchProcesses:
@@ -85,6 +91,7 @@ def join(device: str | None = None) -> TorchProcesses:
     """
     if distributed.is_initialized():  # by an earlier call, or by who wrote the program
         return TorchProcesses(_met.get("store"))
+    device = _named(device)
     backend = "cpu:gloo,cuda:nccl" if (device or "cpu").startswith("cuda") else "gloo"
     try:
         if (device or "") == "cuda":
@@ -139,7 +146,7 @@ def start(run: Callable[[Sequence[str]], int], arguments: Sequence[str], devices
         ConfigurationError: If there are not so many devices.
         ProcessLost: If a process was killed.
     """
-    if (device or "cpu").startswith("cuda") and torch.cuda.device_count() < devices:
+    if (_named(device) or "cpu").startswith("cuda") and torch.cuda.device_count() < devices:
         raise ConfigurationError(
             f"--devices {devices} is more than the {torch.cuda.device_count()} GPUs that are here."
         )

@@ -59,68 +59,92 @@ Take = Callable[..., Float[Tensor, " S"]]
 """Takes a training step of rows with noise, and numbers, and returns its totals."""
 
 
+class Recorder:
+    """The stream and the memory that all graphs of a model share."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream: torch.cuda.Stream | None = None
+        self.pool: Any = None
+
+    def beside(self, take: Callable[[], Tensor]) -> Tensor:
+        """Compute operation by operation in the stream in which steps are recorded."""
+        if self.stream is None:
+            self.stream, self.pool = torch.cuda.Stream(self.device), torch.cuda.graph_pool_handle()
+        here = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            found = take()
+        here.wait_stream(self.stream)
+        return found
+
+    def record(self, take: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+        """Record a step and where its totals will be, None where that is not possible; nothing is computed.
+
+        Another thread may copy rows to the device meanwhile.
+        """
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        settings: dict[str, Any] = {"capture_error_mode": "thread_local", "pool": self.pool, "stream": self.stream}
+        try:
+            with torch.cuda.graph(graph, **settings):
+                return graph, take()
+        except RuntimeError as error:
+            torch.cuda.set_stream(here)  # where recording failed, the frameworks' context does not
+            reason = str(error).splitlines()[0]
+            text = f"A training step cannot be recorded as a CUDA graph ({reason}), and takes longer than it might."
+            warnings.warn(text, stacklevel=2)
+            return None
+
+
 class StaticStep:
     """A training step of one shape.
 
     Args:
         take: Takes the step.
+        recorder: Records it on a GPU.
         example: What it is given first.
     """
 
-    def __init__(self, take: Take, *example: Any) -> None:
-        self.take = take
+    def __init__(self, take: Take, recorder: Recorder, *example: Any) -> None:
+        self.take, self.recorder = take, recorder
         leaves, self.tree = pytree.tree_flatten(example)
         self.places = [leaf is not None for leaf in leaves]
         self.inputs = [torch.empty_like(leaf) for leaf in leaves if leaf is not None]
-        self.device = self.inputs[0].device
-        self.taken, self.totals = 0, self.inputs[0]
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.taken = 0
+        self.recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def __call__(self, *given: Any) -> Float[Tensor, " S"]:
         """Take the step, and return its totals, which are the caller's own."""
         torch._foreach_copy_(self.inputs, [leaf for leaf in pytree.tree_leaves(given) if leaf is not None])
         self.taken += 1
-        if self.device.type != "cuda":
+        if self.recorder.device.type != "cuda":
             return self._operations()
-        if self.taken == WARM_UP + 1:
-            self.graph = self._recorded()
-        if self.graph is None:
-            return self._beside()
-        self.graph.replay()
-        return self.totals.clone()
+        with torch.cuda.device(self.recorder.device):
+            if self.taken <= WARM_UP:
+                return self.recorder.beside(self._operations)
+            if self.taken == WARM_UP + 1:
+                self.recorded = self.recorder.record(self._operations)
+            if self.recorded is None:
+                return self._operations()
+            graph, totals = self.recorded
+            graph.replay()
+            return totals.clone()
 
     def _operations(self) -> Float[Tensor, " S"]:
         inputs = iter(self.inputs)
         return self.take(*pytree.tree_unflatten([next(inputs) if place else None for place in self.places], self.tree))
 
-    def _beside(self) -> Float[Tensor, " S"]:
-        """Take the step operation by operation, in a stream of its own, as it will be recorded."""
-        here, stream = torch.cuda.current_stream(), torch.cuda.Stream()
-        stream.wait_stream(here)
-        with torch.cuda.stream(stream):
-            totals = self._operations()
-        here.wait_stream(stream)
-        return totals
-
-    def _recorded(self) -> torch.cuda.CUDAGraph | None:
-        """The step as a graph, None where that is not possible; nothing is computed."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self.totals = self._operations()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            text = f"A training step cannot be recorded as a CUDA graph ({reason}), and takes longer than it might."
-            warnings.warn(text, stacklevel=2)
-            return None
-        return graph
-
 
 class StaticSteps:
-    """A `StaticStep` for each shape."""
+    """A `StaticStep` for each shape.
 
-    def __init__(self, take: Take) -> None:
-        self.take = take
+    Args:
+        take: Takes a step.
+        device: On which it is taken.
+    """
+
+    def __init__(self, take: Take, device: torch.device) -> None:
+        self.take, self.recorder = take, Recorder(device)
         self.by_shape: dict[Any, StaticStep] = {}
 
     def __call__(self, *given: Any) -> Float[Tensor, " S"]:
@@ -128,7 +152,7 @@ class StaticSteps:
         leaves = pytree.tree_leaves(given)
         shape = tuple(None if leaf is None else leaf.shape for leaf in leaves)
         if shape not in self.by_shape:
-            self.by_shape[shape] = StaticStep(self.take, *given)
+            self.by_shape[shape] = StaticStep(self.take, self.recorder, *given)
         return self.by_shape[shape](*given)
 
     def forget(self) -> None:

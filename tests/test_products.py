@@ -1,6 +1,7 @@
 """PyTorch's float32 products by oneDNN: exact, and only where they are; settings of others are left as they were."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import pytest
@@ -105,25 +106,32 @@ def test_float32_is_float32_on_every_device_unless_jax_was_told_otherwise() -> N
 
 
 def test_pytorch_is_told_how_exact_products_and_recurrent_layers_are_on_a_gpu() -> None:
-    layers = torch.backends.cudnn.rnn
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
 
-    def told() -> tuple[str, str]:
-        return torch.get_float32_matmul_precision(), layers.fp32_precision
+    def told() -> list[str]:
+        return [place.fp32_precision for place in places]
 
-    before = told()
+    before, cuda = told(), torch.device("cuda")
     for device, precision, expected in (
         ("cpu", "high", before),
-        ("cuda", "highest", ("highest", "ieee")),
-        ("cuda", "high", ("high", "tf32")),
+        ("cuda", "highest", ["ieee", "ieee"]),
+        ("cuda", "high", ["tf32", "tf32"]),
     ):
         with products.float32_products(torch.device(device), precision):
             assert told() == expected
-    with products.exact_products(), products.float32_products(torch.device("cuda"), "high"):
-        assert told() == ("highest", "ieee")
+    with products.exact_products(), products.float32_products(cuda, "high"):
+        assert told() == ["ieee", "ieee"]
+    places[0].fp32_precision = "tf32"  # by the user
+    try:
+        with products.float32_products(cuda, "highest"):
+            assert told() == ["tf32", "tf32"]
+        with products.exact_products(), products.float32_products(cuda, "highest"):
+            assert told() == ["ieee", "ieee"]
+    finally:
+        places[0].fp32_precision = before[0]
     torch.set_float32_matmul_precision("high")
     try:
-        with products.float32_products(torch.device("cuda"), "highest"):
-            assert told() == ("high", "tf32")  # as PyTorch has been told
+        with products.float32_products(cuda, "highest"):
+            assert told() == ["tf32", "tf32"]
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert told() == before

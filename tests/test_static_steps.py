@@ -177,6 +177,9 @@ def test_a_step_of_the_peptides_preset_takes_few_operations_whatever_the_length(
 
 # Nothing waits
 
+ANY_ORDER = tuple(f"scatter{name}" for name in ("_add.default", ".src", "_add_.default", "_.src"))
+COPYING = ("lift_fresh.default",)
+"""On a GPU: sums whose order is not known or that copy from the processor to know it, and tensors made there."""
 WAITING = tuple(f"{name}.default" for name in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2"))
 FETCHING = {
     *("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__"),
@@ -193,8 +196,8 @@ class NothingFetched(TorchFunctionMode):
 
 
 @contextmanager
-def nothing_waits() -> Iterator[None]:
-    with Operations(*WAITING).counting(), NothingFetched():
+def nothing_waits(*forbidden: str) -> Iterator[None]:
+    with Operations(*WAITING, *forbidden).counting(), NothingFetched():
         yield
 
 
@@ -250,3 +253,26 @@ def test_totals_are_fetched_together_when_one_is_asked_for(monkeypatch: pytest.M
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: fetched.append(self.shape) or sound(self))
     assert [flat(of_step) for of_step in totals]
     assert len(fetched) == 1
+
+
+SHIFTED = ConsistencyConfig(weight=2.0, label_shift=(0.1, 0.2, 0.3))
+RECORDED = {**OBJECTIVES, "shifted": ObjectiveConfig(name="classifier", consistency=SHIFTED)}
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("objective", RECORDED)
+def test_what_is_recorded_neither_sums_in_any_order_nor_copies_from_the_processor(objective: str, pooling: Any) -> None:
+    encoder = EncoderConfig(embedding_size=2, hidden_size=3, layers=2, pooling=pooling)
+    model = dataclasses.replace(MODEL, encoder=encoder)
+    twin = TorchBackend(Config(model=model, objective=RECORDED[objective]), Dimensions(V, (0.5, 0.3, 0.2)))
+    with use_implementation("fused"):
+        twin.train(steps(2))
+        sound = twin.static_steps.take
+
+        def watched(*given: Any) -> torch.Tensor:
+            with nothing_waits(*ANY_ORDER, *COPYING):
+                return sound(*given)
+
+        for step in twin.static_steps.by_shape.values():
+            step.take = watched
+        twin.train(steps(2))

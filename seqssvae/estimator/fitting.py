@@ -144,11 +144,12 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
                 "The recipe auto needs all rows at once; partial_fit goes with one that trains a network alone, such "
                 'as recipe="ssvae".'
             )
+        processes = join_for(self._backend_name, self.devices, self.device)
         is_fitted = hasattr(self, "fitted_")
         start = self._fitted_start(goes_on=True) if is_fitted else self._pretrained_start()
-        observers = self._observers(quiet=not self.verbose)
+        observers = self._observers(quiet=not self.verbose) if processes.rank == 0 else []
         listed = () if classes is None else as_list(classes, "classes")
-        given = self._read(self._config(), X, y, None, source, None, start, listed)
+        given = self._read(self._config(processes), X, y, None, source, None, start, listed)
         config = _one_pass(given.config)
         prepared = given.prepare(config)
         warn_of_counts(prepared.training, config)

@@ -130,13 +130,11 @@ _exact: ContextVar[bool] = ContextVar("exact", default=False)
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """A context in which no product of float32 is rounded, whatever a run, or PyTorch, has been told."""
-    token, before = _exact.set(True), torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """A context in which no product of float32 is rounded on a CUDA device, whatever else was asked for."""
+    token = _exact.set(True)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
         _exact.reset(token)
 
 
@@ -144,23 +142,23 @@ def exact_products() -> Iterator[None]:
 def float32_products(device: torch.device, precision: MatmulPrecision) -> Iterator[None]:
     """A context in which products of float32 are what a run asks for on a CUDA device; elsewhere they are exact.
 
-    With `highest` they are just that, unless PyTorch has been told otherwise (`torch.set_float32_matmul_precision`):
-    by itself cuDNN rounds those of its recurrent layers to TF32. With `high` all may be rounded to TF32.
+    With `highest` they are just that, unless PyTorch has been told otherwise (`torch.set_float32_matmul_precision`, or
+    `torch.backends.cuda.matmul.fp32_precision`): by itself cuDNN rounds those of its recurrent layers to TF32. With
+    `high` all may be rounded to TF32.
     """
     if device.type != "cuda":
         yield
         return
-    layers: Any = torch.backends.cudnn.rnn
-    before = torch.get_float32_matmul_precision()
-    wanted = before if _exact.get() or precision == "highest" else "high"
-    rounds = layers.fp32_precision
-    torch.set_float32_matmul_precision(wanted)
-    layers.fp32_precision = "ieee" if wanted == "highest" else "tf32"
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    rounds = not _exact.get() and (precision == "high" or before[0] == "tf32")
     try:
+        for place in places:
+            place.fp32_precision = "tf32" if rounds else "ieee"
         yield
     finally:
-        layers.fp32_precision = rounds
-        torch.set_float32_matmul_precision(before)
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
 
 
 def add_product(

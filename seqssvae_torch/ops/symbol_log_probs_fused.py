@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from seqssvae.data.vocabulary import NEVER_GENERATED, PAD
-from seqssvae_torch.ops.products import linear
+from seqssvae_torch.ops.products import Rounding, linear, rounded_products, rounding_now
 
 MOST = 2**28
 """Most logits held at once: 1 GiB of float32."""
@@ -32,13 +32,13 @@ def symbol_log_probs(
     symbols = torch.arange(len(bias), device=bias.device)
     for symbol in NEVER_GENERATED:
         bias = bias.masked_fill(symbols == symbol, -torch.inf)
-    together = max(1, most // (labels * rows * len(bias)))
+    together, rounding = max(1, most // (labels * rows * len(bias))), rounding_now()
     if together >= steps:
-        return _log_probs(hidden, weight, bias, label_bias, x)
+        return _log_probs(hidden, weight, bias, label_bias, x, rounding)
     of_steps = zip(hidden.split(together, 2), x.split(together, 1), strict=True)
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     return torch.cat(
-        [checkpoint(_log_probs, some, weight, bias, label_bias, of, **settings) for some, of in of_steps], 2
+        [checkpoint(_log_probs, some, weight, bias, label_bias, of, rounding, **settings) for some, of in of_steps], 2
     )
 
 
@@ -48,8 +48,10 @@ def _log_probs(
     bias: Float[Tensor, " V"],
     label_bias: Float[Tensor, " K #B V"] | None,
     x: Int[Tensor, "B T"],
+    rounding: Rounding,  # another thread, as of a gradient, has none
 ) -> Float[Tensor, "K B T"]:
-    logits = linear(hidden, weight, bias)
+    with rounded_products(rounding):
+        logits = linear(hidden, weight, bias)
     if label_bias is not None:
         logits = logits + label_bias[:, :, None]
     positions = logits.shape[:-1]

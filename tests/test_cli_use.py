@@ -114,7 +114,7 @@ BAD_USES = {
     "no command": (["fti"], "There is no command 'fti'; did you mean fit?"),
     "unknown command": (
         ["zzz"],
-        "There is no command 'zzz'; known are demo, fit, prepare, compare, evaluate, diagnose, report, score, "
+        "There is no command 'zzz'; known are demo, fit, prepare, tune, compare, evaluate, diagnose, report, score, "
         "predict, encode, generate, neighbors, transduce, gradient-estimators, import-yoyodyne, verify.",
     ),
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),

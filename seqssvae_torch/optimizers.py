@@ -22,8 +22,9 @@ Gradients = list[Tensor] | tuple[Tensor, ...]
 def clip_gradients(gradients: Gradients, clip_norm: float) -> tuple[Gradients, Float[Tensor, ""]]:
     """Scale gradients by `clip / max(norm, clip)`, and return them and their norm before; 0 as clip leaves them."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    # where it need not be waited for, it is seen whether anything is to be done
-    if clip_norm > 0 and (takes_few_calls(norm) or not norm <= clip_norm):
+    # on a CPU it can be seen without waiting whether anything is to be done
+    may_look = norm.device.type == "cpu" and not takes_few_calls(norm)
+    if clip_norm > 0 and not (may_look and norm <= clip_norm):
         gradients = torch._foreach_mul(gradients, clip_norm / norm.clamp(min=clip_norm))
     return gradients, norm
 

@@ -211,10 +211,10 @@ class Watched(TorchBackend):
 
 @pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
 @pytest.mark.parametrize("objective", [*OBJECTIVES, "gumbel_softmax", "score_function", "top_k"])
-def test_no_step_waits_for_the_device(objective: str, on_nonfinite: Any) -> None:
+def test_no_step_waits_for_the_device(objective: Any, on_nonfinite: Any) -> None:
     given = OBJECTIVES.get(objective)
     if given is None:
-        given = ObjectiveConfig(gradient_estimator=objective, k=1)  # type: ignore[arg-type]
+        given = ObjectiveConfig(gradient_estimator=objective, k=1)
     training = TrainingConfig(epochs=2, batch_size=4, labelled_batch_size=3, on_nonfinite=on_nonfinite, metric="loss")
     config = Config(model=MODEL, objective=given, training=training)
     rows = TRAINING.with_posterior(np.full((len(TRAINING), 2), 0.5)) if objective == "given" else TRAINING

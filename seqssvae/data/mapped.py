@@ -33,7 +33,7 @@ class MappedRows(Rows):
         """N, the number of rows."""
         return len(self._lengths if self._indices is None else self._indices)
 
-    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]  # a Sequence takes slices too, this does not
         """One row."""
         return self.take(np.array([range(len(self))[index]])).values
 

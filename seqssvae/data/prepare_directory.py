@@ -20,6 +20,7 @@ from seqssvae.config import DataConfig
 from seqssvae.data.blocks import Block
 from seqssvae.data.builder import TableBuilder
 from seqssvae.data.corpus import CorpusCounts, LimitedTable, check_rows_left, label_ids, limit_part
+from seqssvae.data.directories import lock, sync_directory
 from seqssvae.data.files import may_have_header, read_blocks
 from seqssvae.data.lookalikes import warn_of_header
 from seqssvae.data.opening import arrow, named
@@ -28,11 +29,6 @@ from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Occurrences, Schema, schema_of
 from seqssvae.data.vocabulary import END, UNK, Labels
 from seqssvae.errors import DataError
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 NUMBERED = "numbered.arrow"
 """The file with the numbers of the first pass."""
@@ -85,9 +81,9 @@ def _unfinished(path: Path) -> Iterator[Path]:
         with _locked(place):
             yield place
             for file in (*place.iterdir(), place):
-                _sync(file)
+                sync_directory(file)
             place.rename(path)
-            _sync(path.parent)
+            sync_directory(path.parent)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -98,21 +94,10 @@ def _locked(place: Path) -> Iterator[None]:
     """A lock on a directory, which ends with the process; OSError if another process has it."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
         yield
     finally:
         os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    """See to it that a file, or the names in a directory, outlast a power failure, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class _FirstPass:

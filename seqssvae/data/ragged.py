@@ -120,7 +120,7 @@ class RaggedArray(Rows):
         """N, the number of rows."""
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: SupportsIndex) -> Int[np.ndarray, " _"]:  # type: ignore[override]  # a Sequence takes slices too, this does not
         """One row, as a view."""
         row = range(len(self))[index]
         return self.values[self.offsets[row] : self.offsets[row + 1]]

@@ -82,7 +82,7 @@ class TextColumn(Sequence[str | None]):
         """N, the number of rows."""
         return len(self.codes)
 
-    def __getitem__(self, index: SupportsIndex) -> str | None:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: SupportsIndex) -> str | None:  # type: ignore[override]  # a Sequence takes slices too, this does not
         """The text of one row, None where it is missing."""
         code = int(self.codes[index.__index__()])
         return None if code == NO_TEXT else self.texts[code]
@@ -132,7 +132,7 @@ class SymbolColumn(Sequence[tuple[str, ...]]):
         """N, the number of rows."""
         return len(self.codes)
 
-    def __getitem__(self, index: SupportsIndex) -> tuple[str, ...]:  # type: ignore[override]  # no slices
+    def __getitem__(self, index: SupportsIndex) -> tuple[str, ...]:  # type: ignore[override]  # a Sequence takes slices too, this does not
         """The symbols of one row."""
         return tuple(self.symbols[code] for code in self.codes[index].tolist())
 

@@ -19,9 +19,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from seqssvae.data.directories import sync_directory
 from seqssvae.errors import RunError
 from seqssvae.runs.storage import parse_json, read_file, to_json
-from seqssvae.runs.writing import UNFINISHED, explained, sync_directory, write_atomically, write_new
+from seqssvae.runs.writing import UNFINISHED, explained, write_atomically, write_new
 
 LATEST, CHECKPOINTS, MANIFEST = "latest.json", "checkpoints", "manifest.json"
 

@@ -4,12 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from seqssvae.data.directories import lock
 from seqssvae.errors import RunError
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 class DirectoryLock:
@@ -29,12 +25,10 @@ class DirectoryLock:
         Raises:
             RunError: If another process has it.
         """
-        if fcntl is None:
-            return
         with contextlib.suppress(OSError):
             self._descriptor = os.open(self._path, os.O_RDONLY)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._descriptor)
             except BlockingIOError:
                 self.release()
                 raise RunError(f"Another process is training {self._path}; wait for it, or stop it.") from None

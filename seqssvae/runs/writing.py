@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from seqssvae.data.directories import sync_directory
 from seqssvae.errors import RunError
 
 UNFINISHED = ".seqssvae-"
@@ -14,16 +15,6 @@ UNFINISHED = ".seqssvae-"
 
 _PSEUDO = ("/dev/", "/proc/")
 """Where names stand for what a process has open."""
-
-
-def sync_directory(path: Path) -> None:
-    """See to it that names made or changed in a directory outlast a power failure, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_new(path: Path, chunks: Iterable[bytes], mode: int | None = None) -> None:

@@ -267,7 +267,7 @@ def test_fit_names_the_candidates_of_the_recipe(workplace, capsys):
     arguments = [argument for argument in FIT if argument not in ("--recipe", "ssvae")]
     assert main([*arguments, "--training.epochs=1"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    names = [f"seqssvae: candidate {name}" for name in ("linear", "bag", "markov", "network")]
+    names = [f"seqssvae: candidate {name}" for name in ("linear", "positional", "bag", "markov", "profile", "network")]
     assert [line for line in lines if line in names] == names
 
 

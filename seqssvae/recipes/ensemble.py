@@ -16,6 +16,8 @@ from seqssvae.recipes.linear import Linear
 from seqssvae.recipes.markov import Markov
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.pool import Pool, calibrate, fit_pool, pooled_out_of_fold
+from seqssvae.recipes.positional import Positional
+from seqssvae.recipes.profile import Profile
 from seqssvae.recipes.rows import Learned, LearningRows
 from seqssvae.recipes.shares import unlabelled_shares
 
@@ -70,8 +72,8 @@ class Ensemble(NamedTuple):
         trials: How each candidate did, and last the ensemble.
         chance: The probability that guessing the most frequent label does as well as the ensemble did.
         agreement: How far it agrees with labels in cross-validation; None of a run of an earlier version.
-        unlabelled_gain: By how much the ensemble's accuracy is above that of the member that learns from labels alone,
-            and the standard error of the difference; None where it is not known.
+        unlabelled_gain: By how much the ensemble's accuracy is above that of the members that learn from labels alone,
+            joined, and the standard error of the difference; None where it is not known.
     """
 
     members: Mapping[str, Member]
@@ -136,9 +138,13 @@ class Ensemble(NamedTuple):
             raise RunError(f"The ensemble cannot be read: {error!r}.") from error
 
 
-LINEAR, BAG, MARKOV, NETWORK, ENSEMBLE = "linear", "bag", "markov", "network", "ensemble"
+LINEAR, POSITIONAL, BAG, MARKOV, PROFILE, NETWORK = "linear", "positional", "bag", "markov", "profile", "network"
+ENSEMBLE = "ensemble"
 """Names of the members, and of all of them together."""
-LEARNS_FROM = {LINEAR: "labelled rows", BAG: "all rows", MARKOV: "all rows", NETWORK: "all rows", ENSEMBLE: "all rows"}
+FROM_LABELS = LINEAR, POSITIONAL
+"""Members that learn from labelled rows alone."""
+KINDS: Mapping[str, Any] = {LINEAR: Linear, POSITIONAL: Positional, BAG: Bag, MARKOV: Markov, PROFILE: Profile}
+"""The members that are no networks."""
 GIVEN_UP = "all rows; given up after two folds"
 
 TrainNetworks = Callable[[Float[np.ndarray, " K"], Promising], Learned | None]
@@ -167,11 +173,13 @@ def learn_ensemble(rows: LearningRows, train: TrainNetworks | None, report: Call
 
     keep(LINEAR, lambda: Linear.learn(rows))
     linear = learned[LINEAR]
+    keep(POSITIONAL, lambda: Positional.learn(rows))
     unlabelled = linear.member.log_proba(rows.unlabelled.take(np.arange(min(len(rows.unlabelled), MOST_ROWS))))
     shares = unlabelled_shares(unlabelled, linear.out_of_fold, rows.y, rows.label_shares)
     if len(rows.unlabelled):
         keep(BAG, lambda: Bag.learn(rows, shares))
         keep(MARKOV, lambda: Markov.learn(rows, shares))
+        keep(PROFILE, lambda: Profile.learn(rows, shares))
 
     def promising(out_of_fold: Float[np.ndarray, "M K"], seen: Int[np.ndarray, " M"]) -> bool:
         """Whether a candidate adds to the others, or is not clearly worse than the best of them."""
@@ -213,7 +221,8 @@ def _joined(
     chance = float(scipy.stats.binom.sf(hits - 1, len(rows.y), most))
     gain = None
     if len(rows.unlabelled):
-        alone = scores[LINEAR].argmax(axis=1) == rows.y
+        from_labels = [scores[name] for name in FROM_LABELS]
+        alone = pooled_out_of_fold(from_labels, rows.y, rows.folds).argmax(axis=1) == rows.y
         moved = (joined.argmax(axis=1) == rows.y).astype(float) - alone
         gain = float(moved.mean()), float(moved.std() / np.sqrt(len(moved)))
     members = {name: learned[name].member for name in kept}
@@ -227,7 +236,8 @@ def _trial(
     accuracy = float(np.mean(log_p.argmax(axis=1) == y))
     error = float(np.sqrt(accuracy * (1 - accuracy) / len(y)))
     loss = float(-np.mean(log_p[np.arange(len(y)), y]))
-    return Trial(name, LEARNS_FROM[name], accuracy, error, loss, None if weight is None else float(weight), seconds)
+    learns_from = "labelled rows" if name in FROM_LABELS else "all rows"
+    return Trial(name, learns_from, accuracy, error, loss, None if weight is None else float(weight), seconds)
 
 
 def _member(
@@ -236,6 +246,4 @@ def _member(
     own = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
     if name == NETWORK:
         return Networks.from_arrays(own, settings["network"], label_count, build)
-    if name == LINEAR:
-        return Linear.from_arrays(own)
-    return Bag.from_arrays(own) if name == BAG else Markov.from_arrays(own)
+    return KINDS[name].from_arrays(own)

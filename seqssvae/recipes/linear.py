@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.recipes.ngrams import NgramVocabulary
@@ -43,9 +42,10 @@ class Linear:
         out_of_fold = np.zeros((len(rows.y), rows.label_count))
         for fold in range(rows.fold_count):
             kept, held_out = rows.folds != fold, rows.folds == fold
-            weight, bias = _fit(features[kept], rows.y[kept], rows.label_count)
+            weight, bias = fit_logistic(features[kept], rows.y[kept], rows.label_count, INVERSE_PENALTY)
             out_of_fold[held_out] = log_normalised(features[held_out] @ weight.T + bias)
-        return Learned(out_of_fold, cls(ngrams, inverse, *_fit(features, rows.y, rows.label_count)))
+        learned = fit_logistic(features, rows.y, rows.label_count, INVERSE_PENALTY)
+        return Learned(out_of_fold, cls(ngrams, inverse, *learned))
 
     def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
         """log p(y|x)."""
@@ -92,16 +92,28 @@ def _weighted(counts: scipy.sparse.csr_matrix, inverse: Float[np.ndarray, " G"])
     return scipy.sparse.diags(1 / np.maximum(norms, 1e-12)) @ weighted
 
 
-def _fit(features: Any, y: Any, label_count: int) -> tuple[Float[np.ndarray, "K G"], Float[np.ndarray, " K"]]:
-    """Weights and biases of all labels; one that no row has is as improbable as makes no difference."""
+def fit_logistic(
+    features: scipy.sparse.csr_matrix, y: Int[np.ndarray, " N"], label_count: int, inverse_penalty: float
+) -> tuple[Float[np.ndarray, "K G"], Float[np.ndarray, " K"]]:
+    """Fit a logistic regression.
+
+    Args:
+        features: Features of the rows, of shape `(N, G)`.
+        y: Their labels.
+        label_count: K.
+        inverse_penalty: C, the inverse of the weight of the squares of the weights.
+
+    Returns:
+        Weights and biases of all labels; one that no row has is as improbable as makes no difference.
+    """
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
     present = np.unique(y)
     weight, bias = np.zeros((label_count, features.shape[1])), np.full(label_count, -10.0)
-    if len(present) == 1:
-        bias[present] = 0.0
+    if len(present) == 1 or not features.shape[1]:
+        bias[present] = np.log(np.bincount(y)[present] / len(y))
         return weight, bias
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=300).fit(features, y)
+    model = LogisticRegression(C=inverse_penalty, max_iter=300).fit(features, y)
     if len(present) == 2:  # which scikit-learn describes by one row
         weight[present] = np.concatenate([-model.coef_, model.coef_]) / 2
         bias[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2

@@ -54,14 +54,15 @@ def test_the_network_has_its_own_predictions(fitted):
     classifier = fitted.predict_proba(OTHER_TEXTS, method="classifier")
     generative = fitted.predict_proba(OTHER_TEXTS, method="generative")
     network, rows = fitted.fitted_.backend, fitted.fitted_.encode(OTHER_TEXTS[:1], None)
-    log_q = network.classify(rows.sequences[0][None])
-    np.testing.assert_allclose(classifier[0], np.exp(log_q[0]), rtol=1e-5)
+    powers = np.exp(network.classify(rows.sequences[0][None])[0] / fitted.fitted_.network_pool.temperatures[0])
+    np.testing.assert_allclose(classifier[0], powers / powers.sum(), rtol=1e-5)
     np.testing.assert_allclose(generative.sum(axis=1), 1.0)
     with pytest.raises(ConfigurationError, match="method must be classifier, generative or combined, not 'both'"):
         fitted.predict(OTHER_TEXTS, method="both")
     plain = make_estimator().fit(TEXTS, LABELS)
     parts = [plain.predict_proba(OTHER_TEXTS, method=name) for name in ("classifier", "generative")]
-    np.testing.assert_allclose(plain.predict_proba(OTHER_TEXTS, method="combined"), np.mean(parts, axis=0), rtol=1e-6)
+    joined = np.average(parts, axis=0, weights=plain.fitted_.network_pool.weights)
+    np.testing.assert_allclose(plain.predict_proba(OTHER_TEXTS, method="combined"), joined, rtol=1e-6)
     np.testing.assert_array_equal(plain.predict_proba(OTHER_TEXTS), parts[0])
     alone = make_estimator(config=from_dict(with_recipe("labels", {}))).fit(TEXTS, LABELS)
     with pytest.raises(ConfigurationError, match="needs a generator"):
@@ -74,6 +75,9 @@ def test_what_auto_learned_is_in_the_run_directory(fitted, tmp_path):
     assert loaded.recipe == "auto"
     np.testing.assert_array_equal(loaded.predict_proba(OTHER_TEXTS), fitted.predict_proba(OTHER_TEXTS))
     assert loaded.fitted_.ensemble.trials == fitted.fitted_.ensemble.trials
+    for method in ("classifier", "generative"):
+        found, expected = (one.predict_proba(OTHER_TEXTS, method=method) for one in (loaded, fitted))
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_nothing_is_learned_from_random_labels_and_it_is_said(fake_twins):

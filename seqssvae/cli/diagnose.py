@@ -18,7 +18,7 @@ def diagnose_command(arguments: Namespace) -> None:
     table, run = read_table_and_run(arguments, labelled=True)
     corpus = encode_table(table, run.schema, run.config.data, "truncate")
     warn_of_counts(corpus, run.config.data.max_length)
-    known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
+    known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step, run.network_pool
     diagnosis = diagnose(Diagnosed(run.backend, run.config, run.schema, *known), corpus, seed=arguments.seed)
     if arguments.json:
         report = {"run": str(run.path), "backend": run.backend.name, "step": run.step, "data": arguments.data}

@@ -35,7 +35,7 @@ def evaluate_command(arguments: Namespace) -> None:
     measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
     if measured and run.ensemble is not None:
         method, labelled = "combined", corpus.take(np.flatnonzero(corpus.y >= 0))
-        log_p = predict_log_proba(run.backend, labelled, run.config, run.ensemble)
+        log_p = predict_log_proba(run, labelled)
         confusion = count_confusion(labelled.y, log_p)
     report_of_labels = label_report(confusion)
     if arguments.confusion is not None:
@@ -44,7 +44,7 @@ def evaluate_command(arguments: Namespace) -> None:
     if arguments.rows is not None:
         _write_evaluated(arguments.rows, limited.table, run, corpus, evaluation.rows)
     baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
-    methods = method_metrics(run.backend, corpus, run.config, run.ensemble) if measured else {}
+    methods = method_metrics(run, corpus) if measured else {}
     if arguments.json:
         report = {
             "run": str(run.path),
@@ -77,7 +77,7 @@ def evaluate_command(arguments: Namespace) -> None:
 def _write_evaluated(output: str, table: Table, run: Run, corpus: Corpus, rows: Evaluation) -> None:
     """Write a line for each row: its label, the predicted one, and the terms of its ELBO."""
     names = np.array([*run.labels.names, ""], object)  # a label that is missing has the number -1
-    log_p = rows.log_q_y if run.ensemble is None else predict_log_proba(run.backend, corpus, run.config, run.ensemble)
+    log_p = rows.log_q_y if run.ensemble is None else predict_log_proba(run, corpus)
     columns: dict[str, Iterable[str]] = {role: table.texts[role] for role in ("id", "sequence") if role in table.texts}
     columns |= {"label": names[corpus.y], "predicted": names[log_p.argmax(axis=1)]}
     numbers = {"probability": np.exp(log_p.max(axis=1))}
@@ -95,11 +95,10 @@ def predict_command(arguments: Namespace) -> None:
     if least is not None:
         check_number("--abstain-below", least, 0.0, 1.0)
     rows = _rows_to_write(arguments)
-    names, model = rows.run.labels.names, (rows.run.config, rows.run.ensemble, arguments.method)
+    names = rows.run.labels.names
 
     def predicted(block: RowBlock) -> Iterator[list[str]]:
-        seed = block.seed(0)
-        for p in np.exp(predict_log_proba(rows.run.backend, block.corpus, *model, seed=seed)):
+        for p in np.exp(predict_log_proba(rows.run, block.corpus, arguments.method, block.seed(0))):
             label = "" if least is not None and p.max() < least else names[p.argmax()]
             yield [label, *(f"{value:.8g}" for value in p)]
 

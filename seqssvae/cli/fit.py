@@ -27,7 +27,7 @@ from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import kept_sentence
 from seqssvae.runs.checkpoints import has_checkpoint
 from seqssvae.runs.files import corpus_digest
-from seqssvae.runs.learned import ensemble_of_first, learned_files, read_ensemble
+from seqssvae.runs.learned import calibration_file, ensemble_of_first, learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
@@ -128,6 +128,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         if writer is None or writer.step is None:
             raise
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
+    if writer is not None:
+        writer.add(fitted.result.state, calibration_file(fitted.network_pool))
     if is_first:
         _tell(fitted, diagnose_fitted(fitted, prepared, baselines, trained_on), output, quiet)
     return 0

@@ -50,7 +50,7 @@ def _facts(directory: RunDirectory, arguments: Namespace, first: bool) -> tuple[
         texts = list(table.texts["sequence"])
         if first:
             warn_of_counts(corpus, run.config.data.max_length)
-    known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
+    known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step, run.network_pool
     model = Diagnosed(run.backend, run.config, run.schema, *known)
     short = [Path(path).name for path in arguments.runs]
     name = run.path.name if short.count(run.path.name) == 1 else str(run.path)

@@ -21,6 +21,7 @@ from seqssvae.recipes.auto import Fitted
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.calibration import calibration_interval, expected_calibration_error
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.predictors import predict_log_proba
 from seqssvae.recipes.trained_on import TrainedOn
 
@@ -45,6 +46,7 @@ class Diagnosed(NamedTuple):
         trained_on: The rows of its training; None where they are not known.
         history: Its evaluations, as `Record.to_dict` returns them.
         step: The training step whose weights were kept.
+        network_pool: How the network's own predictions are calibrated; None where they are not.
     """
 
     backend: Backend
@@ -55,6 +57,7 @@ class Diagnosed(NamedTuple):
     trained_on: TrainedOn | None = None
     history: Sequence[Mapping[str, Any]] = ()
     step: int = 0
+    network_pool: Pool | None = None
 
 
 class Calibration(NamedTuple):
@@ -173,14 +176,14 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     corpus = _drawn(corpus, MOST_ROWS, seed)
     seen = np.zeros(len(corpus), bool) if model.trained_on is None else model.trained_on.seen(corpus)
     labelled = corpus.y >= 0
-    log_p = predict_log_proba(model.backend, corpus, model.config, model.ensemble)
+    log_p = predict_log_proba(model, corpus)
     rows, again = np.flatnonzero(labelled & ~seen), np.flatnonzero(labelled & seen)
     held_out = label_use(log_p[rows], corpus.y[rows], prior)
     calibration = _calibration(log_p[rows], corpus.y[rows], seed) if len(rows) else None
     known, log_p_known = corpus.take(again), log_p[again]
     if training is not None:
         known = _drawn(training.take(np.flatnonzero(training.y >= 0)), MOST_TRAINED, seed)
-        log_p_known = predict_log_proba(model.backend, known, model.config, model.ensemble)
+        log_p_known = predict_log_proba(model, known)
     trained = label_use(log_p_known, known.y, prior)
     latent, separation, terms = _of_generator(model, corpus, seed)
     gain = None if model.ensemble is None else model.ensemble.unlabelled_gain
@@ -229,7 +232,7 @@ def diagnose_fitted(fitted: Fitted, prepared: Prepared, baselines: Baselines, tr
     """
     result = fitted.result
     history = [record.to_dict() for record in result.records]
-    known = fitted.ensemble, baselines, trained_on, history, result.state.best_step
+    known = fitted.ensemble, baselines, trained_on, history, result.state.best_step, fitted.network_pool
     rows = prepared.validation if len(prepared.validation) else prepared.training
     model = Diagnosed(fitted.backend, fitted.config, prepared.schema, *known)
     return diagnose(model, rows, prepared.training, fitted.config.training.seed)

@@ -19,6 +19,7 @@ from seqssvae.data.schema import Schema
 from seqssvae.errors import DataError, RunError
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.files import Checkpoint
 
@@ -38,6 +39,7 @@ class FittedModel(NamedTuple):
         ensemble: What predicts labels; None where the network alone does.
         baselines: Simple models of the training rows' symbols; None of a run of an earlier version.
         trained_on: Which labelled rows were learned from; None of a run of an earlier version.
+        network_pool: How the network's own predictions are calibrated; None without labelled validation rows.
     """
 
     backend: Backend
@@ -48,6 +50,7 @@ class FittedModel(NamedTuple):
     ensemble: Ensemble | None = None
     baselines: Baselines | None = None
     trained_on: TrainedOn | None = None
+    network_pool: Pool | None = None
 
     def encode(self, X: Sequences, source: Sequences | None) -> Corpus:
         """Encode sequences and their sources; those that are too long are cut.

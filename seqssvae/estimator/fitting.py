@@ -232,7 +232,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         self.classes_, self.history_ = as_array(given.classes), History(records)
         self.trials_ = [] if fitted.ensemble is None else list(fitted.ensemble.trials)
         parts = fitted.backend, fitted.config, prepared.schema, given.texts, checkpoint, fitted.ensemble
-        self.fitted_ = FittedModel(*parts, *known)
+        self.fitted_ = FittedModel(*parts, *known)._replace(network_pool=fitted.network_pool)
 
     def _build_backend(self, config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
         device = join_for(self._backend_name, self.devices, self.device).device(self.device)

@@ -77,4 +77,5 @@ def diagnosed(fitted: FittedModel) -> Diagnosed:
     checkpoint = fitted.checkpoint
     history = [json.loads(line) for line in checkpoint.history]
     known = fitted.ensemble, fitted.baselines, fitted.trained_on
-    return Diagnosed(fitted.backend, fitted.config, fitted.schema, *known, history, checkpoint.state.best_step)
+    trained = history, checkpoint.state.best_step, fitted.network_pool
+    return Diagnosed(fitted.backend, fitted.config, fitted.schema, *known, *trained)

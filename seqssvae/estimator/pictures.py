@@ -97,7 +97,7 @@ class PicturesMixin(FittedMixin):
         known = np.flatnonzero(labels >= 0)
         if not len(known):
             raise DataError("y has no label to compare the predictions with.")
-        log_p = predict_log_proba(fitted.backend, rows.take(known), fitted.config, fitted.ensemble, method)
+        log_p = predict_log_proba(fitted, rows.take(known), method)
         return log_p, labels[known]
 
     def _repr_html_(self) -> str:

@@ -28,8 +28,7 @@ class PredictionMixin(FittedMixin):
                 `combined` for all that was learned; None for `combined` with `recipe="auto"`, else `classifier`.
         """
         fitted = self._get_fitted()
-        rows, parts = fitted.encode(X, source), (fitted.config, fitted.ensemble)
-        probabilities = np.exp(predict_log_proba(fitted.backend, rows, *parts, method))
+        probabilities = np.exp(predict_log_proba(fitted, fitted.encode(X, source), method))
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def predict_log_proba(

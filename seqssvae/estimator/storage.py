@@ -10,6 +10,7 @@ from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
 from seqssvae.runs.checkpoints import CheckpointFiles
 from seqssvae.runs.files import ESTIMATOR, read_json
+from seqssvae.runs.learned import calibration_file
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.storage import to_json
 from seqssvae.runs.writer import RunWriter
@@ -47,7 +48,7 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
     entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
-    carried = {ESTIMATOR: to_json(entries)}
+    carried = {ESTIMATOR: to_json(entries), **calibration_file(fitted.network_pool)}
     checkpoint = fitted.checkpoint
     writer = RunWriter(path, fitted.config, fitted.schema, fitted.backend.name, checkpoint, carried)
     writer.started(checkpoint.state.step, checkpoint.state)
@@ -68,7 +69,7 @@ def load_estimator(path: str | Path, backend: str | None = None, device: str | N
     directory = RunDirectory(path)
     run, checkpoint = directory.open(backend, device), directory.read_checkpoint()
     classes, texts, missing = _read_entries(directory.files, run.labels.names)
-    known = run.ensemble, run.baselines, run.trained_on
+    known = run.ensemble, run.baselines, run.trained_on, run.network_pool
     fitted = FittedModel(run.backend, run.config, run.schema, texts, checkpoint, *known)
     return StoredEstimator(fitted, classes, missing)
 

@@ -17,6 +17,8 @@ from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
 from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
 from seqssvae.recipes.named import recipe_settings
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
+from seqssvae.recipes.pool import Pool
+from seqssvae.recipes.predictors import fit_network_pool
 from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.training.fit import fit
@@ -44,12 +46,14 @@ class Fitted(NamedTuple):
         backend: The network, with the weights that were kept.
         result: How its training went.
         ensemble: What predicts labels; None where the network alone does.
+        network_pool: How the network's own predictions are calibrated and joined; None without labelled rows held out.
     """
 
     config: Config
     backend: Backend
     result: FitResult
     ensemble: Ensemble | None
+    network_pool: Pool | None = None
 
 
 def obstacle(config: Config, prepared: Prepared) -> str | None:
@@ -204,7 +208,8 @@ def fit_towards(
         twin = build(config, prepared.schema.dimensions)
         twin.set_weights(result.state.best_weights)
         twin.set_optimizer_state(result.state.optimizer)
-    return Fitted(config, twin, result, ensemble)
+    pool = fit_network_pool(twin, config, validation, len(prepared.schema.labels))
+    return Fitted(config, twin, result, ensemble, pool)
 
 
 def network_config(config: Config, ensemble: Ensemble | None) -> Config:

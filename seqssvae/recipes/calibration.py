@@ -5,12 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqssvae.backend import Backend
-from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
-from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.names import PredictionMethod
-from seqssvae.recipes.predictors import predict_log_proba
+from seqssvae.recipes.predictors import Predictor, predict_log_proba
 
 BINS = 10
 
@@ -31,26 +28,20 @@ class MethodMetrics(NamedTuple):
     calibration_error: float
 
 
-def method_metrics(
-    backend: Backend, corpus: Corpus, config: Config, ensemble: Ensemble | None
-) -> dict[PredictionMethod, MethodMetrics]:
+def method_metrics(model: Predictor, corpus: Corpus) -> dict[PredictionMethod, MethodMetrics]:
     """How each way to predict does on the labelled rows of a corpus.
 
     Args:
-        backend: The network.
+        model: The model.
         corpus: The rows.
-        config: The network's configuration.
-        ensemble: What was learned beside the network.
     """
     methods: list[PredictionMethod] = ["classifier"]
-    if config.objective.name != "classifier":
+    if model.config.objective.name != "classifier":
         methods += ["generative", "combined"]
-    elif ensemble is not None:
+    elif model.ensemble is not None:
         methods.append("combined")
     rows = corpus.take(np.flatnonzero(corpus.y >= 0))
-    return {
-        method: label_metrics(predict_log_proba(backend, rows, config, ensemble, method), rows.y) for method in methods
-    }
+    return {method: label_metrics(predict_log_proba(model, rows, method), rows.y) for method in methods}
 
 
 def label_metrics(log_p: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> MethodMetrics:

@@ -167,7 +167,7 @@ def _unused(diagnosis: Diagnosis) -> bool:
 
 def _held_out(model: Diagnosed, corpus: Corpus, texts: Sequence[str]) -> RowsSeen:
     log_p, y, names = (
-        predict_log_proba(model.backend, corpus, model.config, model.ensemble),
+        predict_log_proba(model, corpus),
         corpus.y,
         model.schema.labels.names,
     )

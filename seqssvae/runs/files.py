@@ -8,6 +8,7 @@ optimizer.safetensors  the state of the optimiser at the checkpoint
 state.json             the state of training at the checkpoint, and the name of the twin that trained
 metrics.jsonl          the metrics of each evaluation, one a line
 steps.safetensors      the totals of the steps since the last evaluation, if the checkpoint is not from one
+calibration.json       how the model's own predictions of labels are calibrated, once training has ended
 estimator.json         what an estimator adds: its labels, its marker, and whether sequences are texts
 """
 
@@ -43,10 +44,11 @@ ESTIMATOR = "estimator.json"
 ENSEMBLE = ("ensemble.json", "ensemble.safetensors")
 BASELINES = ("baselines.json", "baselines.safetensors")
 TRAINED_ON = ("trained_on.json", "trained_on.safetensors")
+CALIBRATION = "calibration.json"
 
 LIMITS = {CONFIG: 1 << 18, VOCABULARY: 1 << 23, STATE: 1 << 16, METRICS: 1 << 25, ESTIMATOR: 1 << 23}
 LIMITS |= {ENSEMBLE[0]: 1 << 20, ENSEMBLE[1]: 1 << 30, BASELINES[0]: 1 << 16, BASELINES[1]: 1 << 30}
-LIMITS |= {TRAINED_ON[0]: 1 << 16, TRAINED_ON[1]: 1 << 30}
+LIMITS |= {TRAINED_ON[0]: 1 << 16, TRAINED_ON[1]: 1 << 30, CALIBRATION: 1 << 12}
 """Most bytes of each file but those of weights, whose arrays say it."""
 
 CARRIED = (ESTIMATOR, *ENSEMBLE, *BASELINES, *TRAINED_ON)

@@ -1,6 +1,7 @@
 """The files of a checkpoint that hold what is known beside the network: an ensemble, baselines, rows trained on.
 
-Of each there is a JSON file, which also says the type and shape of every array, and a safetensors file.
+Of each there is a JSON file, which also says the type and shape of every array, and a safetensors file. How the
+network's own predictions are calibrated is known when training has ended, and is a JSON file alone.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from seqssvae.parameters import Shape
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.network import BuildBackend
+from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.checkpoints import CheckpointFiles
-from seqssvae.runs.files import BASELINES, ENSEMBLE, LIMITS, TRAINED_ON, read_json
+from seqssvae.runs.files import BASELINES, CALIBRATION, ENSEMBLE, LIMITS, TRAINED_ON, read_json
 from seqssvae.runs.storage import parse_json, parse_safetensors, safetensors_limit, to_json, to_safetensors
 from seqssvae.training.processes import Processes
 
@@ -101,6 +103,39 @@ def read_trained_on(files: CheckpointFiles, label_count: int) -> TrainedOn | Non
         return TrainedOn.from_arrays(arrays, label_count)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunError(f"{files.folder / TRAINED_ON[1]}: not what is known of training rows ({error!r}).") from error
+
+
+def calibration_file(pool: Pool | None) -> dict[str, bytes]:
+    """The content of the file of how the network's predictions are calibrated, by name; none if they are not."""
+    if pool is None:
+        return {}
+    return {CALIBRATION: to_json({name: values.tolist() for name, values in pool._asdict().items()})}
+
+
+def read_network_pool(files: CheckpointFiles) -> Pool | None:
+    """Read how the network's predictions are calibrated; None if that was not written.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    if CALIBRATION not in files:
+        return None
+    entries = read_json(files, CALIBRATION)
+    lists = [entries.get(name) for name in Pool._fields]
+    if not all(
+        isinstance(values, list) and 1 <= len(values) <= 2 and all(map(_is_positive, values)) for values in lists
+    ):
+        raise RunError(
+            f"{files.folder / CALIBRATION}: temperatures and weights must be one or two positive numbers each."
+        )
+    pool = Pool(*(np.array(values, float) for values in lists))
+    if len(pool.temperatures) != len(pool.weights) or not np.isclose(pool.weights.sum(), 1):
+        raise RunError(f"{files.folder / CALIBRATION}: there must be a weight for each temperature, which sum to 1.")
+    return pool
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6
 
 
 def _stored(names: tuple[str, str], settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import RunError
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
+from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.runs.checkpoints import CheckpointFiles
 from seqssvae.runs.files import (
@@ -34,7 +35,7 @@ from seqssvae.runs.files import (
     state_entry,
     state_scalars,
 )
-from seqssvae.runs.learned import read_baselines, read_ensemble, read_trained_on
+from seqssvae.runs.learned import read_baselines, read_ensemble, read_network_pool, read_trained_on
 from seqssvae.training.state import TrainingState
 from seqssvae.training.step_order import total_steps
 
@@ -55,6 +56,8 @@ class Run:
         ensemble: What was learned of the labels beside the model; None where the model alone predicts them.
         baselines: What its generator must be better than; None in runs of earlier versions.
         trained_on: Which labelled rows it was trained on; None in runs of earlier versions.
+        network_pool: How the model's own predictions are calibrated; None where no labelled rows were held out, or
+            training was stopped.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class Run:
     ensemble: Ensemble | None = None
     baselines: Baselines | None = None
     trained_on: TrainedOn | None = None
+    network_pool: Pool | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -161,7 +165,7 @@ class RunDirectory:
         twin.set_weights(weights)
         ensemble = self._read(lambda files: read_ensemble(files, build))
         trained_on = self._read(lambda files: read_trained_on(files, len(schema.labels)))
-        learned = ensemble, self._read(read_baselines), trained_on
+        learned = ensemble, self._read(read_baselines), trained_on, self._read(read_network_pool)
         return Run(self.path, config, schema, twin, step, trained_by, *learned)
 
     def read_checkpoint(self) -> Checkpoint:

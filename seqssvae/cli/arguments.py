@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace, set_loader
 
 from seqssvae.cli.commands import ALIASES, COMMANDS
-from seqssvae.cli.parsers import section_loaders
+from seqssvae.cli.shared_arguments import section_loaders
 from seqssvae.config.fields import expected_value, field_paths, nearest_name
 from seqssvae.config.settings import YAML_ERRORS, load_yaml
 from seqssvae.errors import ConfigurationError

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from commands import assert_one_error
 from toy_runs import latest
 
 from seqssvae.cli.main import main
@@ -200,6 +201,25 @@ def test_transduce_writes_a_sequence_for_each_source(run, tmp_path, capsys):
     assert rows_of(output)[2][:3] == rows[1][:3]
     assert main([*again, "--label-column", "0", "--backend", "jax"]) == 0
     assert rows_of(output)[2][:3] == rows[1][:3]
+
+
+def test_all_labels_are_transduced_for_each_source(run, tmp_path, capsys):
+    given = tmp_path / "given.tsv"
+    given.write_text("hazy\nwant\n")
+    command = ["transduce", str(run), "--data", str(given), "--max-length", "12", "--method", "beam"]
+    assert main([*command, "--output", str(tmp_path / "all.tsv"), "--all-labels"]) == 0
+    names = open_run(run).labels.names
+    rows = rows_of(tmp_path / "all.tsv")[1:]
+    assert [(row[0], row[2]) for row in rows] == [(source, name) for source in ("hazy", "want") for name in names]
+    given.write_text("".join(f"{source}\tform\t{label}\n" for source, _, label, _ in rows))  # each label by itself
+    assert main([*command, "--output", str(tmp_path / "each.tsv")]) == 0
+    each = rows_of(tmp_path / "each.tsv")[1:]
+    assert [row[:3] for row in each] == [row[:3] for row in rows]
+    assert [float(row[3]) for row in each] == pytest.approx([float(row[3]) for row in rows], abs=1e-4)
+    capsys.readouterr()
+    for other in (["--score"], ["--label-column", "3"]):
+        assert main([*command, "--output", str(tmp_path / "not.tsv"), "--all-labels", *other]) == 2
+        assert_one_error(capsys, "--all-labels makes a sequence for every label; leave --score and --label-column out.")
 
 
 def test_other_commands_take_sources(run, tmp_path, capsys):

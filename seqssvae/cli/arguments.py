@@ -36,6 +36,10 @@ _EXPECTED = {
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
 WITH_CONFIGURATION = ("fit", "tune", "compare", "prepare")
 """Commands whose options include the fields of the configuration."""
+MAKES_DIRECTORY = ("demo", "fit", "prepare", "tune")
+"""Commands whose `--output` is a directory."""
+STANDARD_OUTPUT = "-"
+"""The path that stands for standard output."""
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
@@ -55,13 +59,18 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
     if not argv or argv[0].startswith("-"):
         _check_options(argv, ["--help", "--version"])
         _top_parser().parse_args(list(argv) or ["--help"])
-    command, rest = _command_name(argv[0]), list(argv[1:])
+    command = _command_name(argv[0])
     parser = _command_parser(command)
-    _check_options(rest, _options(command, parser))
+    known = _options(command, parser)
+    rest = [_respelled(word, known) for word in argv[1:]]
+    _check_options(rest, known)
     try:
-        return command, parser.parse_args(rest, defaults=command not in WITH_CONFIGURATION)
+        arguments = parser.parse_args(rest, defaults=command not in WITH_CONFIGURATION)
     except ArgumentError as error:
         _explain(command, error, rest)
+    if command in MAKES_DIRECTORY and arguments.get("output") == STANDARD_OUTPUT:
+        raise ConfigurationError(f"seqssvae {command} makes a directory, which standard output is not; name one.")
+    return command, arguments
 
 
 def config_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -119,6 +128,20 @@ def _options(command: str, parser: ArgumentParser) -> list[str]:
     hidden = section_loaders(parser) if command in WITH_CONFIGURATION else []
     actions = [action for action in parser._actions if action not in hidden]
     return [option for action in actions for option in action.option_strings if option.startswith("--")]
+
+
+def _respelled(word: str, known: Sequence[str]) -> str:
+    """Return an option as its command has it, where it is spelled as in another command; other words as they are.
+
+    `--sequence-column` and `--data.sequence_column`, `--data` and `--data.train` are one option each.
+    """
+    option, equals, value = word.partition("=")
+    if not option.startswith("--") or option in known:
+        return word
+    name = option.removeprefix("--")
+    fields, plain = name.replace("-", "_"), name.removeprefix("data.").replace("_", "-")
+    others = (fields, f"data.{fields}", plain, *{"data": ["data.train"], "data.train": ["data"]}.get(name, []))
+    return next((f"--{other}{equals}{value}" for other in others if f"--{other}" in known), word)
 
 
 def _check_options(argv: Sequence[str], known: list[str]) -> None:

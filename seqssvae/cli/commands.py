@@ -56,6 +56,12 @@ COMMANDS = {
         training_parsers.add_fit_arguments,
         ("fit", "fit_command"),
     ),
+    "config": Command(
+        "Print all fields of the configuration with their defaults, as a file for fit --config to change.",
+        "[--recipe R] > FILE",
+        training_parsers.add_config_arguments,
+        ("config", "config_command"),
+    ),
     "prepare": Command(
         "Read files that may be larger than memory once, into a directory that fit and all other commands can read.",
         "FILE [FILE ...] --output DIRECTORY [--config FILE] [--data.field VALUE ...]",
@@ -71,7 +77,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "Cross-validate this tool and what it competes with on a file of rows: is it for your data?",
-        "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--section.field VALUE ...]",
+        "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--quiet] [--section.field VALUE ...]",
         training_parsers.add_compare_arguments,
         ("compare", "compare_command"),
     ),
@@ -128,7 +134,8 @@ COMMANDS = {
     ),
     "transduce": Command(
         "Write the sequence that is made of each source of a file, with its label or the most probable one.",
-        "RUN --data FILE --output FILE [--overwrite] [--label-column N] [--score] [--method greedy|beam|sample] "
+        "RUN --data FILE --output FILE [--overwrite] [--label-column N | --all-labels] [--score] "
+        "[--method greedy|beam|sample] "
         "[--temperature T] [--top-p P] [--backend B] [--device D]",
         run_parsers.add_transduce_arguments,
         ("generate", "transduce_command"),

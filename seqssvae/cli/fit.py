@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.main import main
-from seqssvae.cli.messages import speak_among, warn, warn_of_counts
+from seqssvae.cli.messages import say, speak_among, warn, warn_of_counts
 from seqssvae.cli.recipe_tables import trials_table
 from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
@@ -24,7 +24,7 @@ from seqssvae.loggers.named import named_logger
 from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
-from seqssvae.recipes.report import kept_sentence
+from seqssvae.recipes.report import kept_sentence, training_summary
 from seqssvae.runs.checkpoints import has_checkpoint
 from seqssvae.runs.files import corpus_digest
 from seqssvae.runs.learned import ensemble_of_first, learned_files, read_ensemble
@@ -90,6 +90,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     if processes.count > 1:
         _check_same(processes, config, prepared, state)
     device = processes.device(arguments.get("device"))
+    if not quiet:
+        say(training_summary(config, prepared, backend, device))
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(backend)(config, dimensions, device)

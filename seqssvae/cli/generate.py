@@ -137,11 +137,14 @@ def transduce_command(arguments: Namespace) -> None:
     """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
     check_options(arguments, {"seed": 0})
     options = _decoding_options(arguments, "greedy")
+    if arguments.all_labels and (arguments.score or arguments.label_column is not None):
+        raise ConfigurationError("--all-labels makes a sequence for every label; leave --score and --label-column out.")
     check_output(arguments.output, arguments.overwrite, arguments.data)
     if run_directory(arguments).schema.source_vocabulary is None:
         raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")
-    rows = read_rows_to_write(arguments, labelled=True, name="source")
+    rows = read_rows_to_write(arguments, labelled=not arguments.all_labels, name="source")
     run, vocabulary = rows.run, rows.run.vocabulary
+    of_each = len(run.labels) if arguments.all_labels else 1
     counts = Counter[str]()
 
     def lines() -> Iterator[tuple[str, ...]]:
@@ -149,11 +152,17 @@ def transduce_command(arguments: Namespace) -> None:
             corpus = block.corpus
             assert corpus.sources is not None
             seed = block.seed(arguments.seed)
-            made = transduce(run.backend, vocabulary, corpus.sources.loaded(), corpus.y, run.config, options, seed)
+            sources, y = corpus.sources.loaded(), corpus.y
+            if arguments.all_labels:
+                sources, y = sources.take(np.arange(len(y)).repeat(of_each)), np.tile(np.arange(of_each), len(y))
+            made = transduce(run.backend, vocabulary, sources, y, run.config, options, seed)
             counts["rows"] += len(made)
             counts["unended"] += sum(not sequence.ended for sequence in made)
-            targets = block.texts.get("sequence", [""] * len(made))
-            for *texts, target, sequence in zip(*block.columns("source"), targets, made, strict=True):
+            targets = block.texts.get("sequence", [""] * len(corpus))
+            given = (
+                [text for text in column for _ in range(of_each)] for column in (*block.columns("source"), targets)
+            )
+            for *texts, target, sequence in zip(*given, made, strict=True):
                 text = vocabulary.join(sequence.symbols)
                 counts["hits"] += sequence.symbols == vocabulary.split(target)
                 yield *texts, text, run.labels.names[sequence.label], f"{sequence.log_p:.8g}"

@@ -148,6 +148,8 @@ def add_transduce_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=str, required=True, metavar="FILE", help="File of sources, a row each.")
     add_columns(parser, labelled=True)
     add_output(parser)
+    text = "Make a sequence of each source for every label, a line each: all tags of each lemma."
+    parser.add_argument("--all-labels", action="store_true", help=text)
     parser.add_argument(
         "--score", action="store_true", help="Print how many sequences equal those in the file's column of sequences."
     )

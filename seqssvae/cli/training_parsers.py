@@ -59,6 +59,12 @@ def add_fit_arguments(parser: ArgumentParser) -> None:
         action.help = SUPPRESS
 
 
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `config`."""
+    text = "The recipe whose values are printed, which fit --recipe is to be given as well."
+    parser.add_argument("--recipe", type=RecipeName, default="auto", help=text)
+
+
 def add_prepare_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `prepare`: its own, and the fields of the section `data`."""
     parser.add_argument("files", type=str, nargs="+", metavar="FILE", help="Files of rows, in any format.")
@@ -76,6 +82,7 @@ def add_compare_arguments(parser: ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--precision", type=Precision | None, help="Short for --training.precision.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
+    parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     parser.add_class_arguments(Config, None)
     for action in section_loaders(parser):
         action.help = SUPPRESS

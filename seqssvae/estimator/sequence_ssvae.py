@@ -1,7 +1,7 @@
 """`SequenceSSVAE`: the model in scikit-learn's conventions, a thin layer over the training loop of the command line."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,9 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         random_state: Seed of everything that is drawn: a whole number, or NumPy's `RandomState` or `Generator`, from
             which each `fit` draws one. None for that of `config` or, where that is None too, one that NumPy's global
             state gives.
-        missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
-            marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
+        missing: Marker of a missing label, such as "?", or a list of markers, beside None, NaN, NaT, NA and masked
+            entries, of which each may be a marker too. By default it is the integer -1, as in scikit-learn's
+            semi-supervised estimators.
         device: The framework's name of a device.
         devices: How many devices share each batch of the network's training. PyTorch has a process for each, which
             torchrun starts: all of them call `fit` with the same rows.
@@ -115,7 +116,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         max_length: int | None = None,
         separator: str | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
-        missing: Hashable = None,
+        missing: Hashable | Collection[Hashable] = None,
         device: str | None = None,
         devices: int | None = None,
         config: Config | None = None,

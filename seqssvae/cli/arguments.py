@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, set_loader
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
 from seqssvae.cli.commands import ALIASES, COMMANDS
 from seqssvae.cli.shared_arguments import section_loaders
@@ -18,13 +18,14 @@ from seqssvae.errors import ConfigurationError
 _YAML = "seqssvae"
 set_loader(_YAML, load_yaml, exceptions=YAML_ERRORS)  # values read as in configuration files: `no` is text
 
-_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT"}
+_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT", "repository": "USER/NAME"}
 """How help names the arguments that have no option."""
 
 _EXPECTED = {
     "header": "true or false",
     "logger": "one of tensorboard, wandb, mlflow",
     "method": "one of sample, greedy, beam",
+    "shell": "one of bash, zsh, tcsh",
     "dataset": "one of peptides, languages",
     "sampler": "one of tpe, random",
     "pruner": "one of median, halving, none",
@@ -124,9 +125,20 @@ def _command_parser(name: str) -> ArgumentParser:
     return parser
 
 
-def _options(command: str, parser: ArgumentParser) -> list[str]:
+def command_actions(command: str, parser: ArgumentParser | None = None) -> list[Any]:
+    """The arguments of a command, as argparse's actions, those that help does not show left out."""
+    parser = parser or _command_parser(command)
     hidden = section_loaders(parser) if command in WITH_CONFIGURATION else []
-    actions = [action for action in parser._actions if action not in hidden]
+    return [action for action in parser._actions if action not in hidden and action.help != SUPPRESS]
+
+
+def expected_option_value(name: str) -> str | None:
+    """Describe in words what the value of an option must be; None where nothing is known of it but its type."""
+    return expected_value(name) or _EXPECTED.get(name)
+
+
+def _options(command: str, parser: ArgumentParser) -> list[str]:
+    actions = command_actions(command, parser)
     return [option for action in actions for option in action.option_strings if option.startswith("--")]
 
 
@@ -166,7 +178,7 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
         raise ConfigurationError(f"{without_value[1]} needs a value.") from error
     if key := re.search(r'[Pp]arser key "([\w.]+)"', text):
         name = key[1] if f"--{key[1]}" in " ".join(argv) else key[1].replace("_", "-")
-        expected = expected_value(key[1]) or _EXPECTED.get(key[1], "a whole number")
+        expected = expected_option_value(key[1]) or "a whole number"
         raise ConfigurationError(f"--{name} must be {expected}, not {_value_of(f'--{name}', argv)!r}.") from error
     raise ConfigurationError(" ".join(text.split())) from error
 

@@ -147,11 +147,29 @@ COMMANDS = {
         run_parsers.add_gradient_estimators_arguments,
         ("checks", "gradient_estimators_command"),
     ),
+    "push": Command(
+        "Share a run on the Hugging Face Hub, with a card of what it is.",
+        "RUN USER/NAME [--data FILE] [--private] [--no-certificate] [--backend B] [--device D]",
+        run_parsers.add_push_arguments,
+        ("hub", "push_command"),
+    ),
+    "pull": Command(
+        "Make a run directory of a run that somebody shares on the Hugging Face Hub.",
+        "USER/NAME RUN [--revision R]",
+        run_parsers.add_pull_arguments,
+        ("hub", "pull_command"),
+    ),
     "import-yoyodyne": Command(
         "Make a run directory of a checkpoint that the plug-in for yoyodyne wrote.",
         "CKPT RUN",
         training_parsers.add_import_arguments,
         ("fit", "import_yoyodyne_command"),
+    ),
+    "completion": Command(
+        "Print what a shell needs to complete commands and options.",
+        "bash|zsh|tcsh",
+        training_parsers.add_completion_arguments,
+        ("completion", "completion_command"),
     ),
     "verify": Command(
         "Show that both twins compute the same for a run: losses, terms, predictions, gradients. Status 1 if not.",

@@ -173,6 +173,24 @@ def add_neighbors_arguments(parser: ArgumentParser) -> None:
     add_features(parser)
 
 
+def add_push_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `push`."""
+    add_run(parser)
+    parser.add_argument("repository", type=str, help="The repository to write to, USER/NAME; made if need be.")
+    text = "File of rows that were not learned from: accuracy, calibration and diagnosis by them stand in the card."
+    parser.add_argument("--data", type=str | None, metavar="FILE", help=text)
+    add_columns(parser, labelled=True)
+    parser.add_argument("--private", action="store_true", help="Make the repository private, if it is made.")
+    parser.add_argument("--no-certificate", action="store_true", help="Do not compare the twins, which takes a while.")
+
+
+def add_pull_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `pull`."""
+    parser.add_argument("repository", type=str, help="The repository to read, USER/NAME.")
+    parser.add_argument("run", type=str, help="The run directory to make.")
+    parser.add_argument("--revision", type=str | None, help="A branch, tag or commit of it.")
+
+
 def add_verify_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `verify`."""
     parser.add_argument("run", type=str, help="The run directory that `seqssvae fit` made.")

@@ -1,5 +1,7 @@
 """The arguments of each command that makes a run or trains without one, and their help."""
 
+from typing import Literal
+
 from jsonargparse import SUPPRESS, ArgumentParser
 
 from seqssvae.cli.shared_arguments import add_device, add_no_verify, section_loaders
@@ -63,6 +65,11 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `config`."""
     text = "The recipe whose values are printed, which fit --recipe is to be given as well."
     parser.add_argument("--recipe", type=RecipeName, default="auto", help=text)
+
+
+def add_completion_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `completion`."""
+    parser.add_argument("shell", type=Literal["bash", "zsh", "tcsh"], help="The shell.")
 
 
 def add_prepare_arguments(parser: ArgumentParser) -> None:

@@ -43,11 +43,12 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
     """
     fitted, classes, missing = stored
     missing_is_nan = missing is not None and is_missing(missing)  # which JSON has no number for
-    markers = [one for one in missing if not is_missing(one)] if is_collection(missing) else missing
-    for value in [*classes, *(markers if is_collection(markers) else [] if missing_is_nan else [markers])]:
+    several = is_collection(missing)
+    markers = [one for one in (missing if several else [missing]) if not is_missing(one)]
+    for value in [*classes, *markers]:
         if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
-    entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else markers}
+    entries = {"texts": fitted.texts, "classes": classes, "missing": markers if several else next(iter(markers), None)}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
     carried = {ESTIMATOR: to_json(entries)}
     checkpoint = fitted.checkpoint

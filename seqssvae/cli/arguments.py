@@ -4,11 +4,11 @@ import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
+import seqssvae
 from seqssvae.cli.commands import ALIASES, COMMANDS
 from seqssvae.cli.shared_arguments import section_loaders
 from seqssvae.config.fields import expected_value, field_paths, nearest_name
@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
     """
     if not argv or argv[0].startswith("-"):
         _check_options(argv, ["--help", "--version"])
-        _top_parser().parse_args(list(argv) or ["--help"])
+        _top_parser(argv).parse_args(list(argv) or ["--help"])
     command = _command_name(argv[0])
     parser = _command_parser(command)
     known = _options(command, parser)
@@ -104,14 +104,15 @@ def _parser(description: str, usage: str) -> ArgumentParser:
     return ArgumentParser(prog="seqssvae", exit_on_error=False, description=description, usage=usage, parser_mode=_YAML)
 
 
-def _top_parser() -> ArgumentParser:
+def _top_parser(argv: Sequence[str]) -> ArgumentParser:
     parser = _parser(
         "Semi-supervised variational autoencoders for sequences: from many sequences and few labels you get a "
         "classifier, an embedding, and a generator that you steer by label, in PyTorch or in JAX. Start with: "
         "seqssvae demo",
         "seqssvae COMMAND ...   (seqssvae COMMAND --help says more)",
     )
-    parser.add_argument("--version", action="version", version=f"seqssvae {version('seqssvae')}")
+    version = f"seqssvae {seqssvae.__version__}" if "--version" in argv else ""  # which takes a while to look up
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subcommands(required=False, dest="command")
     for name, command in COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(), help=command.summary)

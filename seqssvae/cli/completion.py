@@ -18,14 +18,10 @@ def completion_command(arguments: Namespace) -> None:
     try:
         import shtab
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "Completion needs shtab, which is not installed: pip install 'seqssvae[completion]'."
-        ) from error
-    print(
-        shtab.complete(
-            _parser({"FILE": shtab.FILE, "RUN": shtab.DIRECTORY, "DIRECTORY": shtab.DIRECTORY}), arguments.shell
-        )
-    )
+        text = "Completion needs shtab, which is not installed: pip install 'seqssvae[completion]'."
+        raise MissingPackageError(text) from error
+    paths = {"FILE": shtab.FILE, "RUN": shtab.DIRECTORY, "DIRECTORY": shtab.DIRECTORY}
+    print(shtab.complete(_parser(paths), arguments.shell))
 
 
 def _parser(paths: dict[str, dict[str, str]]) -> argparse.ArgumentParser:
@@ -39,14 +35,14 @@ def _parser(paths: dict[str, dict[str, str]]) -> argparse.ArgumentParser:
             names = action.option_strings or [action.dest]
             if "--help" in names:
                 continue
-            about = {"help": _plain(action.help or "")}
+            about = _plain(action.help or "")
             if action.nargs == 0:
-                parser.add_argument(*names, action="store_true", **about)
+                parser.add_argument(*names, action="store_true", help=about)
                 continue
             expected = expected_option_value(action.dest) or ""
             words = {"true or false": "true, false"}.get(expected, expected.removeprefix("one of "))
             choices = words.split(", ") if words != expected else None
-            added = parser.add_argument(*names, choices=choices, nargs=action.nargs, metavar=action.metavar, **about)
+            added = parser.add_argument(*names, choices=choices, nargs=action.nargs, metavar=action.metavar, help=about)
             kind = "RUN" if action.dest in ("run", "runs") else action.metavar
             if kind in paths or action.dest.endswith(("train", "validation", "_file")):
                 added.complete = paths.get(str(kind), paths["FILE"])  # type: ignore[attr-defined]

@@ -68,7 +68,7 @@ def test_other_shells(shell, capsys):
 
 def test_mistakes(capsys, monkeypatch):
     assert main(["completion", "fish"]) == 2
-    assert_one_error(capsys, "must be one of bash, zsh, tcsh, not 'fish'")
+    assert_one_error(capsys, "SHELL must be one of bash, zsh, tcsh, not 'fish'.")
     monkeypatch.setitem(__import__("sys").modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
     assert_one_error(capsys, "Completion needs shtab, which is not installed: pip install 'seqssvae[completion]'.")

@@ -18,7 +18,7 @@ from seqssvae.errors import ConfigurationError
 _YAML = "seqssvae"
 set_loader(_YAML, load_yaml, exceptions=YAML_ERRORS)  # values read as in configuration files: `no` is text
 
-_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT", "repository": "USER/NAME"}
+_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT", "repository": "USER/NAME", "shell": "SHELL"}
 """How help names the arguments that have no option."""
 
 _EXPECTED = {
@@ -180,6 +180,8 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
     if key := re.search(r'[Pp]arser key "([\w.]+)"', text):
         name = key[1] if f"--{key[1]}" in " ".join(argv) else key[1].replace("_", "-")
         expected = expected_option_value(key[1]) or "a whole number"
+        if key[1] in _POSITIONAL:
+            raise ConfigurationError(f"{_POSITIONAL[key[1]]} must be {expected}, not {argv[0]!r}.") from error
         raise ConfigurationError(f"--{name} must be {expected}, not {_value_of(f'--{name}', argv)!r}.") from error
     raise ConfigurationError(" ".join(text.split())) from error
 

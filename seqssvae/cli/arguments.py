@@ -4,11 +4,11 @@ import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
-import seqssvae
 from seqssvae.cli.commands import ALIASES, COMMANDS
 from seqssvae.cli.shared_arguments import section_loaders
 from seqssvae.config.fields import expected_value, field_paths, nearest_name
@@ -111,7 +111,9 @@ def _top_parser(argv: Sequence[str]) -> ArgumentParser:
         "seqssvae demo",
         "seqssvae COMMAND ...   (seqssvae COMMAND --help says more)",
     )
-    version = f"seqssvae {seqssvae.__version__}" if "--version" in argv else ""  # which takes a while to look up
+    version = ""
+    if "--version" in argv:  # which takes a while to look up
+        version = f"seqssvae {import_module('importlib.metadata').version('seqssvae')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subcommands(required=False, dest="command")
     for name, command in COMMANDS.items():

@@ -153,6 +153,14 @@ def test_nothing_that_a_stranger_writes_is_trusted(toy_run, hub, capsys):
     assert not list(Path.cwd().glob(".again*"))
 
 
+def test_a_damaged_run_is_not_pushed(toy_run, hub, capsys):
+    weights = RunDirectory("run").files.folder / "optimizer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert main(["push", "run", REPOSITORY, "--no-verify"]) == 2
+    assert_one_error(capsys, "optimizer.safetensors is not the file that manifest.json beside it describes")
+    assert not hub.commits
+
+
 def test_mistakes_are_one_sentence(toy_run, hub, capsys, monkeypatch):
     def refused(words, message):
         capsys.readouterr()

@@ -1,5 +1,7 @@
 """The commands that share a run: `push` and `pull`."""
 
+from pathlib import Path
+
 from jsonargparse import Namespace
 
 from seqssvae.checks.certify import certify
@@ -9,13 +11,13 @@ from seqssvae.data.corpus import encode_table
 from seqssvae.data.files import read_table
 from seqssvae.diagnosis.diagnose import Diagnosed, diagnose
 from seqssvae.hub.card import model_card
-from seqssvae.hub.sharing import check_token, pull_run, push_run
+from seqssvae.hub.sharing import check_pushable, pull_run, push_run
 from seqssvae.runs.files import read_metrics
 
 
 def push_command(arguments: Namespace) -> None:
     """Write a run, with a card, into a repository of the hub."""
-    check_token()
+    check_pushable(arguments.repository)
     directory = run_directory(arguments)
     table = None
     if arguments.data is not None:
@@ -28,7 +30,7 @@ def push_command(arguments: Namespace) -> None:
         known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
         diagnosis = diagnose(Diagnosed(run.backend, run.config, run.schema, *known), corpus)
     certificate = None if arguments.no_certificate else certify(directory, corpus, arguments.device, warn=warn)
-    card = model_card(run, arguments.repository, certificate, diagnosis, str(arguments.data))
+    card = model_card(run, arguments.repository, certificate, diagnosis, Path(arguments.data or "").name)
     url = push_run(run.path, arguments.repository, card, arguments.private or None)
     print(f"The run is at {url}.")
 

@@ -209,13 +209,16 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         estimator.fitted_ = fitted
         return estimator
 
-    def push_to_hub(self, repository: str, private: bool | None = None, token: str | None = None) -> str:
+    def push_to_hub(
+        self, repository: str, private: bool | None = None, token: str | None = None, certificate: bool = True
+    ) -> str:
         """Share the fitted estimator on the Hugging Face Hub, with a card of what it is.
 
         Args:
             repository: `USER/NAME`, which is made if need be; what another estimator left there is replaced.
             private: Whether a repository that is made is private; None: as your account has it.
             token: Of the hub; None: that of `HF_TOKEN`, or of `hf auth login`.
+            certificate: Whether the card says how far the twins agree, where both are installed, which takes a while.
 
         Returns:
             The address of the repository.
@@ -227,15 +230,16 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         """
         from seqssvae.checks.certify import certify
         from seqssvae.hub.card import model_card
-        from seqssvae.hub.sharing import check_token, push_run
+        from seqssvae.hub.sharing import check_pushable, push_run
 
         self._get_fitted()
-        check_token(token)
+        check_pushable(repository, token)
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             self.save(run)
             directory = RunDirectory(run)
-            card = model_card(directory.open(self.fitted_.backend.name), repository, certify(directory, None))
+            checked = certify(directory, None) if certificate else None
+            card = model_card(directory.open(self.fitted_.backend.name), repository, checked)
             return push_run(run, repository, card, private, token)
 
     @classmethod

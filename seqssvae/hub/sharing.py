@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from seqssvae.runs.files import (
     WEIGHTS,
 )
 from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.storage import read_file
 from seqssvae.runs.writer import refuse_existing
 
 CARD = "README.md"
@@ -62,14 +64,16 @@ def push_run(run: str | Path, repository: str, card: str, private: bool | None =
         HubError: If there is no token, no network, or the hub refuses.
         MissingPackageError: If huggingface_hub is not installed.
     """
+    check_pushable(repository, token)
     hub, files = _hub(), CheckpointFiles(run)
     if files.folder == Path(run):
         raise RunError(f"{run} is of an earlier version; open it by SequenceSSVAE.load and save it to push it.")
     place = f"{CHECKPOINTS}/{files.folder.name}"
-    added = {CARD: card.encode("utf-8"), LATEST: Path(run) / LATEST}
-    added |= {f"{place}/{name}": files.folder / name for name in FILES if os.path.lexists(files.folder / name)}
+    added = {CARD: card.encode("utf-8"), LATEST: read_file(Path(run) / LATEST, MOST_BYTES[LATEST])}
+    added[f"{place}/{MANIFEST}"] = read_file(files.folder / MANIFEST, MOST_BYTES[MANIFEST])
+    known = [name for name in FILES if name != MANIFEST and name in files]
+    added |= {f"{place}/{name}": files.read(name, MOST_BYTES.get(name, LARGEST)) for name in known}
     with _explained(repository):
-        check_token(token)
         api = hub.HfApi(token=token)
         url = api.create_repo(repository, private=private, exist_ok=True)
         there = {sibling.rfilename for sibling in api.model_info(repository).siblings or ()}
@@ -80,14 +84,17 @@ def push_run(run: str | Path, repository: str, card: str, private: bool | None =
     return str(url)
 
 
-def check_token(token: str | None = None) -> None:
-    """Check that there is a token to write to the hub with, before there is any work done for it.
+def check_pushable(repository: str, token: str | None = None) -> None:
+    """Check that there is a token to write to the hub with, and a name, before there is any work done for it.
 
     Raises:
-        HubError: If there is none.
+        HubError: If there is no token, or the name is none of a repository.
         MissingPackageError: If huggingface_hub is not installed.
     """
-    if token is None and _hub().get_token() is None:
+    hub = _hub()
+    with _explained(repository):
+        import_module("huggingface_hub.utils").validate_repo_id(repository)
+    if token is None and hub.get_token() is None:
         raise HubError("There is no token to write to the hub with: set HF_TOKEN, or log in by hf auth login.")
 
 
@@ -134,7 +141,7 @@ def _check(staged: Path, repository: str) -> None:
         directory.read_checkpoint()
         for name in FILES:
             if name != MANIFEST and name in directory.files:
-                directory.files.read(name, LIMITS.get(name, LARGEST))
+                directory.files.read(name, MOST_BYTES.get(name, LARGEST))
     except RunError as error:
         raise RunError(f"The repository {repository}: {str(error).replace(f'{staged}/', '')}") from error
 

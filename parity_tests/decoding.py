@@ -1,5 +1,6 @@
 """The nucleus, and greedy and beam search over the oracle's decoder, each hypothesis decoded from its start."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +34,16 @@ def greedy(
     z: Float[np.ndarray, "N Z"],
     max_length: int,
     source: Int[np.ndarray, "N S"] | None = None,
+    exclude: Sequence[int] = (),
 ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
     """The most probable symbol at each step (the lowest id of equals), until END or for `max_length + 1` steps.
+
+    Excluded symbols are passed over; the probabilities of the others stay as they are.
 
     Returns:
         Ids with PAD behind END, and their log p(x|y,z).
     """
-    found = [_greedy(oracle, int(y[n]), z[n], max_length, _of(source, n)) for n in range(len(y))]
+    found = [_greedy(oracle, int(y[n]), z[n], max_length, _of(source, n), exclude) for n in range(len(y))]
     return np.array([_padded(one, max_length) for one in found]), np.array([one.score for one in found])
 
 
@@ -50,12 +54,14 @@ def beam_search(
     max_length: int,
     width: int,
     source: Int[np.ndarray, "N S"] | None = None,
+    exclude: Sequence[int] = (),
 ) -> tuple[Int[np.ndarray, "N W T"], Float[np.ndarray, "N W"]]:
     """The best sequences a beam of this width finds, best first.
 
     At each step every unfinished hypothesis is extended by every symbol, every finished one stays as it is, and the
     `width` best of all these remain: the highest log-probability first, among equals the one whose parent ranked
     higher, then the one with the lower symbol id. It ends when all are finished, or after `max_length + 1` steps.
+    Excluded symbols extend none.
 
     Returns:
         Ids with PAD behind END, and their log p(x|y,z); PAD alone and -inf where there are fewer sequences than
@@ -64,7 +70,7 @@ def beam_search(
     sequences = np.full((len(y), width, max_length + 1), PAD, dtype=np.int32)
     scores = np.full((len(y), width), -np.inf)
     for n in range(len(y)):
-        for w, hypothesis in enumerate(_beam(oracle, int(y[n]), z[n], max_length, width, _of(source, n))):
+        for w, hypothesis in enumerate(_beam(oracle, int(y[n]), z[n], max_length, width, _of(source, n), exclude)):
             sequences[n, w] = _padded(hypothesis, max_length)
             scores[n, w] = hypothesis.score
     return sequences, scores
@@ -88,17 +94,25 @@ def _of(source: np.ndarray | None, n: int) -> np.ndarray | None:
     return None if source is None else source[n]
 
 
-def _greedy(oracle: Oracle, label: int, z: np.ndarray, max_length: int, source: np.ndarray | None) -> Hypothesis:
+def _greedy(
+    oracle: Oracle, label: int, z: np.ndarray, max_length: int, source: np.ndarray | None, exclude: Sequence[int]
+) -> Hypothesis:
     best = Hypothesis((), 0.0)
     while not best.finished and len(best.symbols) <= max_length:
         log_probabilities = oracle.next_log_probabilities(best.symbols, label, z, source)
-        symbol = int(log_probabilities.argmax())
+        symbol = int(np.where(np.isin(np.arange(len(log_probabilities)), exclude), -np.inf, log_probabilities).argmax())
         best = Hypothesis((*best.symbols, symbol), best.score + float(log_probabilities[symbol]))
     return best
 
 
 def _beam(
-    oracle: Oracle, label: int, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None
+    oracle: Oracle,
+    label: int,
+    z: np.ndarray,
+    max_length: int,
+    width: int,
+    source: np.ndarray | None,
+    exclude: Sequence[int],
 ) -> list[Hypothesis]:
     beam = [Hypothesis((), 0.0)]
     for _ in range(max_length + 1):
@@ -109,7 +123,7 @@ def _beam(
                 continue
             following = oracle.next_log_probabilities(hypothesis.symbols, label, z, source)
             for symbol, log_probability in enumerate(following):
-                if log_probability > -np.inf:
+                if log_probability > -np.inf and symbol not in exclude:
                     score = hypothesis.score + float(log_probability)
                     candidates.append(Hypothesis((*hypothesis.symbols, symbol), score))
         beam = sorted(candidates, key=lambda candidate: -candidate.score)[:width]

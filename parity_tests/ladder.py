@@ -19,6 +19,7 @@ from parity_tests.twins import JaxTwin, Outputs, Solution, TorchTwin
 from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.checks.verify import ROUNDINGS, sensitivities
 from seqssvae.config import Precision
+from seqssvae.data.vocabulary import UNK
 from seqssvae.runs.storage import parse_safetensors, to_safetensors
 
 __all__ = ["BOUNDS", "Finding", "compare", "failures", "relative_difference"]
@@ -231,8 +232,8 @@ def check_searches(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Fin
     source = sources(problem)
     if source is not None:
         source = source[np.arange(len(y)) % len(source)]
-    greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH, source)
-    beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH, source)
+    greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH, source, (UNK,))
+    beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH, source, (UNK,))
     found = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH, source) for twin in (torch, jax)]
     return [
         *_sequences("greedy decoding", problem, torch.precision, greedy, *(both[0] for both in found)),

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import seqssvae_torch.modules
 from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of, random_batch
 from seqssvae.backend import Batch, GivenRows, TrainingStep
+from seqssvae.config import DecodingOptions
 from seqssvae.noise import draw_noise, noise_specs
 from seqssvae_torch.backend import TorchBackend
 
@@ -115,9 +116,9 @@ def use(backend: TorchBackend) -> None:
         source = unlabelled.source[:3]
         backend.classify_source(source)
     for method in METHODS:
-        backend.generate(labels, 1, 0, method, beam_width=2, source=source)
+        backend.generate(labels, DecodingOptions(1, method, 2), 0, source=source)
     latent = np.ones((3, backend.config.model.latent_size), np.float32)
-    backend.generate(labels, 1, 0, "greedy", z=latent, source=source)
+    backend.generate(labels, DecodingOptions(1, "greedy"), 0, z=latent, source=source)
     x = torch.from_numpy(unlabelled.x).to(backend.device).long()
     elbo = TraceEnum_ELBO(max_plate_nesting=1)  # as in a user's own program: Pyro draws z
     of_source = None if unlabelled.source is None else torch.from_numpy(unlabelled.source).to(backend.device).long()

@@ -15,6 +15,7 @@ import seqssvae_jax.ops.recurrence_custom_vjp
 import seqssvae_jax.optimizers
 from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of
 from parity_tests.problems import Problem
+from seqssvae.config import DecodingOptions
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_jax.rows import arrays_of
 
@@ -52,7 +53,7 @@ def trace(backend: JaxBackend, problem: Problem, program: str, method: Any = Non
     if program == "classify":
         return backend._classify.trace(weights, unlabelled.x, unlabelled.source)
     labels, source = np.array([0, 1, 2], np.int32), None if unlabelled.source is None else unlabelled.source[:3]
-    options = {"time_steps": 7, "method": program, "beam_width": 2, "use_mean": False}
+    options = {"options": DecodingOptions(6, program, 2), "use_mean": False}
     return backend._generate.trace(weights, labels, None, source, stream, 0.8, 0.9, **options)
 
 

@@ -18,6 +18,7 @@ from parity_tests.arithmetic import log_softmax
 from parity_tests.cases import case, twin_of_case
 from parity_tests.decoding import nucleus as expected_nucleus
 from parity_tests.test_compilations import compiled
+from seqssvae.config import DecodingOptions
 from seqssvae.data.vocabulary import NEVER_GENERATED
 from seqssvae_jax.distributions import nucleus as jax_nucleus
 from seqssvae_torch.distributions import nucleus as torch_nucleus
@@ -138,8 +139,8 @@ def test_the_least_temperature_is_the_argmax_and_the_greatest_is_none(name: str)
 def drawn(name: str, temperature: float, top_p: float) -> tuple[np.ndarray, np.ndarray]:
     """The first symbols of many sequences of one y and z, and their log-probabilities by the model."""
     y, z = np.ones(5000, np.int32), np.tile([0.4, -0.9], (5000, 1))
-    options = {"seed": 5, "z": z, "temperature": temperature, "top_p": top_p}
-    x, log_prob = twin_of_case(name, *CASE).backend.generate(y, 1, **options)
+    options = DecodingOptions(1, temperature=temperature, top_p=top_p, allow_unknown=True)
+    x, log_prob = twin_of_case(name, *CASE).backend.generate(y, options, 5, z=z)
     return x, log_prob
 
 
@@ -177,16 +178,16 @@ def test_the_log_probability_is_the_model_s_own(name: str) -> None:
 def test_with_a_temperature_near_0_samples_are_greedy(name: str) -> None:
     backend = twin_of_case(name, *CASE).backend
     y, z = np.array([0, 1, 2]), np.random.default_rng(3).normal(size=(3, 2))
-    greedy, _ = backend.generate(y, 4, 0, "greedy", z=z)
+    greedy, _ = backend.generate(y, DecodingOptions(4, "greedy"), 0, z=z)
     for steered in ({"temperature": 1e-6}, {"top_p": 1e-6}):
-        assert np.array_equal(backend.generate(y, 4, 0, z=z, **steered)[0], greedy)
+        assert np.array_equal(backend.generate(y, DecodingOptions(4, **steered), 0, z=z)[0], greedy)
 
 
 def test_no_other_temperature_or_share_is_compiled_anew() -> None:
     backend = twin_of_case("jax", *CASE).backend
     y = np.array([0, 1, 2])
-    backend.generate(y, 4, 0)
+    backend.generate(y, DecodingOptions(4), 0)
     with compiled() as names:
         for temperature, top_p in ((0.5, 1.0), (2.0, 0.3), (1e-6, 0.999)):
-            backend.generate(y, 4, 1, temperature=temperature, top_p=top_p)
+            backend.generate(y, DecodingOptions(4, temperature=temperature, top_p=top_p), 1)
     assert names == []

@@ -11,6 +11,8 @@ from parity_tests.conftest import Check
 from parity_tests.ladder import check_predictions, check_searches, climb, in_precision
 from parity_tests.problems import Options, make_problem
 from parity_tests.twins import JaxTwin, TorchTwin
+from seqssvae.config import DecodingOptions
+from seqssvae.data.vocabulary import UNK
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -31,7 +33,7 @@ def test_greedy_and_beam_of_a_decoder_with_a_context(context: int, check: Check)
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_generate_returns_the_best_of_the_beam(name: str, options: Any) -> None:
     y, z = np.array([0, 1, 2, 1]), np.random.default_rng(3).normal(size=(4, 2))
-    expected, scores = decoding.beam_search(case(*options).oracle(), y, z, 5, width=4)
-    x, log_prob = twin_of_case(name, *options).backend.generate(y, 5, seed=0, method="beam", beam_width=4, z=z)
+    expected, scores = decoding.beam_search(case(*options).oracle(), y, z, 5, width=4, exclude=(UNK,))
+    x, log_prob = twin_of_case(name, *options).backend.generate(y, DecodingOptions(5, "beam", 4), 0, z=z)
     assert np.array_equal(x, expected[:, 0])
     assert log_prob == pytest.approx(scores[:, 0], rel=1e-9)

@@ -26,6 +26,7 @@ from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.sampled import expectation, named, single_rows, solve, twin_with
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
 from seqssvae.checks.tolerances import BOUNDS
+from seqssvae.config import DecodingOptions
 
 ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
     ("sequential", {}),
@@ -146,12 +147,12 @@ def test_a_typical_sequence_is_that_of_the_mean_of_z(name: str) -> None:
     source, y = batch.source[:2], np.array([2, 0], np.int32)
     encoded = [oracle.source(source, None, b) for b in range(2)]
     mean = np.array([oracle.networks.latent_predictor(encoded[b], int(y[b]))[0] for b in range(2)])
-    given = twin.backend.generate(y, 6, 0, "greedy", z=mean, source=source)
-    typical = twin.backend.generate(y, 6, 0, "greedy", source=source, use_mean=True)
+    given = twin.backend.generate(y, DecodingOptions(6, "greedy"), 0, z=mean, source=source)
+    typical = twin.backend.generate(y, DecodingOptions(6, "greedy"), 0, source=source, use_mean=True)
     np.testing.assert_array_equal(typical[0], given[0])
     np.testing.assert_allclose(typical[1], given[1], rtol=1e-9)
     np.testing.assert_allclose(typical[1], oracle.log_prob(typical[0], y, mean, source), rtol=1e-9)
-    drawn = [twin.backend.generate(y, 6, seed, "greedy", source=source)[1] for seed in (1, 1, 2)]
+    drawn = [twin.backend.generate(y, DecodingOptions(6, "greedy"), seed, source=source)[1] for seed in (1, 1, 2)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.allclose(drawn[0], drawn[2])
 

@@ -12,13 +12,15 @@ from parity_tests.cases import CASES
 from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.twins import TWINS
 from seqssvae.backend import NO_LABEL
+from seqssvae.config import DecodingOptions
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.vocabulary import PAD, Vocabulary
+from seqssvae.data.vocabulary import PAD, UNK, Vocabulary
 from seqssvae.inference.generate import Generated
 from seqssvae.inference.transfer import interpolate, relabel
 
 KINDS = [*((*options, False) for options in CASES), ("gru", "output", 1, True)]
 LONGEST = 6
+GREEDY = DecodingOptions(LONGEST, "greedy")
 
 
 @cache
@@ -43,7 +45,7 @@ def rows_of(problem: Problem, y: np.ndarray) -> tuple[Corpus, Vocabulary]:
 
 
 def expected(problem: Problem, label: int, z: np.ndarray, source: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    return decoding.greedy(problem.oracle(), np.full(len(z), label), z, LONGEST, source)
+    return decoding.greedy(problem.oracle(), np.full(len(z), label), z, LONGEST, source, (UNK,))
 
 
 def check_sequences(found: list[Generated], vocabulary: Vocabulary, x: np.ndarray, log_p: np.ndarray) -> None:
@@ -61,9 +63,9 @@ def test_a_row_with_another_label_is_decoded_from_z_of_its_own(name: str, kind: 
     corpus, vocabulary = rows_of(problem, own if given else np.full(len(own), NO_LABEL))
     z = loc[own, np.arange(len(own))]
     backend, config = backend_of(name, *kind), problem.config
-    found = relabel(backend, vocabulary, corpus, 1, config, LONGEST)
+    found = relabel(backend, vocabulary, corpus, 1, config, GREEDY)
     check_sequences(found, vocabulary, *expected(problem, 1, z, batch.source))
-    other = relabel(backend, vocabulary, corpus, 2, config, LONGEST)
+    other = relabel(backend, vocabulary, corpus, 2, config, GREEDY)
     check_sequences(other, vocabulary, *expected(problem, 2, z, batch.source))
     assert not np.allclose([one.log_p for one in found], [one.log_p for one in other])
 
@@ -77,7 +79,5 @@ def test_what_lies_between_two_rows_is_decoded_on_the_straight_line(name: str, k
     first, last = problem.oracle().posterior(batch.x, None, batch.source)[0][2][pair]
     z = np.array([first + share * (last - first) for share in (0, 0.25, 0.5, 0.75, 1)])
     source = None if batch.source is None else np.tile(batch.source[0], (5, 1))
-    found = interpolate(
-        backend_of(name, *kind), vocabulary, corpus.take(pair), 2, 5, problem.config, LONGEST, method="greedy"
-    )
+    found = interpolate(backend_of(name, *kind), vocabulary, corpus.take(pair), 2, 5, problem.config, GREEDY)
     check_sequences(found, vocabulary, *expected(problem, 2, z, source))

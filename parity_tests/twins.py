@@ -12,7 +12,8 @@ import torch
 
 from parity_tests.problems import Arrays, Problem, Step
 from seqssvae.backend import Derivatives, GivenRows
-from seqssvae.config import Config, Precision
+from seqssvae.config import Config, DecodingOptions, Precision
+from seqssvae.data.vocabulary import UNK
 from seqssvae_jax.backend import JaxBackend
 from seqssvae_jax.rows import Rows as JaxRows
 from seqssvae_torch.backend import TorchBackend
@@ -136,12 +137,12 @@ class TorchTwin(_Twin):
     ) -> tuple[Found, Found]:
         """Greedy decoding, one sequence a row, and all sequences of a beam search."""
         latents = z.astype(self.precision)
-        greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latents, source=source)
+        greedy = self.backend.generate(y, DecodingOptions(max_length, "greedy"), 0, z=latents, source=source)
         ssvae, device = self.backend.ssvae, self.backend.device
         one_hot = ssvae.one_hot(torch.from_numpy(y).long().to(device))
         latent = torch.from_numpy(latents).to(device)
         encoding = ssvae.encode_source(None if source is None else torch.from_numpy(source).long().to(device))
-        sequences, scores = ssvae.decoder(one_hot, latent, max_length + 1, source=encoding).beam_search(width)
+        sequences, scores = ssvae.decoder(one_hot, latent, max_length + 1, source=encoding).beam_search(width, (UNK,))
         return greedy, (sequences.cpu().numpy(), scores.cpu().numpy())
 
 
@@ -172,7 +173,7 @@ class JaxTwin(_Twin):
         """Greedy decoding, one sequence a row, and all sequences of a beam search."""
         latent = z.astype(self.precision)
         with self._exact():
-            greedy = self.backend.generate(y, max_length, seed=0, method="greedy", z=latent, source=source)
+            greedy = self.backend.generate(y, DecodingOptions(max_length, "greedy"), 0, z=latent, source=source)
             beam = self._beam(self.backend.state.weights, y, latent, source, time_steps=max_length + 1, width=width)
         return greedy, (np.asarray(beam[0]), np.asarray(beam[1]))
 
@@ -205,7 +206,7 @@ class JaxTwin(_Twin):
     ) -> tuple[jax.Array, jax.Array]:
         ssvae = self.backend.bound(weights)
         encoding = ssvae.encode_source(source)
-        return ssvae.decoder(ssvae.one_hot(y), z, time_steps, source=encoding).beam_search(width)
+        return ssvae.decoder(ssvae.one_hot(y), z, time_steps, source=encoding).beam_search(width, (UNK,))
 
 
 TWINS = {"torch": TorchTwin, "jax": JaxTwin}

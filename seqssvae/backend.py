@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seqssvae.config import Config
+from seqssvae.config import Config, DecodingOptions
 from seqssvae.errors import BackendError
 
 Weights = dict[str, np.ndarray]
-DecodingMethod = Literal["sample", "greedy", "beam"]
 
 NO_LABEL = -1
 """The entry of `Batch.y` where the label is missing."""
@@ -262,33 +261,26 @@ class Backend(Protocol):
     def generate(
         self,
         y: Int[np.ndarray, " N"],
-        max_length: int,
+        options: DecodingOptions,
         seed: int,
-        method: DecodingMethod = "sample",
-        beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label, and source of a model that has them.
 
         Args:
             y: Label ids.
-            max_length: Most symbols, without END.
+            options: How sequences are chosen.
             seed: Of what is drawn.
-            method: How symbols are chosen.
-            beam_width: Of `beam`.
             z: Latents; None: drawn from p(z), or from p(z|source,y).
             source: Symbol ids, with END.
             use_mean: Whether z, where it is not given, is the mean of that distribution instead of drawn from it.
-            temperature: Of `sample`: divides the logits of each symbol.
-            top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
 
         Returns:
-            Ids, with END and then PAD behind it (no END where `max_length + 1` steps did not suffice), and the
-            sequence's log p(x|y,z), the model's own whatever the temperature and `top_p`.
+            Ids, with END and then PAD behind it (no END where its greatest length and one step more did not
+            suffice), and the sequence's log p(x|y,z): the model's own, with the probability of UNK in it, whatever the
+            options are.
         """
 
     def get_weights(self) -> Weights:

@@ -28,5 +28,9 @@ class MissingPackageError(UserError, ImportError):
     """A package that was asked for is not installed; the message says how to install it."""
 
 
+class HubError(UserError):
+    """A repository of a hub cannot be read or written; the message says why."""
+
+
 class NonFiniteError(UserError):
     """A model gives a value that is not finite; the message names term and rows."""

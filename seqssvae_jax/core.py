@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from seqssvae.backend import (
     Batch,
-    DecodingMethod,
     Derivatives,
     Dimensions,
     ELBOTerms,
@@ -22,7 +22,7 @@ from seqssvae.backend import (
     Latents,
     Weights,
 )
-from seqssvae.config import Config, ObjectiveConfig, has_consistency
+from seqssvae.config import Config, DecodingOptions, ObjectiveConfig, has_consistency
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
 from seqssvae.top_k import candidates, least_k
@@ -95,7 +95,7 @@ class JaxModel:
         self._classify = jit(lambda weights, *given: inference.classify(self.bound(weights), *given))
         self._classify_source = jit(lambda weights, *given: inference.classify_source(self.bound(weights), *given))
         self._encode = jit(lambda weights, *given: inference.embed(self.bound(weights), *given), static_argnums=3)
-        self._generate = jit(self._generated, static_argnames=("time_steps", "method", "beam_width", "use_mean"))
+        self._generate = jit(self._generated, static_argnames=("options", "use_mean"))
 
     @property
     def ssvae(self) -> SSVAE:
@@ -240,20 +240,17 @@ class JaxModel:
     def generate(
         self,
         y: Int[np.ndarray, " N"],
-        max_length: int,
+        options: DecodingOptions,
         seed: int,
-        method: DecodingMethod = "sample",
-        beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
-        given = self.state.weights, y, z, source, self.stream(seed), temperature, top_p
-        options: dict[str, Any] = {"method": method, "use_mean": use_mean}
-        x, log_prob = self._generate(*given, time_steps=max_length + 1, beam_width=beam_width, **options)
+        given = self.state.weights, y, z, source, self.stream(seed)
+        steering = float(options.temperature), float(options.top_p)  # arguments, so that no other is compiled anew
+        fixed = replace(options, max_length=options.longest(self.config.data), temperature=1.0, top_p=1.0)
+        x, log_prob = self._generate(*given, *steering, options=fixed, use_mean=use_mean)
         return np.asarray(x, np.int32), np.asarray(log_prob)
 
     @in_precision
@@ -319,17 +316,15 @@ class JaxModel:
         stream: Int[Array, "2"],
         temperature: Float[Array, ""],
         top_p: Float[Array, ""],
-        time_steps: int,
-        method: DecodingMethod,
-        beam_width: int,
+        options: DecodingOptions,
         use_mean: bool,
     ) -> tuple[Int[Array, "N T"], Float[Array, " N"]]:
         latent_key, key = jax.random.split(_key(stream, _GENERATION))
         precision = self._model.precision
         noise = draw(NoiseSpec("normal", (len(y), self.config.model.latent_size)), latent_key, precision)
         noise, latent = jnp.zeros_like(noise) if use_mean else noise, None if z is None else z.astype(precision)
-        options = time_steps, method, beam_width, key, temperature, top_p
-        return inference.generate(self.bound(weights), y, latent, noise, source, *options)
+        given = y, latent, noise, source, options.longest(self.config.data) + 1, options, key
+        return inference.generate(self.bound(weights), *given, temperature, top_p)
 
     def stream(self, number: int) -> Int[np.ndarray, "2"]:
         """The run's seed and a number: an argument, so that no seed is compiled anew."""

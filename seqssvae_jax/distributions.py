@@ -137,6 +137,7 @@ class AutoregressiveCategorical(dist.Distribution):
         sample_shape: tuple[int, ...] = (),
         temperature: Float[Array, ""] | float = 1.0,
         top_p: Float[Array, ""] | float = 1.0,
+        exclude: Sequence[int] = (),
     ) -> Int[Array, "*B T"]:
         """Ancestral sampling, symbol by symbol.
 
@@ -145,6 +146,7 @@ class AutoregressiveCategorical(dist.Distribution):
             sample_shape: `()`.
             temperature: Of each step's logits, as in `nucleus`.
             top_p: Of each step's symbols, as in `nucleus`.
+            exclude: Symbols that are not drawn.
 
         Raises:
             ValueError: If more than one sample for each y and z is asked for: repeat y and z instead.
@@ -155,19 +157,20 @@ class AutoregressiveCategorical(dist.Distribution):
         def draw(step: Array, logits: Array) -> Array:
             return jax.random.categorical(jax.random.fold_in(key, step), nucleus(logits, temperature, top_p))
 
-        return self._generate(draw)
+        return self._generate(draw, exclude)
 
-    def greedy(self) -> Int[Array, "*B T"]:
-        """The most probable symbol at each step."""
-        return self._generate(lambda step, logits: jax.nn.log_softmax(logits).argmax(-1))
+    def greedy(self, exclude: Sequence[int] = ()) -> Int[Array, "*B T"]:
+        """The most probable symbol at each step, of those that are not excluded."""
+        return self._generate(lambda step, logits: jax.nn.log_softmax(logits).argmax(-1), exclude)
 
-    def beam_search(self, width: int) -> tuple[Int[Array, "B W T"], Float[Array, "B W"]]:
+    def beam_search(self, width: int, exclude: Sequence[int] = ()) -> tuple[Int[Array, "B W T"], Float[Array, "B W"]]:
         """The best sequences found by a beam search and their log-probabilities, the best first.
 
         Of equal scores the one of the better parent, then of the smaller symbol id, comes first.
 
         Args:
             width: W, number of hypotheses kept at each step.
+            exclude: Symbols that no hypothesis may have; the probabilities of the others stay as they are.
 
         Raises:
             ValueError: If the batch shape is not `(B,)`.
@@ -185,7 +188,7 @@ class AutoregressiveCategorical(dist.Distribution):
         def extend(carry: tuple, step: Array) -> tuple[tuple, None]:
             scores, symbols, sequences, states = carry
             logits, states = network.step(symbols.reshape(-1), states)
-            log_probs = next_log_probs(logits).reshape(rows, width, -1)
+            log_probs = _without(exclude, next_log_probs(logits)).reshape(rows, width, -1)
             ended = ((symbols == END) | (symbols == PAD))[:, :, None]
             only_pad = jnp.full_like(log_probs[0, 0], -jnp.inf).at[PAD].set(0.0)
             candidates = scores[:, :, None] + jnp.where(ended, only_pad, log_probs)
@@ -200,11 +203,11 @@ class AutoregressiveCategorical(dist.Distribution):
         (scores, _, sequences, _), _ = jax.lax.scan(extend, first, jnp.arange(self.event_shape[0]))
         return sequences, scores
 
-    def _generate(self, choose: Callable[[Array, Array], Array]) -> Int[Array, "*B T"]:
+    def _generate(self, choose: Callable[[Array, Array], Array], exclude: Sequence[int]) -> Int[Array, "*B T"]:
         def extend(carry: tuple, step: Array) -> tuple[tuple, Array]:
             symbols, ended, states = carry
             logits, states = self.network.step(symbols, states)
-            symbols = jnp.where(ended, PAD, choose(step, _allowed(logits)))
+            symbols = jnp.where(ended, PAD, choose(step, _without((*NEVER_GENERATED, *exclude), logits)))
             return (symbols, ended | (symbols == END), states), symbols
 
         symbols = jnp.full(self.batch_shape, START)
@@ -217,7 +220,7 @@ class AutoregressiveCategorical(dist.Distribution):
 
 def next_log_probs(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
     """Log-probabilities of the next symbol, of which some are never generated."""
-    return jax.nn.log_softmax(_allowed(logits))
+    return jax.nn.log_softmax(_without(NEVER_GENERATED, logits))
 
 
 def nucleus(
@@ -251,6 +254,6 @@ def nucleus(
     return jax.nn.log_softmax(scaled)
 
 
-def _allowed(logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
-    """Logits, minus infinity for the symbols that are never generated."""
-    return logits.at[..., jnp.array(NEVER_GENERATED)].set(-jnp.inf)
+def _without(exclude: Sequence[int], logits: Float[Array, "*N V"]) -> Float[Array, "*N V"]:
+    """Logits, or log-probabilities, minus infinity for these symbols."""
+    return logits.at[..., jnp.array(exclude, int)].set(-jnp.inf)

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from seqssvae.backend import DecodingMethod, ELBOTerms, Latents
+from seqssvae.backend import ELBOTerms, Latents
+from seqssvae.config import DecodingOptions
+from seqssvae.data.vocabulary import UNK
 from seqssvae_jax.elbo import UnlabelledELBO
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.objectives import encoded, label_posterior, negative_elbo
@@ -82,8 +84,7 @@ def generate(
     noise: Float[Array, "N Z"],
     source: Int[Array, "N S"] | None,
     time_steps: int,
-    method: DecodingMethod,
-    beam_width: int,
+    options: DecodingOptions,
     key: PRNGKeyArray,
     temperature: Float[Array, ""] | float = 1.0,
     top_p: Float[Array, ""] | float = 1.0,
@@ -97,19 +98,22 @@ def generate(
         noise: Standard normal.
         source: Symbol ids.
         time_steps: Most symbols, END included.
-        method: How symbols are chosen.
-        beam_width: Of `beam`.
+        options: How symbols are chosen.
         key: Draws the symbols of `sample`.
-        temperature: Of `sample`.
-        top_p: Of `sample`.
+        temperature: Of `sample`, in place of that of the options.
+        top_p: Of `sample`, in place of that of the options.
     """
     one_hot, encoding = ssvae.one_hot(y), ssvae.encode_source(source)
     if z is None:
         prior = ssvae.latent_prior(encoding, one_hot)
         z = prior.loc + prior.scale * noise
     decoder = ssvae.decoder(one_hot, z, time_steps, encoding)
-    if method == "beam":
-        sequences, scores = decoder.beam_search(beam_width)
+    exclude = () if options.allow_unknown else (UNK,)
+    if options.method == "beam":
+        sequences, scores = decoder.beam_search(options.beam_width, exclude)
         return sequences[:, 0], scores[:, 0]
-    x = decoder.greedy() if method == "greedy" else decoder.sample(key, temperature=temperature, top_p=top_p)
+    if options.method == "greedy":
+        x = decoder.greedy(exclude)
+    else:
+        x = decoder.sample(key, temperature=temperature, top_p=top_p, exclude=exclude)
     return x, decoder.log_prob(x)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from seqssvae.backend import (
     Batch,
-    DecodingMethod,
     Derivatives,
     Dimensions,
     ELBOTerms,
@@ -19,7 +18,7 @@ from seqssvae.backend import (
     Latents,
     Weights,
 )
-from seqssvae.config import Config, ObjectiveConfig, has_consistency
+from seqssvae.config import Config, DecodingOptions, ObjectiveConfig, has_consistency
 from seqssvae.errors import ConfigurationError
 from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
@@ -249,15 +248,11 @@ class TorchModel:
     def generate(
         self,
         y: Int[np.ndarray, " N"],
-        max_length: int,
+        options: DecodingOptions,
         seed: int,
-        method: DecodingMethod = "sample",
-        beam_width: int = 5,
         z: Float[np.ndarray, "N Z"] | None = None,
         source: Int[np.ndarray, "N S"] | None = None,
         use_mean: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
     ) -> tuple[Int[np.ndarray, "N T"], Float[np.ndarray, " N"]]:
         """One sequence per given label (and source), z drawn from its prior, or its mean, unless it is given."""
         generator, like = self._generator(_GENERATION, seed), self.ssvae.log_prior
@@ -269,12 +264,9 @@ class TorchModel:
             latent,
             torch.zeros_like(noise) if use_mean else noise,
             None if source is None else self._tensor(source),
-            max_length + 1,
-            method,
-            beam_width,
+            options.longest(self.config.data) + 1,
+            options,
             generator,
-            temperature,
-            top_p,
         )
         return to_numpy(x).astype(np.int32), to_numpy(log_prob)
 

@@ -146,6 +146,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        exclude: Sequence[int] = (),
     ) -> Int[Tensor, "*B T"]:
         """Ancestral sampling, symbol by symbol.
 
@@ -154,6 +155,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
             generator: Draws the symbols.
             temperature: Of each step's logits, as in `nucleus`.
             top_p: Of each step's symbols, as in `nucleus`.
+            exclude: Symbols that are not drawn.
 
         Raises:
             ValueError: If more than one sample for each y and z is asked for: repeat y and z instead.
@@ -166,20 +168,21 @@ class AutoregressiveCategorical(dist.TorchDistribution):
             flat = torch.multinomial(log_probs.exp().flatten(0, -2), 1, generator=generator)
             return flat.reshape(log_probs.shape[:-1])
 
-        return self._generate(draw)
+        return self._generate(draw, exclude)
 
-    def greedy(self) -> Int[Tensor, "*B T"]:
-        """The most probable symbol at each step."""
-        return self._generate(lambda logits: logits.log_softmax(-1).argmax(-1))
+    def greedy(self, exclude: Sequence[int] = ()) -> Int[Tensor, "*B T"]:
+        """The most probable symbol at each step, of those that are not excluded."""
+        return self._generate(lambda logits: logits.log_softmax(-1).argmax(-1), exclude)
 
     @torch.no_grad()
-    def beam_search(self, width: int) -> tuple[Int[Tensor, "B W T"], Float[Tensor, "B W"]]:
+    def beam_search(self, width: int, exclude: Sequence[int] = ()) -> tuple[Int[Tensor, "B W T"], Float[Tensor, "B W"]]:
         """The best sequences found by a beam search and their log-probabilities, the best first.
 
         Of equal scores the one of the better parent, then of the smaller symbol id, comes first.
 
         Args:
             width: W, number of hypotheses kept at each step.
+            exclude: Symbols that no hypothesis may have; the probabilities of the others stay as they are.
 
         Raises:
             ValueError: If the batch shape is not `(B,)`.
@@ -196,7 +199,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         row_starts = width * torch.arange(rows, device=scores.device)[:, None]
         for step in range(self.event_shape[0]):
             logits, states = network.step(symbols.flatten(), states)
-            log_probs = next_log_probs(logits).reshape(rows, width, -1)
+            log_probs = _without(exclude, next_log_probs(logits)).reshape(rows, width, -1)
             ended = ((symbols == END) | (symbols == PAD))[:, :, None]
             only_pad = torch.full_like(log_probs[0, 0], -torch.inf).index_fill(0, symbols.new_tensor([PAD]), 0.0)
             candidates = scores[:, :, None] + torch.where(ended, only_pad, log_probs)
@@ -210,14 +213,14 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         return sequences, scores
 
     @torch.no_grad()
-    def _generate(self, choose: Callable[[Tensor], Tensor]) -> Int[Tensor, "*B T"]:
+    def _generate(self, choose: Callable[[Tensor], Tensor], exclude: Sequence[int]) -> Int[Tensor, "*B T"]:
         states = self.network.initial_states()
         symbols = torch.full(self.batch_shape, START, device=_first_leaf(states).device)
         ended = torch.zeros_like(symbols, dtype=torch.bool)
         sequence = []
         for _ in range(self.event_shape[0]):
             logits, states = self.network.step(symbols, states)
-            symbols = choose(_allowed(logits)).masked_fill(ended, PAD)
+            symbols = choose(_without((*NEVER_GENERATED, *exclude), logits)).masked_fill(ended, PAD)
             ended = ended | (symbols == END)
             sequence.append(symbols)
         return torch.stack(sequence, -1)
@@ -225,7 +228,7 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
 def next_log_probs(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
     """Log-probabilities of the next symbol, of which some are never generated."""
-    return _allowed(logits).log_softmax(-1)
+    return _without(NEVER_GENERATED, logits).log_softmax(-1)
 
 
 def nucleus(logits: Float[Tensor, "*N V"], temperature: float, top_p: float) -> Float[Tensor, "*N V"]:
@@ -254,10 +257,9 @@ def nucleus(logits: Float[Tensor, "*N V"], temperature: float, top_p: float) -> 
     return scaled.log_softmax(-1)
 
 
-def _allowed(logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
-    """Logits, minus infinity for the symbols that are never generated."""
-    never = torch.tensor(NEVER_GENERATED, device=logits.device)
-    return logits.index_fill(-1, never, -torch.inf)
+def _without(exclude: Sequence[int], logits: Float[Tensor, "*N V"]) -> Float[Tensor, "*N V"]:
+    """Logits, or log-probabilities, minus infinity for these symbols."""
+    return logits.index_fill(-1, torch.tensor(exclude, dtype=torch.long, device=logits.device), -torch.inf)
 
 
 def _first_leaf(states: Any) -> Tensor:

@@ -4,7 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqssvae.backend import DecodingMethod, ELBOTerms, Latents
+from seqssvae.backend import ELBOTerms, Latents
+from seqssvae.config import DecodingOptions
+from seqssvae.data.vocabulary import UNK
 from seqssvae_torch.elbo import UnlabelledELBO
 from seqssvae_torch.model import SSVAE
 from seqssvae_torch.objectives import encoded, label_posterior
@@ -88,11 +90,8 @@ def generate(
     noise: Float[Tensor, "N Z"],
     source: Int[Tensor, "N S"] | None,
     time_steps: int,
-    method: DecodingMethod,
-    beam_width: int,
+    options: DecodingOptions,
     generator: torch.Generator,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
 ) -> tuple[Int[Tensor, "N T"], Float[Tensor, " N"]]:
     """A sequence for each label, and source of a model that has them, and its log p(x|y,z).
 
@@ -103,22 +102,21 @@ def generate(
         noise: Standard normal.
         source: Symbol ids.
         time_steps: Most symbols, END included.
-        method: How symbols are chosen.
-        beam_width: Of `beam`.
+        options: How symbols are chosen.
         generator: Draws the symbols of `sample`.
-        temperature: Of `sample`.
-        top_p: Of `sample`.
     """
     one_hot, encoding = ssvae.one_hot(y), ssvae.encode_source(source)
     if z is None:
         prior = ssvae.latent_prior(encoding, one_hot)
         z = prior.loc + prior.scale * noise
     decoder = ssvae.decoder(one_hot, z, time_steps, encoding)
-    if method == "beam":
-        sequences, scores = decoder.beam_search(beam_width)
+    exclude = () if options.allow_unknown else (UNK,)
+    if options.method == "beam":
+        sequences, scores = decoder.beam_search(options.beam_width, exclude)
         return sequences[:, 0], scores[:, 0]
-    if method == "greedy":
-        x = decoder.greedy()
+    if options.method == "greedy":
+        x = decoder.greedy(exclude)
     else:
-        x = decoder.sample(generator=generator, temperature=temperature, top_p=top_p)
+        steering = {"temperature": options.temperature, "top_p": options.top_p}
+        x = decoder.sample(generator=generator, exclude=exclude, **steering)
     return x, decoder.log_prob(x)

@@ -11,7 +11,6 @@ import numpy as np
 
 from seqssvae.backend import (
     Batch,
-    DecodingMethod,
     Dimensions,
     ELBOTerms,
     Evaluation,
@@ -21,7 +20,8 @@ from seqssvae.backend import (
     Weights,
     rebuild,
 )
-from seqssvae.config import Config, weight_type
+from seqssvae.config import Config, DecodingOptions, weight_type
+from seqssvae.data.vocabulary import UNK
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 
 END = 3
@@ -176,21 +176,21 @@ class FakeBackend:
     def generate(
         self,
         y: np.ndarray,
-        max_length: int,
+        options: DecodingOptions,
         seed: int,
-        method: DecodingMethod = "sample",
-        beam_width: int = 5,
         z: np.ndarray | None = None,
         source: np.ndarray | None = None,
         use_mean: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng(seed)
         logits = self.weights[UNIGRAM] + 4 * self.weights[BAG].T[y]
         logits[:, [0, 2]] = -np.inf
         log_p = log_softmax(logits.astype(float))
-        drawn_from = np.exp(log_softmax(log_p / temperature))
+        allowed = log_p.copy()
+        if not options.allow_unknown:
+            allowed[:, UNK] = -np.inf
+        max_length, top_p = options.longest(self.config.data), options.top_p
+        drawn_from = np.exp(log_softmax(allowed / options.temperature))
         if top_p < 1:  # kept are symbols such that all more probable ones have less than top_p together
             more = (drawn_from[:, None, :] > drawn_from[:, :, None]) @ drawn_from[:, :, None]
             drawn_from = np.where(more[:, :, 0] < top_p, drawn_from, 0.0)
@@ -199,10 +199,10 @@ class FakeBackend:
         scores = np.zeros(len(y))
         for row in range(len(y)):
             for t in range(max_length + 1):
-                if method == "sample":
+                if options.method == "sample":
                     symbol = generator.choice(len(log_p[row]), p=drawn_from[row])
                 else:
-                    symbol = log_p[row].argmax()
+                    symbol = allowed[row].argmax()
                 x[row, t] = symbol
                 scores[row] += log_p[row, symbol]
                 if symbol == END:

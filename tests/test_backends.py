@@ -18,6 +18,7 @@ from seqssvae.config import (
     Config,
     ConsistencyConfig,
     DecoderConfig,
+    DecodingOptions,
     EncoderConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -205,9 +206,9 @@ def test_probability_of_all_sequences_is_one(backend: Backend) -> None:
 def test_samples_have_the_frequencies_of_their_probabilities(backend: Backend) -> None:
     count = 4000
     y, z = np.ones(count, np.int32), np.tile(np.float32([[0.3, -1.0]]), (count, 1))
-    x, log_prob = backend.generate(y, 1, seed=0, method="sample", z=z)
-    again, _ = backend.generate(y, 1, seed=0, method="sample", z=z)
-    other, _ = backend.generate(y, 1, seed=1, method="sample", z=z)
+    x, log_prob = backend.generate(y, DecodingOptions(1, allow_unknown=True), seed=0, z=z)
+    again, _ = backend.generate(y, DecodingOptions(1, allow_unknown=True), seed=0, z=z)
+    other, _ = backend.generate(y, DecodingOptions(1, allow_unknown=True), seed=1, z=z)
     assert np.array_equal(x, again)
     assert not np.array_equal(x, other)
     for row in np.unique(x, axis=0):
@@ -218,7 +219,7 @@ def test_samples_have_the_frequencies_of_their_probabilities(backend: Backend) -
 
 def test_wide_beam_finds_the_most_probable_sequence(backend: Backend) -> None:
     y, z = np.array([0, 1], np.int32), np.float32([[0.3, -1.0], [1.0, 0.2]])
-    best, score = backend.generate(y, 2, seed=0, method="beam", beam_width=40, z=z)
+    best, score = backend.generate(y, DecodingOptions(2, "beam", 40, allow_unknown=True), seed=0, z=z)
     symbols = (1, 4, 5, 6)
     arrays = (
         [[3, 0, 0]]

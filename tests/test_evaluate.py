@@ -9,7 +9,7 @@ from fake_backend import FakeBackend, log_softmax
 from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL
-from seqssvae.config import Config
+from seqssvae.config import Config, DecodingOptions
 from seqssvae.data.batches import evaluation_batches, pad
 from seqssvae.data.prepare import Prepared, prepare_table
 from seqssvae.errors import ConfigurationError
@@ -141,7 +141,7 @@ def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
     favour[4, 0] = favour[5, 1] = 5.0
     backend.weights["decoder.label_bias"] = favour
     for label, symbol in ((0, "a"), (1, "b")):
-        generated = generate(backend, prepared.schema.vocabulary, label, count=7, max_length=6, seed=2)
+        generated = generate(backend, prepared.schema.vocabulary, label, 7, DecodingOptions(6), seed=2)
         assert len(generated) == 7
         symbols = [one for sequence in generated for one in sequence.symbols]
         assert np.mean([one == symbol for one in symbols]) > 0.9
@@ -150,46 +150,44 @@ def test_generated_sequences_are_the_label_s_and_as_many_as_asked_for(model):
 
 def test_generation_goes_by_batches_that_do_not_repeat_each_other(model):
     backend, prepared, _ = model
-    generated = generate(backend, prepared.schema.vocabulary, 0, GENERATION_BATCH + 5, max_length=4, seed=0)
+    generated = generate(backend, prepared.schema.vocabulary, 0, GENERATION_BATCH + 5, DecodingOptions(4))
     assert len(generated) == GENERATION_BATCH + 5
     texts = ["".join(sequence.symbols) for sequence in generated]
     assert texts[:5] != texts[GENERATION_BATCH:]
-    assert texts == [
-        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(generated), 4, seed=0)
-    ]
-    assert texts != [
-        "".join(s.symbols) for s in generate(backend, prepared.schema.vocabulary, 0, len(generated), 4, seed=1)
-    ]
+    given = backend, prepared.schema.vocabulary, 0, len(generated), DecodingOptions(4)
+    assert texts == ["".join(sequence.symbols) for sequence in generate(*given, seed=0)]
+    assert texts != ["".join(sequence.symbols) for sequence in generate(*given, seed=1)]
 
 
 def test_a_sequence_that_comes_to_no_end_is_marked(model):
     backend, prepared, _ = model
     bias = backend.weights["decoder.output.bias"]
     bias[3] = -50.0
-    assert not any(one.ended for one in generate(backend, prepared.schema.vocabulary, 0, 3, max_length=4))
+    assert not any(one.ended for one in generate(backend, prepared.schema.vocabulary, 0, 3, DecodingOptions(4)))
     bias[3] = 50.0
-    (ended,) = generate(backend, prepared.schema.vocabulary, 0, 1, max_length=4)
+    (ended,) = generate(backend, prepared.schema.vocabulary, 0, 1, DecodingOptions(4))
     assert (ended.symbols, ended.ended) == ([], True)
     assert ended.log_p == pytest.approx(0, abs=1e-6)
 
 
-def test_method_and_beam_width_reach_the_backend(model):
+def test_options_and_the_seed_reach_the_backend(model):
     backend, prepared, _ = model
     asked = []
     original = backend.generate
-    backend.generate = lambda *args, **kwargs: asked.append(kwargs) or original(*args, **kwargs)
-    generate(backend, prepared.schema.vocabulary, 0, 1, 4, method="beam", beam_width=3)
-    generate(backend, prepared.schema.vocabulary, 0, 1, 4, temperature=2, top_p=0.5)
-    given = {"z": None, "source": None}
-    assert asked == [
-        {"method": "beam", "beam_width": 3, "temperature": 1.0, "top_p": 1.0, **given},
-        {"method": "sample", "beam_width": 5, "temperature": 2.0, "top_p": 0.5, **given},
-    ]
+    backend.generate = lambda *args, **kwargs: asked.append(args[1:]) or original(*args, **kwargs)
+    options = DecodingOptions(4, "beam", beam_width=3), DecodingOptions(4, temperature=2, top_p=0.5, allow_unknown=True)
+    for one in options:
+        generate(backend, prepared.schema.vocabulary, 0, 1, one, seed=7)
+    assert asked == [(one, batch_seed(7, 0)) for one in options]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"method": "best"}, "method must be one of sample, greedy, beam, not 'best'"),
+        ({"allow_unknown": 1}, "allow_unknown must be true or false, not 1"),
+        ({"max_length": 0}, "max_length must be a whole number of at least 1 and at most 100000, not 0"),
+        ({"beam_width": 1001}, "beam_width must be a whole number of at least 1 and at most 1000, not 1001"),
         ({"temperature": 0}, "temperature must be a number above 0, not 0"),
         ({"temperature": float("inf")}, "temperature must be a number above 0, not inf"),
         ({"temperature": float("nan")}, "temperature must be a number above 0, not nan"),
@@ -199,7 +197,6 @@ def test_method_and_beam_width_reach_the_backend(model):
         ({"method": "beam", "top_p": 0.5}, "top_p is for the method sample alone; leave it out with beam"),
     ],
 )
-def test_a_wrong_temperature_or_share_is_refused(model, options, message):
-    backend, prepared, _ = model
+def test_wrong_decoding_options_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
-        generate(backend, prepared.schema.vocabulary, 0, 1, 4, **options)
+        DecodingOptions(**options)

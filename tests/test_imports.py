@@ -26,6 +26,7 @@ ORDER = (
     "datasets",
     "checks",
     "report",
+    "hub",
     "tuning",
     "estimator",
     "demo",

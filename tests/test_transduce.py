@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from commands import assert_one_error
 from toy_runs import latest
 
 from seqssvae.cli.main import main
-from seqssvae.config import Config, DataConfig, TrainingConfig
+from seqssvae.config import Config, DataConfig, DecodingOptions, TrainingConfig
 from seqssvae.data.batches import BatchStream, evaluation_batches
 from seqssvae.data.corpus import encode_table
 from seqssvae.data.files import read_table
@@ -114,11 +115,10 @@ class Backwards:
         odd = (source > END).sum(1) % 2
         return np.where(odd[:, None] == 1, [0, 0, 1.0], [1.0, 0, 0])
 
-    def generate(self, y, max_length, seed, method, beam_width, source, use_mean, temperature, top_p):
-        self.calls.append((source.shape, seed, method, beam_width, use_mean))
-        self.steered = temperature, top_p
+    def generate(self, y, options, seed, source, use_mean):
+        self.calls.append((source.shape, seed, options, use_mean))
         rows = [[8 + label, *[s for s in row[::-1] if s > END], END] for row, label in zip(source, y, strict=True)]
-        x = np.array([row + [PAD] * (max_length + 1 - len(row)) for row in rows], np.int32)
+        x = np.array([row + [PAD] * (options.max_length + 1 - len(row)) for row in rows], np.int32)
         return x, -np.arange(len(y), dtype=float)
 
 
@@ -128,19 +128,17 @@ def test_sequences_come_in_the_order_of_their_sources():
     sources = RaggedArray.from_rows([*(4 + "abcd".index(symbol) for symbol in text), END] for text in texts)
     y = np.array([1, -1, -1, 0, 1, 2])
     backend, config = Backwards(), Config(training=TrainingConfig(batch_size=2, buckets=2))
-    transduced = transduce(backend, vocabulary, sources, y, config, max_length=8)
+    transduced = transduce(backend, vocabulary, sources, y, config, DecodingOptions(8, "greedy"))
     assert ["".join(one.symbols) for one in transduced] == ["1ba", "0dcba", "2a", "0cd", "1dcb", "2c"]
     assert [one.label for one in transduced] == [1, 0, 2, 0, 1, 2]
     assert all(one.ended for one in transduced)
-    assert {(method, use_mean) for _, _, method, _, use_mean in backend.calls} == {("greedy", True)}
+    assert {(options, use_mean) for *_, options, use_mean in backend.calls} == {(DecodingOptions(8, "greedy"), True)}
     assert len({shape for shape, *_ in backend.calls}) == 2
     assert len({seed for _, seed, *_ in backend.calls}) == len(backend.calls)
-    assert backend.steered == (1.0, 1.0)
-    transduce(backend, vocabulary, sources, y, config, "sample", max_length=8, temperature=0.5, top_p=0.9)
-    assert backend.calls[-1][2] == "sample"
-    assert backend.steered == (0.5, 0.9)
-    assert not backend.calls[-1][4]
-    assert transduce(backend, vocabulary, sources.take(np.arange(0)), y[:0], config) == []
+    options = DecodingOptions(8, temperature=0.5, top_p=0.9)
+    transduce(backend, vocabulary, sources, y, config, options)
+    assert backend.calls[-1][2:] == (options, False)
+    assert transduce(backend, vocabulary, sources.take(np.arange(0)), y[:0], config, options) == []
 
 
 # The command line
@@ -193,7 +191,7 @@ def test_transduce_writes_a_sequence_for_each_source(run, tmp_path, capsys):
     assert rows[1][2] == opened.labels.names[likely]
     for source, text, label, log_p in rows:  # the score is that of the sequence, at the mean of z
         y, ids = np.array([opened.labels.index(label)], np.int32), sources.encode(source)[None]
-        x, scores = opened.backend.generate(y, 12, 0, "greedy", source=ids, use_mean=True)
+        x, scores = opened.backend.generate(y, DecodingOptions(12, "greedy"), 0, source=ids, use_mean=True)
         assert "".join(opened.vocabulary.decode(x[0])[:12]) == text
         assert float(log_p) == pytest.approx(float(scores[0]), abs=1e-4)
     only = tmp_path / "only.tsv"
@@ -203,6 +201,25 @@ def test_transduce_writes_a_sequence_for_each_source(run, tmp_path, capsys):
     assert rows_of(output)[2][:3] == rows[1][:3]
     assert main([*again, "--label-column", "0", "--backend", "jax"]) == 0
     assert rows_of(output)[2][:3] == rows[1][:3]
+
+
+def test_all_labels_are_transduced_for_each_source(run, tmp_path, capsys):
+    given = tmp_path / "given.tsv"
+    given.write_text("hazy\nwant\n")
+    command = ["transduce", str(run), "--data", str(given), "--max-length", "12", "--method", "beam"]
+    assert main([*command, "--output", str(tmp_path / "all.tsv"), "--all-labels"]) == 0
+    names = open_run(run).labels.names
+    rows = rows_of(tmp_path / "all.tsv")[1:]
+    assert [(row[0], row[2]) for row in rows] == [(source, name) for source in ("hazy", "want") for name in names]
+    given.write_text("".join(f"{source}\tform\t{label}\n" for source, _, label, _ in rows))  # each label by itself
+    assert main([*command, "--output", str(tmp_path / "each.tsv")]) == 0
+    each = rows_of(tmp_path / "each.tsv")[1:]
+    assert [row[:3] for row in each] == [row[:3] for row in rows]
+    assert [float(row[3]) for row in each] == pytest.approx([float(row[3]) for row in rows], abs=1e-4)
+    capsys.readouterr()
+    for other in (["--score"], ["--label-column", "3"]):
+        assert main([*command, "--output", str(tmp_path / "not.tsv"), "--all-labels", *other]) == 2
+        assert_one_error(capsys, "--all-labels makes a sequence for every label; leave --score and --label-column out.")
 
 
 def test_other_commands_take_sources(run, tmp_path, capsys):
@@ -234,7 +251,7 @@ def test_rows_with_sources_are_relabelled_and_have_neighbours(run, capsys):
     own = opened.backend.classify(x, source)[0].argmax()
     z = opened.backend.latents(x, source).loc[:, own]
     y = np.array([opened.labels.index("VBG")], np.int32)
-    ids, score = opened.backend.generate(y, 9, 0, "greedy", z=z, source=source)
+    ids, score = opened.backend.generate(y, DecodingOptions(9, "greedy"), 0, z=z, source=source)
     assert (text, label) == (opened.vocabulary.join(opened.vocabulary.decode(ids[0])[:9]), "VBG")
     assert float(log_p) == pytest.approx(float(score[0]), rel=1e-5)
     assert main([*generate, "--interpolate", "walked", "talks", "--source", "walk", "--count", "3"]) == 0

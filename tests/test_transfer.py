@@ -7,6 +7,7 @@ import pytest
 from toy import NAMES, OTHER_TEXTS, TEXTS, make_estimator, toy_config
 
 from seqssvae.backend import NO_LABEL
+from seqssvae.config import DecodingOptions
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.vocabulary import END, PAD, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError, NonFiniteError
@@ -15,6 +16,7 @@ from seqssvae.inference.neighbors import nearest
 from seqssvae.inference.transfer import interpolate, relabel
 
 VOCABULARY = Vocabulary(tuple("abcd"), "")
+BEAM = DecodingOptions(9, "beam", beam_width=3)
 
 
 class Mirror:
@@ -31,9 +33,9 @@ class Mirror:
     def classify(self, x, source=None):
         return np.log(np.where(np.arange(3) == (x[:, 0] % 3)[:, None], 0.8, 0.1))
 
-    def generate(self, y, max_length, seed, **options):
-        self.asked.append((y, max_length, options))
-        return np.full((len(y), 1), END), np.asarray(options["z"])[:, 0]
+    def generate(self, y, options, seed, **given):
+        self.asked.append((y, options, given))
+        return np.full((len(y), 1), END), np.asarray(given["z"])[:, 0]
 
 
 def corpus_of(texts, y):
@@ -44,36 +46,35 @@ def test_z_is_that_of_each_row_at_its_own_label_in_order():
     texts = ["ab", "dcba", "cca", "ba", "cda"] * 60  # more than are generated at once, in buckets of several lengths
     y = np.arange(300) % 4 - 1
     mirror, own = Mirror(), np.where(y == NO_LABEL, [(4 + "abcd".index(text[0])) % 3 for text in texts], y)
-    found = relabel(mirror, VOCABULARY, corpus_of(texts, y), 2, toy_config(), 9, method="beam", beam_width=3)
+    found = relabel(mirror, VOCABULARY, corpus_of(texts, y), 2, toy_config(), BEAM)
     numbers = [4 * "abcd".index(text[0]) + "abcd".index(text[1]) for text in texts]
     assert [one.log_p for one in found] == (1000 * own + numbers).tolist()
     assert [len(y) for y, *_ in mirror.asked] == [GENERATION_BATCH, GENERATION_BATCH]
     assert {*np.concatenate([y for y, *_ in mirror.asked]).tolist()} == {2}
-    assert {length for _, length, _ in mirror.asked} == {9}
-    assert {(options["method"], options["beam_width"]) for *_, options in mirror.asked} == {("beam", 3)}
+    assert {options for _, options, _ in mirror.asked} == {BEAM}
 
 
 def test_the_line_is_straight_and_holds_both_ends():
     mirror = Mirror()
-    found = interpolate(mirror, VOCABULARY, corpus_of(["ab", "dcba"], [0, 1]), 2, 5, toy_config(), 9)
+    found = interpolate(mirror, VOCABULARY, corpus_of(["ab", "dcba"], [0, 1]), 2, 5, toy_config(), BEAM)
     assert [one.log_p for one in found] == [2001 + 13 * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    ((y, _, options),) = mirror.asked
+    ((y, _, given),) = mirror.asked
     assert y.tolist() == [2] * 5
-    np.testing.assert_allclose(options["z"][:, 1], [3, 3.5, 4, 4.5, 5])
+    np.testing.assert_allclose(given["z"][:, 1], [3, 3.5, 4, 4.5, 5])
 
 
 def test_one_row_is_no_line():
     with pytest.raises(
         ConfigurationError, match="between two rows, both included, must be a whole number of at least 2"
     ):
-        interpolate(Mirror(), VOCABULARY, corpus_of(["ab", "dc"], [0, 0]), 2, 1, toy_config(), 9)
+        interpolate(Mirror(), VOCABULARY, corpus_of(["ab", "dc"], [0, 0]), 2, 1, toy_config(), BEAM)
 
 
 def test_a_latent_that_is_not_finite_names_its_row():
     mirror = Mirror()
     mirror.latents = lambda x, source: SimpleNamespace(loc=np.where(x[:, :1, None] == 5, np.nan, np.ones((1, 3, 2))))
     with pytest.raises(NonFiniteError, match=r"the mean of q\(z\|x,y\) is not finite in rows memory:1"):
-        relabel(mirror, VOCABULARY, corpus_of(["ab", "ba"], [0, 0]), 2, toy_config(), 9)
+        relabel(mirror, VOCABULARY, corpus_of(["ab", "ba"], [0, 0]), 2, toy_config(), BEAM)
 
 
 def test_the_nearest_rows_by_hand():
@@ -105,7 +106,7 @@ def asked_of(model, monkeypatch):
     original = type(backend).generate
 
     def generate(*args, **options):
-        asked.append((args[0], options))
+        asked.append((*args[:2], options))
         return original(backend, *args, **options)
 
     monkeypatch.setattr(backend, "generate", generate)
@@ -117,10 +118,10 @@ def test_an_estimator_changes_labels(model, monkeypatch):
     changed = model.relabel(OTHER_TEXTS[:7], 10, y=[9, 10, None, 9, -1, 9, 10], max_length=6)
     assert len(changed) == 7
     assert all(isinstance(text, str) and len(text) <= 6 for text in changed)
-    ((y, options),) = asked
+    ((y, options, given),) = asked
     assert y.tolist() == [1] * 7  # 10 is the second of the sorted labels
-    np.testing.assert_allclose(options["z"], model.transform(OTHER_TEXTS[:7]), rtol=1e-6)  # as of any label, here
-    assert options["method"] == "greedy"
+    np.testing.assert_allclose(given["z"], model.transform(OTHER_TEXTS[:7]), rtol=1e-6)  # as of any label, here
+    assert options == DecodingOptions(6, "greedy")
     for wrong in (lambda: model.relabel(["ab"], "left"), lambda: model.relabel(["ab"], 9, y=["up"])):
         with pytest.raises(DataError, match=r"There is no label '(left|up)'; known are 9, 10"):
             wrong()
@@ -129,10 +130,10 @@ def test_an_estimator_changes_labels(model, monkeypatch):
 def test_an_estimator_interpolates(model, monkeypatch):
     asked = asked_of(model, monkeypatch)
     assert len(model.interpolate("abab", "cdcd", 9, max_length=5)) == 7
-    ((y, options),) = asked
+    ((y, _, given),) = asked
     assert y.tolist() == [0] * 7
     a, b = model.transform(["abab", "cdcd"])
-    np.testing.assert_allclose(options["z"][[0, 3, 6]], [a, (a + b) / 2, b], rtol=1e-6)
+    np.testing.assert_allclose(given["z"][[0, 3, 6]], [a, (a + b) / 2, b], rtol=1e-6)
     with pytest.raises(ConfigurationError, match="at least 2"):
         model.interpolate("abab", "cdcd", 9, n=1)
     with pytest.raises(DataError, match="There is no label 8"):
@@ -145,7 +146,7 @@ def test_an_estimator_steers_samples(model, monkeypatch):
     assert cold == model.sample(9, n=40, method="greedy", max_length=5)
     assert cold == model.sample(9, n=40, top_p=1e-9, max_length=5)
     assert len(set(model.sample(9, n=40, temperature=20, max_length=5))) > 20
-    assert [options["temperature"] for _, options in asked] == [1e-3, 1.0, 1.0, 20.0]
+    assert [options.temperature for _, options, _ in asked] == [1e-3, 1.0, 1.0, 20.0]
     with pytest.raises(ConfigurationError, match="temperature is for the method sample alone"):
         model.sample(9, method="greedy", temperature=0.5)
 

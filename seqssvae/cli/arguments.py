@@ -4,13 +4,13 @@ import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, set_loader
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
 
 from seqssvae.cli.commands import ALIASES, COMMANDS
-from seqssvae.cli.parsers import section_loaders
+from seqssvae.cli.shared_arguments import section_loaders
 from seqssvae.config.fields import expected_value, field_paths, nearest_name
 from seqssvae.config.settings import YAML_ERRORS, load_yaml
 from seqssvae.errors import ConfigurationError
@@ -18,13 +18,14 @@ from seqssvae.errors import ConfigurationError
 _YAML = "seqssvae"
 set_loader(_YAML, load_yaml, exceptions=YAML_ERRORS)  # values read as in configuration files: `no` is text
 
-_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT"}
+_POSITIONAL = {"run": "RUN", "checkpoint": "CKPT", "repository": "USER/NAME", "shell": "SHELL"}
 """How help names the arguments that have no option."""
 
 _EXPECTED = {
     "header": "true or false",
     "logger": "one of tensorboard, wandb, mlflow",
     "method": "one of sample, greedy, beam",
+    "shell": "one of bash, zsh, tcsh",
     "dataset": "one of peptides, languages",
     "sampler": "one of tpe, random",
     "pruner": "one of median, halving, none",
@@ -36,6 +37,10 @@ _EXPECTED = {
 """What the values of options that are no fields of the configuration must be, if not whole numbers."""
 WITH_CONFIGURATION = ("fit", "tune", "compare", "prepare")
 """Commands whose options include the fields of the configuration."""
+MAKES_DIRECTORY = ("demo", "fit", "prepare", "tune")
+"""Commands whose `--output` is a directory."""
+STANDARD_OUTPUT = "-"
+"""The path that stands for standard output."""
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
@@ -54,14 +59,19 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, Namespace]:
     """
     if not argv or argv[0].startswith("-"):
         _check_options(argv, ["--help", "--version"])
-        _top_parser().parse_args(list(argv) or ["--help"])
-    command, rest = _command_name(argv[0]), list(argv[1:])
+        _top_parser(argv).parse_args(list(argv) or ["--help"])
+    command = _command_name(argv[0])
     parser = _command_parser(command)
-    _check_options(rest, _options(command, parser))
+    known = _options(command, parser)
+    rest = [_respelled(word, known) for word in argv[1:]]
+    _check_options(rest, known)
     try:
-        return command, parser.parse_args(rest, defaults=command not in WITH_CONFIGURATION)
+        arguments = parser.parse_args(rest, defaults=command not in WITH_CONFIGURATION)
     except ArgumentError as error:
         _explain(command, error, rest)
+    if command in MAKES_DIRECTORY and arguments.get("output") == STANDARD_OUTPUT:
+        raise ConfigurationError(f"seqssvae {command} makes a directory, which standard output is not; name one.")
+    return command, arguments
 
 
 def config_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -94,14 +104,17 @@ def _parser(description: str, usage: str) -> ArgumentParser:
     return ArgumentParser(prog="seqssvae", exit_on_error=False, description=description, usage=usage, parser_mode=_YAML)
 
 
-def _top_parser() -> ArgumentParser:
+def _top_parser(argv: Sequence[str]) -> ArgumentParser:
     parser = _parser(
         "Semi-supervised variational autoencoders for sequences: from many sequences and few labels you get a "
         "classifier, an embedding, and a generator that you steer by label, in PyTorch or in JAX. Start with: "
         "seqssvae demo",
         "seqssvae COMMAND ...   (seqssvae COMMAND --help says more)",
     )
-    parser.add_argument("--version", action="version", version=f"seqssvae {version('seqssvae')}")
+    version = ""
+    if "--version" in argv:  # which takes a while to look up
+        version = f"seqssvae {import_module('importlib.metadata').version('seqssvae')}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subcommands(required=False, dest="command")
     for name, command in COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(), help=command.summary)
@@ -115,10 +128,35 @@ def _command_parser(name: str) -> ArgumentParser:
     return parser
 
 
-def _options(command: str, parser: ArgumentParser) -> list[str]:
+def command_actions(command: str, parser: ArgumentParser | None = None) -> list[Any]:
+    """The arguments of a command, as argparse's actions, those that help does not show left out."""
+    parser = parser or _command_parser(command)
     hidden = section_loaders(parser) if command in WITH_CONFIGURATION else []
-    actions = [action for action in parser._actions if action not in hidden]
+    return [action for action in parser._actions if action not in hidden and action.help != SUPPRESS]
+
+
+def expected_option_value(name: str) -> str | None:
+    """Describe in words what the value of an option must be; None where nothing is known of it but its type."""
+    return expected_value(name) or _EXPECTED.get(name)
+
+
+def _options(command: str, parser: ArgumentParser) -> list[str]:
+    actions = command_actions(command, parser)
     return [option for action in actions for option in action.option_strings if option.startswith("--")]
+
+
+def _respelled(word: str, known: Sequence[str]) -> str:
+    """Return an option as its command has it, where it is spelled as in another command; other words as they are.
+
+    `--sequence-column` and `--data.sequence_column`, `--data` and `--data.train` are one option each.
+    """
+    option, equals, value = word.partition("=")
+    if not option.startswith("--") or option in known:
+        return word
+    name = option.removeprefix("--")
+    fields, plain = name.replace("-", "_"), name.removeprefix("data.").replace("_", "-")
+    others = (fields, f"data.{fields}", plain, *{"data": ["data.train"], "data.train": ["data"]}.get(name, []))
+    return next((f"--{other}{equals}{value}" for other in others if f"--{other}" in known), word)
 
 
 def _check_options(argv: Sequence[str], known: list[str]) -> None:
@@ -143,7 +181,9 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
         raise ConfigurationError(f"{without_value[1]} needs a value.") from error
     if key := re.search(r'[Pp]arser key "([\w.]+)"', text):
         name = key[1] if f"--{key[1]}" in " ".join(argv) else key[1].replace("_", "-")
-        expected = expected_value(key[1]) or _EXPECTED.get(key[1], "a whole number")
+        expected = expected_option_value(key[1]) or "a whole number"
+        if key[1] in _POSITIONAL:
+            raise ConfigurationError(f"{_POSITIONAL[key[1]]} must be {expected}, not {argv[0]!r}.") from error
         raise ConfigurationError(f"--{name} must be {expected}, not {_value_of(f'--{name}', argv)!r}.") from error
     raise ConfigurationError(" ".join(text.split())) from error
 

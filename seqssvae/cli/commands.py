@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
-from seqssvae.cli import parsers
+from seqssvae.cli import run_parsers, training_parsers
 from seqssvae.cli.tune_parser import add_tune_arguments
 
 
@@ -45,7 +45,7 @@ COMMANDS = {
     "demo": Command(
         "Show on shipped data, with both twins, that unlabelled rows help.",
         "[--dataset peptides|languages] [--backends torch jax] [--seed S] [--output DIRECTORY] [--quick]",
-        parsers.add_demo_arguments,
+        training_parsers.add_demo_arguments,
         ("demo", "demo_command"),
     ),
     "fit": Command(
@@ -53,13 +53,19 @@ COMMANDS = {
         "--data.train FILE --output RUN | --resume RUN [--output RUN] [--backend torch|jax] [--recipe R] [--device D] "
         "[--devices N] [--precision P] [--logger tensorboard wandb mlflow] [--quiet] "
         "[--section.field VALUE ...]",
-        parsers.add_fit_arguments,
+        training_parsers.add_fit_arguments,
         ("fit", "fit_command"),
+    ),
+    "config": Command(
+        "Print all fields of the configuration with their defaults, as a file for fit --config to change.",
+        "[--recipe R] > FILE",
+        training_parsers.add_config_arguments,
+        ("config", "config_command"),
     ),
     "prepare": Command(
         "Read files that may be larger than memory once, into a directory that fit and all other commands can read.",
         "FILE [FILE ...] --output DIRECTORY [--config FILE] [--data.field VALUE ...]",
-        parsers.add_prepare_arguments,
+        training_parsers.add_prepare_arguments,
         ("prepare", "prepare_command"),
     ),
     "tune": Command(
@@ -71,85 +77,104 @@ COMMANDS = {
     ),
     "compare": Command(
         "Cross-validate this tool and what it competes with on a file of rows: is it for your data?",
-        "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--section.field VALUE ...]",
-        parsers.add_compare_arguments,
+        "--data.train FILE [--config FILE] [--backend torch|jax] [--json] [--quiet] [--section.field VALUE ...]",
+        training_parsers.add_compare_arguments,
         ("compare", "compare_command"),
     ),
     "evaluate": Command(
         "Measure how well a run does on a file of rows: ELBO, accuracy, confusion.",
         "RUN --data FILE [--backend B] [--device D] [--seed S] [--importance-samples P] [--json] [--confusion FILE] "
         "[--rows FILE]",
-        parsers.add_evaluate_arguments,
+        run_parsers.add_evaluate_arguments,
         ("evaluate", "evaluate_command"),
     ),
     "diagnose": Command(
         "Say what a run has learned, and what is wrong with it, by a file of rows with and without label.",
         "RUN --data FILE [--backend B] [--device D] [--seed S] [--json]",
-        parsers.add_diagnose_arguments,
+        run_parsers.add_diagnose_arguments,
         ("diagnose", "diagnose_command"),
     ),
     "report": Command(
         "Write an HTML page of what one run, or several side by side, have learned.",
         "RUN [RUN ...] [--data FILE] [--output FILE] [--overwrite] [--no-certificate] [--backend B] [--device D]",
-        parsers.add_report_arguments,
+        run_parsers.add_report_arguments,
         ("report", "report_command"),
     ),
     "score": Command(
         "Write log p(x) of every row of a file: low where a row is unlike those that were trained on.",
         "RUN --data FILE --output FILE [--importance-samples P] [--seed S] [--overwrite] [--backend B] [--device D]",
-        parsers.add_score_arguments,
+        run_parsers.add_score_arguments,
         ("evaluate", "score_command"),
     ),
     "predict": Command(
         "Write the label, and the probability of each label, of every row of a file.",
         "RUN --data FILE --output FILE [--method classifier|generative|combined] [--abstain-below P] [--overwrite] "
         "[--backend B] [--device D]",
-        parsers.add_predict_arguments,
+        run_parsers.add_predict_arguments,
         ("evaluate", "predict_command"),
     ),
     "encode": Command(
         "Write the embedding (sum over y of q(y|x) loc(x, y)) of every row of a file, or its features.",
         "RUN --data FILE --output FILE [--features] [--overwrite] [--backend B] [--device D]",
-        parsers.add_encode_arguments,
+        run_parsers.add_encode_arguments,
         ("evaluate", "encode_command"),
     ),
     "generate": Command(
         "Print new sequences of one label: sequence, label and log p(x|y,z), a line each.",
         "RUN --label NAME [--like TEXT [--from-label NAME] | --interpolate TEXT1 TEXT2] [--source TEXT] [--count N] "
         "[--seed S] [--method sample|greedy|beam] [--temperature T] [--top-p P] [--max-length N] [--check FILE]",
-        parsers.add_generate_arguments,
+        run_parsers.add_generate_arguments,
         ("generate", "generate_command"),
     ),
     "neighbors": Command(
         "Print the rows of a file that are nearest to a row in the embedding: sequence, label, distance.",
         "RUN --data FILE --query TEXT [--count N] [--features] [--source TEXT] [--backend B] [--device D]",
-        parsers.add_neighbors_arguments,
+        run_parsers.add_neighbors_arguments,
         ("neighbors", "neighbors_command"),
     ),
     "transduce": Command(
         "Write the sequence that is made of each source of a file, with its label or the most probable one.",
-        "RUN --data FILE --output FILE [--overwrite] [--label-column N] [--score] [--method greedy|beam|sample] "
+        "RUN --data FILE --output FILE [--overwrite] [--label-column N | --all-labels] [--score] "
+        "[--method greedy|beam|sample] "
         "[--temperature T] [--top-p P] [--backend B] [--device D]",
-        parsers.add_transduce_arguments,
+        run_parsers.add_transduce_arguments,
         ("generate", "transduce_command"),
     ),
     "gradient-estimators": Command(
         "Compare the gradient estimators of a missing label: bias and variance of the gradient, time, memory.",
         "RUN|--config FILE --data FILE [--backend B] [--device D] [--k K ...] [--rows B] [--draws N] "
         "[--repetitions N] [--seed S] [--json]",
-        parsers.add_gradient_estimators_arguments,
+        run_parsers.add_gradient_estimators_arguments,
         ("checks", "gradient_estimators_command"),
+    ),
+    "push": Command(
+        "Share a run on the Hugging Face Hub, with a card of what it is.",
+        "RUN USER/NAME [--data FILE] [--private] [--no-certificate] [--backend B] [--device D]",
+        run_parsers.add_push_arguments,
+        ("hub", "push_command"),
+    ),
+    "pull": Command(
+        "Make a run directory of a run that somebody shares on the Hugging Face Hub.",
+        "USER/NAME RUN [--revision R]",
+        run_parsers.add_pull_arguments,
+        ("hub", "pull_command"),
     ),
     "import-yoyodyne": Command(
         "Make a run directory of a checkpoint that the plug-in for yoyodyne wrote.",
         "CKPT RUN",
-        parsers.add_import_arguments,
+        training_parsers.add_import_arguments,
         ("fit", "import_yoyodyne_command"),
+    ),
+    "completion": Command(
+        "Print what a shell needs to complete commands and options.",
+        "bash|zsh|tcsh",
+        training_parsers.add_completion_arguments,
+        ("completion", "completion_command"),
     ),
     "verify": Command(
         "Show that both twins compute the same for a run: losses, terms, predictions, gradients. Status 1 if not.",
         "RUN [--data FILE] [--device D] [--seed S] [--json]",
-        parsers.add_verify_arguments,
+        run_parsers.add_verify_arguments,
         ("checks", "verify_command"),
     ),
 }

@@ -32,7 +32,7 @@ def compare_command(arguments: Namespace) -> None:
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(name)(config, dimensions, arguments.get("device"))
 
-    with progress("comparison") as shown:
+    with progress("comparison", bool(arguments.get("quiet"))) as shown:
         comparisons = compare(config, prepared, build, shown.candidate)
     if arguments.get("json"):
         print(json.dumps([one._asdict() for one in comparisons]))

@@ -10,7 +10,7 @@ from seqssvae.backend import Backend, get_backend, installed_backends
 from seqssvae.cli.inputs import check_options
 from seqssvae.cli.messages import printable
 from seqssvae.cli.tables import comparison_table, console
-from seqssvae.config import Config
+from seqssvae.config import Config, DecodingOptions
 from seqssvae.config.presets import PRESETS
 from seqssvae.datasets import load_dataset
 from seqssvae.demo.experiment import (
@@ -109,9 +109,9 @@ def _train(
 
 
 def _show_generated(experiment: Experiment, twin: str, model: TrainedModel, seed: int) -> None:
-    vocabulary, max_length = experiment.schema.vocabulary, int(experiment.training.lengths.max())
+    vocabulary, options = experiment.schema.vocabulary, DecodingOptions(int(experiment.training.lengths.max()))
     for label, name in enumerate(experiment.schema.labels.names):
-        sequences = generate(model.backend, vocabulary, label, GENERATED, max_length, seed)
+        sequences = generate(model.backend, vocabulary, label, GENERATED, options, seed)
         print(f"{twin}, generated for {name}:")
         for sequence in sequences:
             print(f"  {printable(vocabulary.join(sequence.symbols))}")

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.main import main
-from seqssvae.cli.messages import speak_among, warn, warn_of_counts
+from seqssvae.cli.messages import say, speak_among, warn, warn_of_counts
 from seqssvae.cli.recipe_tables import trials_table
 from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
@@ -24,7 +24,7 @@ from seqssvae.loggers.named import named_logger
 from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
-from seqssvae.recipes.report import kept_sentence
+from seqssvae.recipes.report import kept_sentence, training_summary
 from seqssvae.runs.checkpoints import has_checkpoint
 from seqssvae.runs.files import corpus_digest
 from seqssvae.runs.learned import calibration_file, ensemble_of_first, learned_files, read_ensemble
@@ -33,7 +33,7 @@ from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.processes import Processes, ProcessLost, devices_of, join_processes, twin_module
 from seqssvae.training.progress import progress
-from seqssvae.training.state import TrainingState
+from seqssvae.training.state import Observer, TrainingState
 
 RESUMABLE = {
     *("data.train", "data.validation", "data.format", "data.header", "data.sequence_column", "data.label_column"),
@@ -90,6 +90,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     if processes.count > 1:
         _check_same(processes, config, prepared, state)
     device = processes.device(arguments.get("device"))
+    summary = _Summary("" if quiet else training_summary(config, prepared, backend, device))
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(backend)(config, dimensions, device)
@@ -103,6 +104,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         if reason is None:
             config = affordable(config, prepared)
             if is_first:
+                get_backend(backend)  # an error, if it is one, before anything is said
+                summary.say()
                 with progress("candidates", quiet) as shown:
                     ensemble = learn(config, prepared, build, [shown], shown.candidate)
             ensemble = ensemble_of_first(processes, ensemble, build)
@@ -118,7 +121,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     writer = RunWriter(output, config, schema, backend, given, carried, in_place=in_place) if is_first else None
     try:
         with noted_signals() as interrupted:
-            observers = [] if writer is None else [writer, *loggers, progress("training", quiet)]
+            observers = [] if writer is None else [writer, summary, *loggers, progress("training", quiet)]
             fitted = fit_towards(
                 *(ensemble, config, prepared, build, observers, state),
                 interrupted=lambda: processes.any(interrupted()),
@@ -133,6 +136,23 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     if is_first:
         _tell(fitted, diagnose_fitted(fitted, prepared, baselines, trained_on), output, quiet)
     return 0
+
+
+class _Summary(Observer):
+    """Says once, when something begins to learn, on what."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def started(self, total_steps: int, state: TrainingState) -> None:
+        """Say it, if candidates have not begun before."""
+        self.say()
+
+    def say(self) -> None:
+        """Say it."""
+        if self.text:
+            say(self.text)
+        self.text = ""
 
 
 def _check_same(processes: Processes, config: Config, prepared: Prepared, state: TrainingState | None) -> None:

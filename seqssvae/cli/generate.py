@@ -4,7 +4,6 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -20,11 +19,11 @@ from seqssvae.cli.inputs import (
 )
 from seqssvae.cli.messages import printable, say, warn
 from seqssvae.cli.output import STANDARD_OUTPUT, check_output, write_table
-from seqssvae.config import DataConfig
+from seqssvae.config import DataConfig, DecodingMethod, DecodingOptions
 from seqssvae.data.files import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
-from seqssvae.inference.generate import Generated, check_generator, check_steering, generate, greatest_length
+from seqssvae.inference.generate import Generated, check_generator, generate
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 from seqssvae.runs.run import Run
@@ -34,17 +33,13 @@ def generate_command(arguments: Namespace) -> None:
     """Print sequences of one label: sequence, label, log p(x|y,z)."""
     _check_generate(arguments)
     held = arguments.like is not None or arguments.interpolate is not None
-    method = arguments.method or ("greedy" if held else "sample")
-    check_steering(method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
+    options = _decoding_options(arguments, "greedy" if held else "sample")
     directory = run_directory(arguments)
     rows = None if arguments.check is None else _rows_to_check_by(arguments, directory.config.data)
     check_generator(directory.config.objective)
     run = directory.open(arguments.backend, arguments.device)
     check_source(run, arguments.source)
-    longest = greatest_length(arguments.max_length, run.config)
-    names = "seed", "beam_width", "temperature", "top_p"
-    search = {"method": method, **{name: arguments[name] for name in names}}
-    sequences = _generated(run, arguments, longest, search)
+    sequences = _generated(run, arguments, options)
     for sequence in sequences:
         print(
             printable(run.vocabulary.join(sequence.symbols)),
@@ -54,6 +49,7 @@ def generate_command(arguments: Namespace) -> None:
         )
     unended = sum(not sequence.ended for sequence in sequences)
     if unended:
+        longest = options.longest(run.config.data)
         warn(f"{unended} of {len(sequences)} sequences have no END within {longest} symbols (--max-length).")
     if rows is not None:
         say(_check(run, sequences, arguments, *rows))
@@ -61,7 +57,7 @@ def generate_command(arguments: Namespace) -> None:
 
 def _check_generate(arguments: Namespace) -> None:
     """Check options of `generate`, by themselves and beside each other."""
-    check_options(arguments, {"count": 1, "seed": 0, "beam_width": 1, "max_length": 1})
+    check_options(arguments, {"count": 1, "seed": 0})
     if arguments.interpolate is not None:
         check_options(arguments, {"count": 2})
     if arguments.like is not None and arguments.interpolate is not None:
@@ -70,23 +66,33 @@ def _check_generate(arguments: Namespace) -> None:
         raise ConfigurationError("--from-label is the label of the row --like; give that as well.")
 
 
-def _generated(run: Run, arguments: Namespace, longest: int, search: dict[str, Any]) -> list[Generated]:
+def _decoding_options(arguments: Namespace, method: DecodingMethod) -> DecodingOptions:
+    """How sequences are chosen, by this method where none is given; errors name the options of the command line."""
+    names = "max_length", "beam_width", "temperature", "top_p", "allow_unknown"
+    try:
+        return DecodingOptions(method=arguments.method or method, **{name: arguments[name] for name in names})
+    except ConfigurationError as error:
+        name, _, rest = str(error).partition(" ")
+        raise ConfigurationError(f"--{name.replace('_', '-')} {rest}") from error
+
+
+def _generated(run: Run, arguments: Namespace, options: DecodingOptions) -> list[Generated]:
     """The sequences that are asked for."""
-    label = run.labels.index(arguments.label)
+    label, seed = run.labels.index(arguments.label), arguments.seed
     model = run.backend, run.vocabulary
     if arguments.interpolate is not None:
         ends, count = row_corpus(run, arguments.interpolate, arguments.source), arguments.count
-        return interpolate(*model, ends, label, 7 if count is None else count, run.config, longest, **search)
+        return interpolate(*model, ends, label, 7 if count is None else count, run.config, options, seed)
     if arguments.like is not None:
         corpus = row_corpus(run, [arguments.like] * (arguments.count or 1), arguments.source)
         if arguments.from_label is not None:
             corpus = corpus.with_labels(np.full(len(corpus), run.labels.index(arguments.from_label)))
-        return relabel(*model, corpus, label, run.config, longest, **search)
+        return relabel(*model, corpus, label, run.config, options, seed)
     sources, source = run.schema.source_vocabulary, None
     if sources is not None:
         source = _source_ids(sources, arguments.source, run.config.data.max_length)
     count = 10 if arguments.count is None else arguments.count
-    return generate(*model, label, count, longest, source=source, **search)
+    return generate(*model, label, count, options, seed, source)
 
 
 def _rows_to_check_by(arguments: Namespace, data: DataConfig) -> tuple[list[tuple[str, ...]], list[str | None]]:
@@ -129,29 +135,34 @@ def _check(
 
 def transduce_command(arguments: Namespace) -> None:
     """Write what is made of a file's sources: source, sequence, label, log p(x|source,y,z)."""
-    check_options(arguments, {"seed": 0, "beam_width": 1, "max_length": 1})
-    check_steering(arguments.method, arguments.temperature, arguments.top_p, ("--temperature", "--top-p"))
+    check_options(arguments, {"seed": 0})
+    options = _decoding_options(arguments, "greedy")
+    if arguments.all_labels and (arguments.score or arguments.label_column is not None):
+        raise ConfigurationError("--all-labels makes a sequence for every label; leave --score and --label-column out.")
     check_output(arguments.output, arguments.overwrite, arguments.data)
     if run_directory(arguments).schema.source_vocabulary is None:
         raise ConfigurationError(f"The run {arguments.run} has no sources: it was trained with data.source_column: 0.")
-    rows = read_rows_to_write(arguments, labelled=True, name="source")
+    rows = read_rows_to_write(arguments, labelled=not arguments.all_labels, name="source")
     run, vocabulary = rows.run, rows.run.vocabulary
+    of_each = len(run.labels) if arguments.all_labels else 1
     counts = Counter[str]()
 
     def lines() -> Iterator[tuple[str, ...]]:
-        search = arguments.method, arguments.beam_width, arguments.max_length
-        steering = arguments.temperature, arguments.top_p
         for block in rows.blocks:
             corpus = block.corpus
             assert corpus.sources is not None
             seed = block.seed(arguments.seed)
-            made = transduce(
-                run.backend, vocabulary, corpus.sources.loaded(), corpus.y, run.config, *search, seed, *steering
-            )
+            sources, y = corpus.sources.loaded(), corpus.y
+            if arguments.all_labels:
+                sources, y = sources.take(np.arange(len(y)).repeat(of_each)), np.tile(np.arange(of_each), len(y))
+            made = transduce(run.backend, vocabulary, sources, y, run.config, options, seed)
             counts["rows"] += len(made)
             counts["unended"] += sum(not sequence.ended for sequence in made)
-            targets = block.texts.get("sequence", [""] * len(made))
-            for *texts, target, sequence in zip(*block.columns("source"), targets, made, strict=True):
+            targets = block.texts.get("sequence", [""] * len(corpus))
+            given = (
+                [text for text in column for _ in range(of_each)] for column in (*block.columns("source"), targets)
+            )
+            for *texts, target, sequence in zip(*given, made, strict=True):
                 text = vocabulary.join(sequence.symbols)
                 counts["hits"] += sequence.symbols == vocabulary.split(target)
                 yield *texts, text, run.labels.names[sequence.label], f"{sequence.log_p:.8g}"

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from seqssvae.cli.arguments import STANDARD_OUTPUT
 from seqssvae.cli.messages import printable
 from seqssvae.errors import RunError
 from seqssvae.runs.writing import explained, is_stream, write_atomically
-
-STANDARD_OUTPUT = "-"
-"""The path that stands for standard output."""
 
 
 def check_output(output: str, overwrite: bool, data: str | None = None) -> None:

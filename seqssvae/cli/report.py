@@ -4,8 +4,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from seqssvae.backend import installed_backends
-from seqssvae.checks.certificate import TWINS, Certificate
+from seqssvae.checks.certify import certify
 from seqssvae.cli.inputs import check_options, file_columns
 from seqssvae.cli.messages import warn, warn_of_counts
 from seqssvae.cli.output import STANDARD_OUTPUT, check_output, write_chunks
@@ -13,7 +12,7 @@ from seqssvae.data.corpus import Corpus, encode_table
 from seqssvae.data.files import read_table
 from seqssvae.data.opening import STANDARD_INPUT
 from seqssvae.diagnosis.diagnose import Diagnosed
-from seqssvae.errors import BackendError, ConfigurationError
+from seqssvae.errors import ConfigurationError
 from seqssvae.report.collect import RunFacts, collect
 from seqssvae.report.page import render
 from seqssvae.runs.files import read_metrics
@@ -32,7 +31,8 @@ def report_command(arguments: Namespace) -> None:
     runs = []
     for place, directory in enumerate(directories):
         facts, corpus = _facts(directory, arguments, first=place == 0)
-        runs.append((facts, None if arguments.no_certificate else _certificate(directory, corpus, arguments)))
+        checked = not arguments.no_certificate
+        runs.append((facts, certify(directory, corpus, arguments.device, arguments.seed, warn) if checked else None))
     write_chunks(arguments.output, [render(runs).encode("utf-8")])
     if arguments.output != STANDARD_OUTPUT:
         print(f"The report is in {arguments.output}.")
@@ -55,18 +55,3 @@ def _facts(directory: RunDirectory, arguments: Namespace, first: bool) -> tuple[
     short = [Path(path).name for path in arguments.runs]
     name = run.path.name if short.count(run.path.name) == 1 else str(run.path)
     return collect(name or str(run.path), model, run.trained_by, corpus, texts, arguments.seed), corpus
-
-
-def _certificate(directory: RunDirectory, corpus: Corpus | None, arguments: Namespace) -> Certificate | None:
-    """How far the twins agree; None where one of them is not installed."""
-    from seqssvae.checks.verify import verify
-
-    if not set(TWINS) <= set(installed_backends()):
-        return None
-    try:
-        return verify(directory, corpus, arguments.device, arguments.seed)
-    except BackendError:
-        return None
-    except ConfigurationError as error:
-        warn(f"There is no certificate: {error}")
-        return None

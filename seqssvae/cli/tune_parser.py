@@ -2,7 +2,7 @@
 
 from jsonargparse import SUPPRESS, ArgumentParser
 
-from seqssvae.cli.parsers import section_loaders
+from seqssvae.cli.shared_arguments import section_loaders
 from seqssvae.config import Config, Precision
 from seqssvae.config.fields import field_paths
 from seqssvae.recipes.names import RecipeName

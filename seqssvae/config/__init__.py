@@ -8,6 +8,7 @@ and lengths count symbols without END.
 from dataclasses import dataclass, field
 
 from seqssvae.config.data import DataConfig, FileFormat, TooLong
+from seqssvae.config.decoding import DecodingMethod, DecodingOptions
 from seqssvae.config.model import (
     CellName,
     Conditioning,
@@ -47,6 +48,8 @@ __all__ = [
     "ConsistencyConfig",
     "DataConfig",
     "DecoderConfig",
+    "DecodingMethod",
+    "DecodingOptions",
     "EncoderConfig",
     "EncoderKind",
     "FileFormat",

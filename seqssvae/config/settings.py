@@ -72,10 +72,18 @@ def merge(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
 
 def to_yaml(config: Config) -> str:
     """Return the whole configuration as a YAML document."""
-    settings = to_dict(config)
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return to_plain_yaml(to_dict(config))
+
+
+def to_plain_yaml(settings: Settings, in_one_line: bool = False) -> str:
+    """Return fields as a YAML document, or as an entry of one, with lists and all, in one line."""
+    options: dict[str, Any] = {"sort_keys": False}
+    if in_one_line:
+        text = yaml.safe_dump(settings, default_flow_style=True, width=10**9, **options).strip()
+        return text.removeprefix("{").removesuffix("}")
+    text = yaml.safe_dump(settings, allow_unicode=True, **options)
     legible = yaml.safe_load(text) == settings  # not so for some line breaks of Unicode, which must be escaped
-    return text if legible else yaml.safe_dump(settings, sort_keys=False)
+    return text if legible else yaml.safe_dump(settings, **options)
 
 
 def read_yaml(path: str | Path) -> Settings:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -126,8 +126,8 @@ def read_labels(y: Any, count: int, missing: Any) -> list[Any]:
     Args:
         y: Labels and markers, in any collection that `as_list` knows; None: all are missing.
         count: Number of sequences.
-        missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
-            marker too; None: the integer -1.
+        missing: Marker of a missing label, or a list, tuple or set of markers, beside None, NaN, NaT, NA and masked
+            entries, of which each may be a marker too; None: the integer -1.
 
     Raises:
         DataError: If there are not as many as sequences, or -1 and 1 are the only ones and -1 is the marker.
@@ -137,8 +137,9 @@ def read_labels(y: Any, count: int, missing: Any) -> list[Any]:
     values = as_list(y, "y")
     if len(values) != count:
         raise DataError(f"y must have an entry for each of the {count} sequences, not {len(values)}.")
-    marker = MISSING_INTEGER if missing is None else missing
-    labels = values if is_missing(marker) else [None if value == marker else value for value in values]
+    given = MISSING_INTEGER if missing is None else missing
+    markers = [one for one in (given if is_collection(given) else [given]) if not is_missing(one)]
+    labels = [None if value in markers else value for value in values] if markers else values
     observed = [value for value in labels if value is not None]
     if missing is None and MISSING_INTEGER in values and observed and all(value == 1 for value in observed):
         raise DataError(
@@ -146,6 +147,11 @@ def read_labels(y: Any, count: int, missing: Any) -> list[Any]:
             "marker that is no label."
         )
     return labels
+
+
+def is_collection(missing: Any) -> TypeGuard[Collection[Any]]:
+    """Whether there are several markers of a missing label, rather than one."""
+    return isinstance(missing, (list, tuple, set, frozenset))
 
 
 def sort_classes(values: Iterable[Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ class FittedMixin:
 
     classes_: np.ndarray
     fitted_: FittedModel
-    missing: Hashable
+    missing: Hashable | Collection[Hashable]
 
     def _get_fitted(self) -> FittedModel:
         if not hasattr(self, "fitted_"):

@@ -25,7 +25,7 @@ from seqssvae.estimator.rows import GivenRows, Start, Validation, read_rows
 from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, obstacle, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble, Trial
-from seqssvae.recipes.report import generator_warning
+from seqssvae.recipes.report import generator_warning, training_summary
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.runs.learned import ensemble_of_first, learned_files
 from seqssvae.runs.run import RunDirectory
@@ -94,6 +94,8 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         observers = self._observers(quiet) if is_first else []
         prepared, config = given.prepare(given.config), given.config
         warn_of_counts(prepared.training, config)
+        if not quiet:
+            print(f"seqssvae: {training_summary(config, prepared, self._backend_name, self.device)}", file=sys.stderr)
         ensemble = None
         if self.recipe == "auto" and (reason := obstacle(config, prepared)) is not None:
             warnings.warn(reason, stacklevel=2)

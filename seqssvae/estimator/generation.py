@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from seqssvae.backend import NO_LABEL, DecodingMethod
+from seqssvae.backend import NO_LABEL
+from seqssvae.config import DecodingMethod, DecodingOptions
 from seqssvae.estimator.fitted import FittedMixin, FittedModel, Sequences
-from seqssvae.inference.generate import check_generator, draw_labels, generate, greatest_length
+from seqssvae.inference.generate import check_generator, draw_labels, generate
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 
@@ -29,6 +30,7 @@ class GenerationMixin(FittedMixin):
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        allow_unknown: bool = False,
     ) -> list[Any]:
         """Return the sequence that is made of each source, in the form in which X was given to `fit`.
 
@@ -42,6 +44,7 @@ class GenerationMixin(FittedMixin):
             seed: Seed of what `sample` draws.
             temperature: Of `sample`: divides the logits of each symbol.
             top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
+            allow_unknown: Whether `<UNK>`, which stands for every symbol that is not known, may be chosen.
 
         Raises:
             ConfigurationError: If a number of the search is wrong.
@@ -50,8 +53,8 @@ class GenerationMixin(FittedMixin):
         fitted = self._get_generator()
         sources = fitted.encode_sources(source)
         indices = self._label_indices(y, len(sources))
-        search = method, beam_width, max_length, seed, temperature, top_p
-        sequences = transduce(fitted.backend, fitted.schema.vocabulary, sources, indices, fitted.config, *search)
+        options = DecodingOptions(max_length, method, beam_width, temperature, top_p, allow_unknown)
+        sequences = transduce(fitted.backend, fitted.schema.vocabulary, sources, indices, fitted.config, options, seed)
         return [fitted.decode(sequence.symbols) for sequence in sequences]
 
     def sample(
@@ -65,6 +68,7 @@ class GenerationMixin(FittedMixin):
         source: str | Sequence[str] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        allow_unknown: bool = False,
     ) -> list[Any]:
         """Generate new sequences of a label, in the form (texts, or lists of symbols) in which X was given to `fit`.
 
@@ -81,6 +85,7 @@ class GenerationMixin(FittedMixin):
             temperature: Of `sample`: divides the logits of each symbol; below 1 symbols are surer, above 1 wilder.
             top_p: Of `sample`: the most probable symbols that have this probability together are drawn from (Holtzman
                 et al. 2020, https://arxiv.org/abs/1904.09751).
+            allow_unknown: Whether `<UNK>`, which stands for every symbol that is not known, may be chosen.
 
         Raises:
             ConfigurationError: If a number of the search is wrong.
@@ -92,9 +97,8 @@ class GenerationMixin(FittedMixin):
         (index,) = self._label_indices([label], 1)
         if index == NO_LABEL:
             index = draw_labels(fitted.backend, fitted.schema.label_prior, n, seed, source_ids)
-        search = n, greatest_length(max_length, fitted.config), seed, method, beam_width
-        vocabulary, steering = fitted.schema.vocabulary, (temperature, top_p)
-        sequences = generate(fitted.backend, vocabulary, index, *search, source_ids, *steering)
+        options = DecodingOptions(max_length, method, beam_width, temperature, top_p, allow_unknown)
+        sequences = generate(fitted.backend, fitted.schema.vocabulary, index, n, options, seed, source_ids)
         return [fitted.decode(sequence.symbols) for sequence in sequences]
 
     def relabel(
@@ -108,6 +112,7 @@ class GenerationMixin(FittedMixin):
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        allow_unknown: bool = False,
         source: Sequences | None = None,
     ) -> list[Any]:
         """Return what each sequence would be, were it of another label: z is held, the label is changed.
@@ -123,6 +128,7 @@ class GenerationMixin(FittedMixin):
             seed: As of `transduce`.
             temperature: As of `transduce`.
             top_p: As of `transduce`.
+            allow_unknown: As of `transduce`.
             source: The source of each, if the estimator was fitted with sources.
 
         Returns:
@@ -137,14 +143,8 @@ class GenerationMixin(FittedMixin):
         rows = fitted.encode(X, source)
         rows = rows.with_labels(self._label_indices(y, len(rows)))
         given = fitted.backend, fitted.schema.vocabulary, rows, index, fitted.config
-        search: dict[str, Any] = {
-            "method": method,
-            "beam_width": beam_width,
-            "seed": seed,
-            "temperature": temperature,
-            "top_p": top_p,
-        }
-        sequences = relabel(*given, greatest_length(max_length, fitted.config), **search)
+        options = DecodingOptions(max_length, method, beam_width, temperature, top_p, allow_unknown)
+        sequences = relabel(*given, options, seed)
         return [fitted.decode(sequence.symbols) for sequence in sequences]
 
     def interpolate(
@@ -159,6 +159,7 @@ class GenerationMixin(FittedMixin):
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        allow_unknown: bool = False,
         source: str | Sequence[str] | None = None,
     ) -> list[Any]:
         """Return what is decoded, at one label, on the straight line from one sequence's z to another's.
@@ -174,6 +175,7 @@ class GenerationMixin(FittedMixin):
             seed: As of `transduce`.
             temperature: As of `transduce`.
             top_p: As of `transduce`.
+            allow_unknown: As of `transduce`.
             source: The source of all of them, if the estimator was fitted with sources.
 
         Returns:
@@ -187,12 +189,6 @@ class GenerationMixin(FittedMixin):
         index = self._label_index(label)
         ends = fitted.encode([a, b], None if source is None else [source, source])
         given = fitted.backend, fitted.schema.vocabulary, ends, index, n, fitted.config
-        search: dict[str, Any] = {
-            "method": method,
-            "beam_width": beam_width,
-            "seed": seed,
-            "temperature": temperature,
-            "top_p": top_p,
-        }
-        sequences = interpolate(*given, greatest_length(max_length, fitted.config), **search)
+        options = DecodingOptions(max_length, method, beam_width, temperature, top_p, allow_unknown)
+        sequences = interpolate(*given, options, seed)
         return [fitted.decode(sequence.symbols) for sequence in sequences]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seqssvae.config.checks import check_number
-from seqssvae.data.in_memory import read_labels
+from seqssvae.data.in_memory import is_collection, read_labels
 from seqssvae.errors import DataError
 from seqssvae.estimator.fitted import FittedMixin, Sequences
 from seqssvae.recipes.predictors import PredictionMethod, predict_log_proba
@@ -63,7 +63,7 @@ class PredictionMixin(FittedMixin):
             return labels
         check_number("abstain_below", abstain_below, 0.0, 1.0)
         labels = labels.astype(object)
-        labels[probabilities.max(axis=1) < abstain_below] = self.missing
+        labels[probabilities.max(axis=1) < abstain_below] = None if is_collection(self.missing) else self.missing
         return labels
 
     def score(self, X: Sequences, y: Iterable[Any], source: Sequences | None = None) -> float:

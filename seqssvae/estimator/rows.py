@@ -76,7 +76,7 @@ class GivenRows(NamedTuple):
 
 def read_rows(
     config: Config,
-    missing: Hashable,
+    missing: Any,
     X: Sequences,
     y: Iterable[Any] | None,
     groups: Iterable[Any] | None = None,

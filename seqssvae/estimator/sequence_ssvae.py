@@ -1,7 +1,8 @@
 """`SequenceSSVAE`: the model in scikit-learn's conventions, a thin layer over the training loop of the command line."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+import tempfile
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         random_state: Seed of everything that is drawn: a whole number, or NumPy's `RandomState` or `Generator`, from
             which each `fit` draws one. None for that of `config` or, where that is None too, one that NumPy's global
             state gives.
-        missing: Marker of a missing label, beside None, NaN, NaT, NA and masked entries, of which each may be the
-            marker too. By default it is the integer -1, as in scikit-learn's semi-supervised estimators.
+        missing: Marker of a missing label, such as "?", or a list of markers, beside None, NaN, NaT, NA and masked
+            entries, of which each may be a marker too. By default it is the integer -1, as in scikit-learn's
+            semi-supervised estimators.
         device: The framework's name of a device.
         devices: How many devices share each batch of the network's training. PyTorch has a process for each, which
             torchrun starts: all of them call `fit` with the same rows.
@@ -115,7 +117,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         max_length: int | None = None,
         separator: str | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
-        missing: Hashable = None,
+        missing: Hashable | Collection[Hashable] = None,
         device: str | None = None,
         devices: int | None = None,
         config: Config | None = None,
@@ -206,6 +208,71 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         estimator.classes_, estimator.history_ = as_array(classes), History.from_lines(fitted.checkpoint.history, path)
         estimator.fitted_ = fitted
         return estimator
+
+    def push_to_hub(
+        self, repository: str, private: bool | None = None, token: str | None = None, certificate: bool = True
+    ) -> str:
+        """Share the fitted estimator on the Hugging Face Hub, with a card of what it is.
+
+        Args:
+            repository: `USER/NAME`, which is made if need be; what another estimator left there is replaced.
+            private: Whether a repository that is made is private; None: as your account has it.
+            token: Of the hub; None: that of `HF_TOKEN`, or of `hf auth login`.
+            certificate: Whether the card says how far the twins agree, where both are installed, which takes a while.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            RunError: If the estimator is not fitted.
+            HubError: If there is no token, no network, or the hub refuses.
+            MissingPackageError: If huggingface_hub is not installed.
+        """
+        from seqssvae.checks.certify import certify
+        from seqssvae.hub.card import model_card
+        from seqssvae.hub.sharing import check_pushable, push_run
+
+        self._get_fitted()
+        check_pushable(repository, token)
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            self.save(run)
+            directory = RunDirectory(run)
+            checked = certify(directory, None) if certificate else None
+            card = model_card(directory.open(self.fitted_.backend.name), repository, checked)
+            return push_run(run, repository, card, private, token)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repository: str,
+        revision: str | None = None,
+        token: str | None = None,
+        backend: str | None = None,
+        device: str | None = None,
+    ) -> "SequenceSSVAE":
+        """Open what `push_to_hub` or `seqssvae push` wrote.
+
+        Nothing of it is trusted: files of known names alone are fetched, none of them a pickle, and all are checked.
+
+        Args:
+            repository: `USER/NAME`.
+            revision: A branch, tag or commit; None for the main branch.
+            token: As of `push_to_hub`; public repositories need none.
+            backend: Name of the twin; None for the one that trained the run.
+            device: The twin's device.
+
+        Raises:
+            RunError: If the repository holds no run, or a file of it is not what it should be.
+            HubError: If there is no such repository or revision, or no network.
+            MissingPackageError: If huggingface_hub is not installed.
+        """
+        from seqssvae.hub.sharing import pull_run
+
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            pull_run(repository, run, revision, token)
+            return cls.load(run, backend, device)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, backend: str | None = None, **hyperparameters: Any) -> "SequenceSSVAE":

@@ -1,10 +1,11 @@
 """An estimator as a run directory, with one file in addition."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqssvae.data.in_memory import is_collection
 from seqssvae.data.plain import is_missing
 from seqssvae.errors import ConfigurationError, RunError
 from seqssvae.estimator.fitted import FittedModel
@@ -22,12 +23,12 @@ class StoredEstimator(NamedTuple):
     Args:
         fitted: What training left.
         classes: The labels, as they were given.
-        missing: The marker of a missing label.
+        missing: The marker of a missing label, or several.
     """
 
     fitted: FittedModel
     classes: list[Any]
-    missing: Hashable
+    missing: Any
 
 
 def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
@@ -43,10 +44,12 @@ def save_estimator(path: str | Path, stored: StoredEstimator) -> None:
     """
     fitted, classes, missing = stored
     missing_is_nan = missing is not None and is_missing(missing)  # which JSON has no number for
-    for value in classes if missing is None or missing_is_nan else [*classes, missing]:
+    several = is_collection(missing)
+    markers = [one for one in (missing if several else [missing]) if not is_missing(one)]
+    for value in [*classes, *markers]:
         if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
             raise ConfigurationError(f"Only labels that are texts or finite numbers can be saved, not {value!r}.")
-    entries = {"texts": fitted.texts, "classes": classes, "missing": None if missing_is_nan else missing}
+    entries = {"texts": fitted.texts, "classes": classes, "missing": markers if several else next(iter(markers), None)}
     entries |= {"missing_is_nan": True} if missing_is_nan else {}
     carried = {ESTIMATOR: to_json(entries), **calibration_file(fitted.network_pool)}
     checkpoint = fitted.checkpoint
@@ -74,7 +77,7 @@ def load_estimator(path: str | Path, backend: str | None = None, device: str | N
     return StoredEstimator(fitted, classes, missing)
 
 
-def _read_entries(files: CheckpointFiles, names: Sequence[str]) -> tuple[list[Any], bool, Hashable]:
+def _read_entries(files: CheckpointFiles, names: Sequence[str]) -> tuple[list[Any], bool, Any]:
     """Return labels, whether sequences are texts, and the marker; a run of the command line has the defaults."""
     if ESTIMATOR not in files:
         return list(names), True, None
@@ -82,7 +85,7 @@ def _read_entries(files: CheckpointFiles, names: Sequence[str]) -> tuple[list[An
     classes, missing = entries.get("classes"), entries.get("missing")
     if not isinstance(classes, list) or len(classes) != len(names):
         raise RunError(f"{path}: classes must be a list of {len(names)} labels.")
-    for value in [*classes, missing]:
+    for value in [*classes, *(missing if isinstance(missing, list) else [missing])]:
         if not isinstance(value, (str, int, float, type(None))):
             raise RunError(f"{path}: labels and marker must be texts or numbers, not {value!r}.")
     return classes, bool(entries.get("texts", True)), math.nan if entries.get("missing_is_nan") else missing

@@ -1,17 +1,18 @@
 """Sequences made from sources, with a given label (as in inflection) or with the most probable one."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from seqssvae.backend import NO_LABEL, Backend, DecodingMethod
-from seqssvae.config import Config
+from seqssvae.backend import NO_LABEL, Backend
+from seqssvae.config import Config, DecodingOptions
+from seqssvae.config.checks import check_integer
 from seqssvae.data.batches import pad_sequences
 from seqssvae.data.buckets import bounded_size, choose_buckets
 from seqssvae.data.ragged import RaggedArray
-from seqssvae.data.vocabulary import END, Vocabulary
-from seqssvae.inference.generate import check_search, greatest_length
+from seqssvae.data.vocabulary import Vocabulary
+from seqssvae.inference.generate import shown
 from seqssvae.noise import batch_seed
 
 
@@ -21,7 +22,7 @@ class Transduced(NamedTuple):
     Args:
         symbols: Its symbols.
         label: The index of its label: the one given, or the most probable one of p(y|source).
-        log_p: log p(x|source,y,z), END included.
+        log_p: log p(x|source,y,z), END included: the model's own, whatever was kept from being chosen.
         ended: Whether it came to its END before the greatest length.
     """
 
@@ -37,12 +38,8 @@ def transduce(
     sources: RaggedArray,
     y: Int[np.ndarray, " N"],
     config: Config,
-    method: DecodingMethod = "greedy",
-    beam_width: int = 5,
-    max_length: int | None = None,
+    options: DecodingOptions,
     seed: int = 0,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
 ) -> list[Transduced]:
     """Make a sequence from each source.
 
@@ -54,21 +51,16 @@ def transduce(
         sources: Symbol ids of each source, with END.
         y: The label of each, `NO_LABEL` where it is to be predicted.
         config: The model's configuration (batch size, buckets, greatest length).
-        method: Take the most probable symbol at each step, search for the most probable sequence, or draw each symbol.
-        beam_width: The number of candidates kept by `beam`.
-        max_length: Most symbols of a sequence, without END; None: `data.max_length`.
+        options: How sequences are chosen.
         seed: Seed of what is drawn.
-        temperature: Of `sample`: divides the logits of each symbol.
-        top_p: Of `sample`: the most probable symbols that have this probability together are drawn from.
 
     Returns:
         The sequences, in the order of their sources.
 
     Raises:
-        ConfigurationError: If the method or a number of the search is wrong.
+        ConfigurationError: If the seed is below 0.
     """
-    longest = greatest_length(max_length, config)
-    check_search(method, beam_width, longest, seed, temperature, top_p)
+    check_integer("seed", seed, 0)
     size = bounded_size(config.training.batch_size, len(sources))
     transduced: dict[int, Transduced] = {}
     buckets = choose_buckets(sources.lengths, min(config.training.buckets, len(sources))) if len(sources) else ()
@@ -81,11 +73,10 @@ def transduce(
             labels[: len(indices)] = y[indices]
             if (missing := labels == NO_LABEL).any():
                 labels[missing] = backend.classify_source(source).argmax(1)[missing]
-            batch = labels, longest, batch_seed(seed, number, start)
-            options: dict[str, Any] = {"source": source, "use_mean": method != "sample"}
-            options |= {"temperature": float(temperature), "top_p": float(top_p)}
-            x, log_p = backend.generate(*batch, method, beam_width, **options)
+            use_mean = options.method != "sample"
+            given = labels, options, batch_seed(seed, number, start)
+            x, log_p = backend.generate(*given, source=source, use_mean=use_mean)
             for index, ids, label, score in zip(indices, x, labels, log_p, strict=False):  # without filler rows
-                symbols = vocabulary.decode(ids)[:longest]
-                transduced[int(index)] = Transduced(symbols, int(label), float(score), bool(np.any(ids == END)))
+                symbols, of_model, ended = shown(vocabulary, ids, score)
+                transduced[int(index)] = Transduced(symbols, int(label), of_model, ended)
     return [transduced[index] for index in range(len(sources))]

@@ -4,13 +4,11 @@ z is held at a mean of q(z|x,y), so that what is decoded differs from the row, o
 says alone, or in a step of z.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
 
 from seqssvae.backend import NO_LABEL, Backend
-from seqssvae.config import Config
+from seqssvae.config import Config, DecodingOptions
 from seqssvae.config.checks import check_integer
 from seqssvae.data.batches import pad_sequences
 from seqssvae.data.corpus import Corpus
@@ -25,7 +23,13 @@ MOST_STEPS = 10_000
 
 
 def relabel(
-    backend: Backend, vocabulary: Vocabulary, corpus: Corpus, label: int, config: Config, max_length: int, **search: Any
+    backend: Backend,
+    vocabulary: Vocabulary,
+    corpus: Corpus,
+    label: int,
+    config: Config,
+    options: DecodingOptions,
+    seed: int = 0,
 ) -> list[Generated]:
     """Decode each row's z under another label: z is the mean of q(z|x,y) at the row's own y.
 
@@ -39,19 +43,19 @@ def relabel(
         corpus: The rows, with their own labels; where one is missing, the most probable label by q(y|x) is taken.
         label: Index of the other label.
         config: The model's configuration.
-        max_length: Most symbols of a sequence, without END.
-        search: As of `seqssvae.inference.generate.decode`.
+        options: How sequences are chosen.
+        seed: Seed of what is drawn.
 
     Returns:
         A sequence for each row, in the order of the corpus.
 
     Raises:
-        ConfigurationError: If a number of the search is wrong.
+        ConfigurationError: If the seed is below 0.
         NonFiniteError: If the model gives a row a z that is not finite.
     """
     z = own_latents(backend, corpus, config)
     y = np.full(len(corpus), label, np.int32)
-    return decode(backend, vocabulary, y, z, max_length, source=_sources(corpus), **search)
+    return decode(backend, vocabulary, y, z, options, seed, _sources(corpus))
 
 
 def interpolate(
@@ -61,8 +65,8 @@ def interpolate(
     label: int,
     count: int,
     config: Config,
-    max_length: int,
-    **search: Any,
+    options: DecodingOptions,
+    seed: int = 0,
 ) -> list[Generated]:
     """Decode, under one label, points at equal distances on the straight line from one row's z to another's.
 
@@ -78,14 +82,14 @@ def interpolate(
         label: Index of the label under which both rows are encoded, and all is decoded.
         count: The number of sequences, those of the ends included.
         config: The model's configuration.
-        max_length: Most symbols of a sequence, without END.
-        search: As of `seqssvae.inference.generate.decode`.
+        options: How sequences are chosen.
+        seed: Seed of what is drawn.
 
     Returns:
         The sequences, from that of the first row's z to that of the second's.
 
     Raises:
-        ConfigurationError: If the count is below 2, or a number of the search is wrong.
+        ConfigurationError: If the count is below 2, or the seed below 0.
         NonFiniteError: If the model gives a row a z that is not finite.
     """
     check_integer("the number of sequences between two rows, both included,", count, 2, MOST_STEPS)
@@ -93,7 +97,7 @@ def interpolate(
     share = np.linspace(0, 1, count, dtype=first.dtype)[:, None]
     source = None if (sources := _sources(ends)) is None else np.broadcast_to(sources[0], (count, sources.shape[1]))
     y, z = np.full(count, label, np.int32), (1 - share) * first + share * last
-    return decode(backend, vocabulary, y, z, max_length, source=source, **search)
+    return decode(backend, vocabulary, y, z, options, seed, source)
 
 
 def own_latents(backend: Backend, corpus: Corpus, config: Config) -> Float[np.ndarray, "N Z"]:

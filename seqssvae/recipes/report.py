@@ -1,9 +1,37 @@
-"""What a user should know of a training that has ended, in sentences."""
+"""What a user should know of a training that begins or has ended, in sentences."""
 
+import math
+
+import numpy as np
+
+from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.prepare import Prepared
+from seqssvae.parameters import parameter_shapes
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.training.state import FitResult
+
+MOST_NAMED = 12
+"""Most labels whose rows are counted in a sentence."""
+
+
+def training_summary(config: Config, prepared: Prepared, backend: str, device: str | None) -> str:
+    """What is about to be trained on which rows: counts, symbols, parameters, twin and device."""
+    schema, training = prepared.schema, prepared.training
+    labels = np.asarray(training.y)
+    names = schema.labels.names
+    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(names))
+    of_each = ", ".join(f"{name} {count}" for name, count in list(zip(names, counts, strict=True))[:MOST_NAMED])
+    of_each += f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    dimensions = schema.dimensions
+    sizes = dimensions.vocabulary_size, len(names), dimensions.source_vocabulary_size
+    parameters = sum(math.prod(shape) for shape in parameter_shapes(config.model, *sizes).values())
+    return (
+        f"{len(training)} training rows, {counts.sum()} of them labelled ({of_each}), and {len(prepared.validation)} "
+        f"validation rows; {len(schema.vocabulary.symbols)} symbols; a network of {parameters} parameters, by "
+        f"{backend} on {device or 'its default device'}."
+    )
 
 
 def kept_sentence(result: FitResult, config: Config) -> str:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from seqssvae.config import DecodingOptions
 from seqssvae.config.settings import Settings, to_dict
 from seqssvae.data.corpus import Corpus
 from seqssvae.diagnosis.diagnose import Diagnosed, Diagnosis, diagnose
 from seqssvae.inference.evaluate import count_confusion, encode
-from seqssvae.inference.generate import generate, greatest_length
+from seqssvae.inference.generate import generate
 from seqssvae.inference.label_report import LabelReport, label_report
 from seqssvae.recipes.calibration import Reliability, reliability
 from seqssvae.recipes.ensemble import Trial
@@ -190,8 +191,8 @@ def _samples(model: Diagnosed, seed: int) -> list[Sample]:
     config, vocabulary, names = model.config, model.schema.vocabulary, model.schema.labels.names
     if config.objective.name == "classifier" or model.schema.source_vocabulary is not None:
         return []
-    longest, samples = min(greatest_length(None, config), 200), []
+    options, samples = DecodingOptions(min(config.data.max_length, 200)), list[Sample]()
     for label in range(min(len(names), MOST_GENERATED_LABELS)):
-        for one in generate(model.backend, vocabulary, label, GENERATED, longest, seed):
+        for one in generate(model.backend, vocabulary, label, GENERATED, options, seed):
             samples.append(Sample(names[label], vocabulary.join(one.symbols), one.log_p))
     return samples

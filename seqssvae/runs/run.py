@@ -11,7 +11,7 @@ from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
-from seqssvae.errors import RunError
+from seqssvae.errors import BackendError, RunError
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.pool import Pool
@@ -36,6 +36,7 @@ from seqssvae.runs.files import (
     state_scalars,
 )
 from seqssvae.runs.learned import read_baselines, read_ensemble, read_network_pool, read_trained_on
+from seqssvae.runs.usable import usable_backend
 from seqssvae.training.state import TrainingState
 from seqssvae.training.step_order import total_steps
 
@@ -158,8 +159,10 @@ class RunDirectory:
         config, schema, trained_by = self.config, self.schema, self.trained_by
         weights, step = self.weights
 
+        kind = get_backend(backend) if backend else _twin(trained_by)
+
         def build(config: Config, dimensions: Dimensions) -> Backend:
-            return get_backend(backend or trained_by)(config, dimensions, device)
+            return kind(config, dimensions, device)
 
         twin = build(config, schema.dimensions)
         twin.set_weights(weights)
@@ -213,6 +216,16 @@ class RunDirectory:
             state = replace(checkpoint.state, schedule_steps=total_steps(self.config, training))
             return replace(checkpoint, state=state)
         return checkpoint
+
+
+def _twin(trained_by: str) -> type[Backend]:
+    """The twin that trained a run; where it is not installed, the error names one that is."""
+    try:
+        return get_backend(trained_by)
+    except BackendError as error:
+        other = usable_backend()  # raises where there is none
+        advice = f'Or open the run by {other}: --backend {other}, or backend="{other}" in Python.'
+        raise BackendError(f"{error} {advice}") from error
 
 
 def open_run(path: str | Path, backend: str | None = None, device: str | None = None, verify: bool = True) -> Run:

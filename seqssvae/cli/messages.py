@@ -2,10 +2,12 @@
 
 import re
 import sys
+from typing import TYPE_CHECKING
 
-from seqssvae.data.corpus import Corpus
-from seqssvae.data.counts import describe_counts
 from seqssvae.training.processes import ALONE, Processes, is_first
+
+if TYPE_CHECKING:
+    from seqssvae.data.corpus import Corpus
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -58,12 +60,14 @@ def warn(message: str) -> None:
     say(f"warning: {message}")
 
 
-def warn_of_counts(corpus: Corpus, max_length: int) -> None:
+def warn_of_counts(corpus: "Corpus", max_length: int) -> None:
     """Print a warning for rows that were left out or cut, and for unknown symbols.
 
     Args:
         corpus: The rows as they were encoded.
         max_length: Greatest length of a sequence, in symbols without END.
     """
+    from seqssvae.data.counts import describe_counts
+
     for sentence in describe_counts(corpus, max_length):
         warn(sentence)

@@ -1,17 +1,15 @@
 """The loggers that the command line offers."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from seqssvae.loggers.logger import Logger
-from seqssvae.loggers.mlflow import MLflowLogger
-from seqssvae.loggers.tensorboard import TensorBoardLogger
-from seqssvae.loggers.wandb import WandbLogger
+if TYPE_CHECKING:
+    from seqssvae.loggers.logger import Logger
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
-def named_logger(name: LoggerName, run: str | Path) -> Logger:
+def named_logger(name: LoggerName, run: str | Path) -> "Logger":
     """Return the logger of a run.
 
     Args:
@@ -21,6 +19,8 @@ def named_logger(name: LoggerName, run: str | Path) -> Logger:
     Raises:
         MissingPackageError: If its package is not installed.
     """
+    from seqssvae.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
+
     title = Path(run).absolute().name
     if name == "tensorboard":
         return TensorBoardLogger(Path(run) / "tensorboard")

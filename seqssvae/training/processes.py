@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from seqssvae.backend import get_backend
 from seqssvae.errors import ConfigurationError, UserError
 
 RANKS = {"torch": "RANK", "jax": "JAX_PROCESS_ID"}
@@ -156,6 +155,8 @@ def twin_module(name: str) -> Any:
         BackendError: If there is no such twin.
         ConfigurationError: If it computes on one device alone.
     """
+    from seqssvae.backend import get_backend  # with NumPy, which the help of the command line does without
+
     kind = get_backend(name)
     found = getattr(kind, "processes", None)
     if found is None:

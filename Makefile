@@ -10,14 +10,17 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 OLDEST := $(VENV)/.minimum
+# as in conftest.py: the tutorials' programs are tiny, and compiling them is most of what they take
+QUICK_XLA := --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 \
+	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
 .PHONY: help setup demo docs test package minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
-	@echo "make docs      run the tutorials, and build the documentation as a site, in site/"
-	@echo "make package   wheel and sdist, checked, in dist/"
+	@echo "make docs      run the tutorials and build the documentation as a site, in site/"
+	@echo "make package   wheel and sdist in dist/, checked"
 	@echo "make minimum   the wheel, and some of the tests, with the lowest versions that are allowed"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
@@ -44,11 +47,12 @@ $(HOST): $(READY)
 
 # The tutorials are run on the way, in a directory of their own. Warnings are errors: a tutorial that fails, a link that
 # leads nowhere, a name that the reference does not find. Then a browser opens every page.
-docs: export PATH := $(abspath $(BIN)):$(PATH)
+docs: export XLA_FLAGS := $(QUICK_XLA)
 docs: $(HOST)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	cd "$$(mktemp -d)" && NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict -f $(CURDIR)/mkdocs.yml
-	python -m pytest tests/test_site.py
+	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 \
+		python -W ignore::UserWarning -m mkdocs build --quiet --strict -f $(CURDIR)/mkdocs.yml
+	$(BIN)/python -m pytest tests/test_site.py
 
 demo: $(READY)
 	$(BIN)/seqssvae demo
@@ -72,7 +76,7 @@ minimum: package
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt torch
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt "seqssvae[all]" beartype hypothesis pytest pytest-xdist scikit-learn
-	tests/installed.sh $(abspath $(OLDEST)/bin)
+	OMP_NUM_THREADS=1 tests/installed.sh $(abspath $(OLDEST)/bin)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(SMOKE)
 
 # the proof is part of the tests, where shapes are checked too; alone, it can be had on another device

@@ -20,9 +20,9 @@ for package in (seqssvae, seqssvae_jax, seqssvae_torch):
     assert "site-packages" in package.__file__, f"{package.__file__} is not what was installed"
     assert (pathlib.Path(package.__file__).parent / "py.typed").exists(), f"{package.__name__} has no py.typed"
 rows = peptides_path().read_text().splitlines(keepends=True)
-pathlib.Path("rows.tsv").write_text("".join(sorted(rows, key=len)[:60]))
+pathlib.Path("rows.tsv").write_text("".join([row for row in rows if len(row) < 40][::40]))
 PY
 "$bin/seqssvae" fit --quiet --recipe ssvae --backend torch --data.train rows.tsv --output run --training.max_steps 2 \
   --model.encoder.hidden_size 8 --model.decoder.hidden_size 8
 "$bin/seqssvae" predict run --data rows.tsv --output labels.tsv
-test "$(wc -l <labels.tsv)" = 60
+test "$(wc -l <labels.tsv)" = $(($(wc -l <rows.tsv) + 1)) # and a line with the names of the columns

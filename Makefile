@@ -51,7 +51,7 @@ docs: export XLA_FLAGS := $(QUICK_XLA)
 docs: $(HOST)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 \
-		python -W ignore::UserWarning -m mkdocs build --quiet --strict -f $(CURDIR)/mkdocs.yml
+		python -W ignore::UserWarning -m mkdocs build --strict -f $(CURDIR)/mkdocs.yml
 	$(BIN)/python -m pytest tests/test_site.py
 
 demo: $(READY)

@@ -1,5 +1,7 @@
 """The site that `make docs` has built, in a real browser: every page, as wide as a desktop and as a telephone."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -9,10 +11,11 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, FLAGS
 
-SITE = Path(__file__).parents[1] / "site"
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "site"
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("index.html"))
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -54,12 +57,14 @@ def faults(folder: Path, pages: list[str], width: int) -> Iterator[tuple[str, st
         server.shutdown()
 
 
+@browser
 @pytest.mark.skipif(not PAGES, reason="the site is not built: make docs")
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "telephone"])
 def test_every_page_opens_without_a_fault(width):
     assert list(faults(SITE, PAGES, width)) == []
 
 
+@browser
 def test_faults_are_found(tmp_path):
     (tmp_path / "sound.html").write_text("<!doctype html><link rel=icon href=data:,><p>text</p>")
     (tmp_path / "wrong.html").write_text(
@@ -72,3 +77,21 @@ def test_faults_are_found(tmp_path):
     assert "undefined" in messages
     assert "http://127.0.0.1:9/picture.png" in messages
     assert "scrolls sideways" in messages
+
+
+@pytest.mark.parametrize(("code", "status"), [("print(6 * 7)", 0), ("print(1 / 0)", 1)])
+def test_a_tutorial_that_fails_ends_the_build_and_is_named(code, status, tmp_path):
+    pytest.importorskip("markdown_exec", reason="the packages of the documentation are not installed: make docs")
+    (tmp_path / "docs").mkdir()
+    fence = '```python exec="on" source="above" result="text" session="a-tutorial"'
+    (tmp_path / "docs" / "index.md").write_text(f"# A tutorial\n\n{fence}\n{code}\n```\n")
+    settings = "site_name: A site\nplugins: [markdown-exec]\nmarkdown_extensions: [pymdownx.superfences]\n"
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(tmp_path / "mkdocs.yml")]
+    assert " ".join(build[1:5]) in (ROOT / "Makefile").read_text().replace("-W ignore::UserWarning ", "")
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    if status:
+        assert "session a-tutorial" in done.stderr
+    else:
+        assert "42" in (tmp_path / "site" / "index.html").read_text()

@@ -45,12 +45,13 @@ $(HOST): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
 	touch $@
 
-# The tutorials are run on the way, in a directory of their own. Warnings are errors: a tutorial that fails, a link that
-# leads nowhere, a name that the reference does not find. Then a browser opens every page.
+# The tutorials are run on the way, in a directory of their own, and their shells end at the first command that fails.
+# Warnings are errors: a tutorial that fails, a link that leads nowhere, a name that the reference does not find. (With
+# --quiet they would be none.) Then a browser opens every page.
 docs: export XLA_FLAGS := $(QUICK_XLA)
 docs: $(HOST)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	cd "$$(mktemp -d)" && PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 \
+	cd "$$(mktemp -d)" && env PATH="$(abspath $(BIN)):$$PATH" SHELLOPTS=errexit:pipefail NO_MKDOCS_2_WARNING=1 \
 		python -W ignore::UserWarning -m mkdocs build --strict -f $(CURDIR)/mkdocs.yml
 	$(BIN)/python -m pytest tests/test_site.py
 

@@ -1,19 +1,17 @@
 """The data sets of the demonstration: peptides, which are shipped, and words of twelve languages, which are built."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from seqssvae.data.table import Table
 from seqssvae.datasets.languages import build_languages, load_languages
 from seqssvae.datasets.peptides import load_peptides, peptides_path
-
-if TYPE_CHECKING:
-    from seqssvae.data.table import Table
 
 __all__ = ["DatasetName", "build_languages", "load_dataset", "load_languages", "load_peptides", "peptides_path"]
 
 DatasetName = Literal["peptides", "languages"]
 
 
-def load_dataset(name: str) -> "Table":
+def load_dataset(name: str) -> Table:
     """Return the labelled rows of a data set.
 
     Args:

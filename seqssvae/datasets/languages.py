@@ -3,14 +3,12 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seqssvae.config import DataConfig
+from seqssvae.data.files import read_table
+from seqssvae.data.table import Table
 from seqssvae.errors import DataError, UserError
 from seqssvae.runs.writing import write_atomically
-
-if TYPE_CHECKING:
-    from seqssvae.data.table import Table
 
 LANGUAGES = ("cs", "de", "en", "es", "fi", "fr", "it", "nl", "pl", "pt", "sv", "tr")
 """The labels of the data set: ISO 639-1 codes of languages in Latin script."""
@@ -19,10 +17,8 @@ FREQUENCY_RATIO = 5.0
 """How many times more frequent a word must be in its language than in each of the others."""
 
 
-def load_languages() -> "Table":
+def load_languages() -> Table:
     """Return 30,000 words labelled with their language; see `build_languages`."""
-    from seqssvae.data.files import read_table
-
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "languages.tsv"
         build_languages(path)

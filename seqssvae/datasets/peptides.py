@@ -2,12 +2,10 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seqssvae.config import DataConfig
-
-if TYPE_CHECKING:
-    from seqssvae.data.table import Table
+from seqssvae.data.files import read_table
+from seqssvae.data.table import Table
 
 
 def peptides_path() -> Path:
@@ -15,8 +13,6 @@ def peptides_path() -> Path:
     return Path(str(files("seqssvae.datasets") / "peptides.tsv"))
 
 
-def load_peptides() -> "Table":
+def load_peptides() -> Table:
     """Return the 4,620 labelled peptides."""
-    from seqssvae.data.files import read_table
-
     return read_table(peptides_path(), DataConfig())

@@ -10,14 +10,18 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 OLDEST := $(VENV)/.minimum
+# as in conftest.py: the tutorials' programs are tiny, and compiling them is most of what they take
+QUICK_XLA := --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 \
+	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
-.PHONY: help setup demo docs test minimum parity lint accuracy few-labels bench estimators inflection
+.PHONY: help setup demo docs test package minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
 	@echo "make test      all tests"
-	@echo "make docs      the documentation as a site, in site/"
-	@echo "make minimum   some of the tests with the lowest versions that are allowed"
+	@echo "make docs      run the tutorials and build the documentation as a site, in site/"
+	@echo "make package   wheel and sdist in dist/, checked"
+	@echo "make minimum   the wheel, and some of the tests, with the lowest versions that are allowed"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     what enumeration costs beside the forum's recipe (hours; PARTS='memory fraction' for some of it)"
@@ -41,24 +45,39 @@ $(HOST): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
 	touch $@
 
-# warnings are errors: a link that leads nowhere, a name that the reference does not find
-docs: $(READY)
+# The tutorials are run on the way, in a directory of their own, and their shells end at the first command that fails.
+# Warnings are errors: a tutorial that fails, a link that leads nowhere, a name that the reference does not find. (With
+# --quiet they would be none.) Then a browser opens every page.
+docs: export XLA_FLAGS := $(QUICK_XLA)
+docs: $(HOST)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	cd "$$(mktemp -d)" && env PATH="$(abspath $(BIN)):$$PATH" SHELLOPTS=errexit:pipefail NO_MKDOCS_2_WARNING=1 \
+		python -W ignore::UserWarning -m mkdocs build --strict -f $(CURDIR)/mkdocs.yml
+	$(BIN)/python -m pytest tests/test_site.py
 
 demo: $(READY)
 	$(BIN)/seqssvae demo
 
-# each worker has one core: more threads than cores would only wait for each other
+# each worker has one core: more threads than cores would only wait for each other; the site is what `make docs` tests
 test: $(HOST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/test_site.py
 
-# with a cache of its own, as programs compiled by another version are of no use
+# the wheel is built from the sdist, so that both are known to be whole
+package: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist . > $(VENV)/build.log || { cat $(VENV)/build.log; exit 1; }
+	$(BIN)/twine check --strict dist/*
+
+# The wheel in an environment made from nothing, used from outside of the checkout; then some of the tests, which see the
+# checkout. With a cache of its own, as programs compiled by another version are of no use.
 minimum: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
-minimum:
+minimum: package
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt torch
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt ".[all]" beartype hypothesis pytest pytest-xdist scikit-learn
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt "seqssvae[all]" beartype hypothesis pytest pytest-xdist scikit-learn
+	OMP_NUM_THREADS=1 tests/installed.sh $(abspath $(OLDEST)/bin)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(SMOKE)
 
 # the proof is part of the tests, where shapes are checked too; alone, it can be had on another device

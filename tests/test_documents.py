@@ -12,8 +12,10 @@ from seqssvae.config import Config
 from seqssvae.config.settings import to_dict
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+DOCUMENTS = {path.name: path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]} | {
+    f"tutorials/{path.name}": path for path in (ROOT / "docs" / "tutorials").glob("*.md")
+}
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in sorted(DOCUMENTS.items())}
 CURRENT = {name: text for name, text in TEXTS.items() if name != "CHANGELOG.md"}
 ARCHITECTURE = TEXTS["architecture.md"]
 PLACES = ("", "seqssvae", "seqssvae_torch", "seqssvae_jax")
@@ -24,7 +26,7 @@ SOURCE = "\n".join(
 
 def blocks(text: str) -> list[str]:
     """The blocks of Python."""
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"```python[^\n]*\n(.*?)```", text, re.DOTALL)
 
 
 def program(source: str, name: str) -> str:
@@ -61,7 +63,8 @@ def missing_fields(text: str) -> list[str]:
     """The fields of the configuration that are named and are none."""
     settings = to_dict(Config())
     names = re.findall(
-        rf"(?<![\w.])(?:{'|'.join(settings)})(?:\.[a-z_]+)+", re.sub(r"```python.*?```", "", text, flags=re.DOTALL)
+        rf"(?<![\w.])(?:{'|'.join(settings)})(?:\.[a-z_]+)+",
+        re.sub(r"```(?:python|bash).*?```", "", text, flags=re.DOTALL),
     )
     return sorted({name for name in names if not _is_field(name, settings) and not name.endswith(ENDS)})
 
@@ -102,7 +105,9 @@ def test_what_the_architecture_names_is_there():
     assert missing_names(wrong) == ["Fused", "data/rows", "kernels/", "ops/fused.py"]
 
 
-@pytest.mark.parametrize("name", sorted(set(CURRENT) - {"yoyodyne.md"}))  # that host has fields of its own
+@pytest.mark.parametrize(
+    "name", sorted(set(CURRENT) - {"yoyodyne.md", "tutorials/yoyodyne.md"})
+)  # that host has fields of its own
 def test_fields_and_commands_exist(name):
     assert missing_fields(CURRENT[name]) == []
     assert unknown_commands(CURRENT[name]) == []
@@ -119,7 +124,7 @@ def test_fields_and_commands_that_do_not_exist_are_found():
 @pytest.mark.parametrize("name", TEXTS)
 def test_links_lead_to_files(name):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXTS[name])
-    folder = next(path for path in DOCUMENTS if path.name == name).parent
+    folder = DOCUMENTS[name].parent
     assert [link for link in links if not (folder / link).exists()] == []
 
 

@@ -150,6 +150,11 @@ def test_the_package_by_itself_loads_nothing():
     assert not modules & {"numpy", "jaxtyping", "yaml", "rich", "jsonargparse", "multiprocessing", "safetensors"}
 
 
+def test_what_the_help_of_the_command_line_shows_loads_no_numpy():
+    parts = "config", "config.fields", "loggers.named", "recipes.names", "cli.messages"
+    assert not (loaded(f"import {', '.join(f'seqssvae.{part}' for part in parts)}") - BARE) & {"numpy", "jaxtyping"}
+
+
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [

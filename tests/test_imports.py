@@ -160,7 +160,10 @@ def test_what_the_help_of_the_command_line_shows_loads_no_numpy():
     [
         ("from seqssvae import get_backend", {"rich", "yaml", "safetensors", "multiprocessing", "seqssvae.estimator"}),
         ("from seqssvae import SequenceSSVAE", {"rich", "multiprocessing", "seqssvae.checks", "seqssvae.cli"}),
-        ("import seqssvae.cli.main", {"rich", "scipy", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"}),
+        (
+            "import seqssvae.cli.main",
+            {"numpy", "jaxtyping", "rich", "scipy", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"},
+        ),
         ("import seqssvae.cli.generate", {"rich", "multiprocessing", "seqssvae.checks", "seqssvae.estimator"}),
         ("import seqssvae.cli.fit", {"multiprocessing", "seqssvae.checks.verify", "seqssvae.estimator"}),
     ],

@@ -8,14 +8,17 @@ WORKERS ?= 2
 SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+# what Python compiles is kept as well, whatever the environment says: else every process compiles all of it anew
+export PYTHONDONTWRITEBYTECODE :=
 
 OLDEST := $(VENV)/.minimum
 
-.PHONY: help setup demo docs test minimum parity lint accuracy few-labels bench estimators inflection
+.PHONY: help setup demo docs test thorough minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
-	@echo "make test      all tests"
+	@echo "make test      the tests of every change"
+	@echo "make thorough  all tests, with the many cases of those"
 	@echo "make docs      the documentation as a site, in site/"
 	@echo "make minimum   some of the tests with the lowest versions that are allowed"
 	@echo "make parity    the proof alone that the twins agree, and what was compared (DEVICE=cuda: there)"
@@ -49,9 +52,12 @@ docs: $(READY)
 demo: $(READY)
 	$(BIN)/seqssvae demo
 
-# each worker has one core: more threads than cores would only wait for each other
+# each worker has one core: more threads than cores would only wait for each other; conftest.py has long files come first
 test: $(HOST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+thorough: $(HOST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ""
 
 # with a cache of its own, as programs compiled by another version are of no use
 minimum: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
@@ -65,7 +71,7 @@ minimum:
 parity: export SEQSSVAE_DEVICE = $(DEVICE)
 parity: export JAXTYPING_DISABLE = 1
 parity: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

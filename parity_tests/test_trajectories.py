@@ -17,9 +17,8 @@ OPTIMIZERS = (
     OptimizerConfig(name="sgd", clip_norm=1.0),
 )
 pytestmark = pytest.mark.usefixtures("unchecked")
-BOTH = pytest.mark.parametrize(
-    ("case", "optimizer"), list(zip(CASES, OPTIMIZERS, strict=True)), ids=lambda value: str(value)[:24]
-)
+WALKS = list(zip(CASES, OPTIMIZERS, strict=True))
+BOTH = pytest.mark.parametrize(("case", "optimizer"), WALKS, ids=lambda value: str(value)[:24])
 
 
 def problem_with(case: tuple[str, str, int], optimizer: OptimizerConfig) -> Problem:
@@ -36,8 +35,15 @@ def twins_of(case: tuple[str, str, int], optimizer: OptimizerConfig, precision: 
     return TorchTwin(problem, precision), JaxTwin(problem, precision)
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@BOTH
+@pytest.mark.parametrize(
+    ("case", "optimizer", "precision"),
+    [
+        *((*walk, "float64") for walk in WALKS),
+        (*WALKS[0], "float32"),
+        *(pytest.param(*walk, "float32", marks=pytest.mark.thorough) for walk in WALKS[1:]),
+    ],
+    ids=lambda value: str(value)[:24],
+)
 def test_same_weights_and_optimiser_state(
     case: tuple[str, str, int], optimizer: OptimizerConfig, precision: Precision, check: Check
 ) -> None:

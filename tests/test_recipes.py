@@ -1,6 +1,7 @@
 """The recipe `auto`, what it is compared with, and three ways to predict, with a fast double of a twin."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,10 +18,15 @@ from seqssvae.recipes.named import RECIPES, recipe_settings, with_recipe
 LABELS = [name if index < 24 else None for index, name in enumerate(["left", "right"] * 30)]
 
 
+@cache
+def fitted_once():
+    """An estimator that the recipe `auto` fitted, which no test changes."""
+    return make_estimator(recipe="auto").fit(TEXTS, LABELS)
+
+
 @pytest.fixture
 def fitted(fake_twins):
-    """An estimator that the recipe `auto` fitted."""
-    return make_estimator(recipe="auto").fit(TEXTS, LABELS)
+    return fitted_once()
 
 
 def test_every_recipe_is_a_configuration_that_ones_own_fields_override():

@@ -300,6 +300,7 @@ def test_makes_forms_of_lemmas(place: Path, results: dict[str, dict[str, str]]) 
     assert "predicts: transduction needs a source: set source_col" in results["no source"]["error"]
 
 
+@pytest.mark.thorough
 def test_two_processes_train(place: Path) -> None:
     settings = config(place)
     settings["trainer"] |= {"devices": 2, "strategy": "ddp", "max_epochs": 1}

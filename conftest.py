@@ -22,7 +22,8 @@ CHECKED = ["seqssvae.data", "seqssvae_torch", "seqssvae_jax"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 # The same examples in every run, and none fails for being slow on a busy machine.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("thorough", settings.get_profile("repeatable"), max_examples=100)
 settings.load_profile("repeatable")
 
 

@@ -46,9 +46,10 @@ SOLVED_ENTRY_BY_ENTRY = (0, 7, 14)
 OPTIONS = [asdict(problem_at(number, "float64").options) for number in range(len(FILES))]
 PROGRAMS = ("cell", "conditioning", "kind", "name", "source", "posterior", "encoder", "label_gradient")
 """The options that decide which programs run."""
-QUICK = representatives(OPTIONS, PROGRAMS, SOLVED_ENTRY_BY_ENTRY[:2])
+COSTS = [2 if options["kind"] == "mixed" else 1 for options in OPTIONS]
+QUICK = representatives(OPTIONS, COSTS, PROGRAMS, SOLVED_ENTRY_BY_ENTRY[:2])
 """The problems of every change: each value of each option, and of those that decide most each pair of values."""
-FEW = representatives(OPTIONS, ("cell", "conditioning"))
+FEW = representatives(OPTIONS, COSTS, ("cell", "conditioning"))
 """Each value of each option, and each cell with each conditioning."""
 
 

@@ -59,12 +59,13 @@ def uncovered(
 
 
 def representatives(
-    found: Sequence[Mapping[str, Any]], pairs: Sequence[str] = (), first: Sequence[int] = ()
+    found: Sequence[Mapping[str, Any]], costs: Sequence[float], pairs: Sequence[str] = (), first: Sequence[int] = ()
 ) -> list[int]:
     """Positions of a few of the combinations found that have all their values, greedily, in order.
 
     Args:
         found: Combinations of the same options.
+        costs: What each is worth avoiding.
         pairs: Options of which each pair of values that occurs together at all is to be among those few as well.
         first: Positions of some that are taken anyhow.
     """
@@ -75,7 +76,7 @@ def representatives(
     chosen = list(first)
     missing = set[Any]().union(*has).difference(*(has[place] for place in chosen))
     while missing:
-        gains = [len(values & missing) for values in has]
+        gains = [len(values & missing) / cost for values, cost in zip(has, costs, strict=True)]
         chosen.append(gains.index(max(gains)))
         missing -= has[chosen[-1]]
     return sorted(chosen)

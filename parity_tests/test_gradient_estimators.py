@@ -90,9 +90,11 @@ def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], 
 @pytest.mark.parametrize(
     "estimator",
     [
-        "sequential",
         "top_k",
-        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("gumbel_softmax", "score_function")),
+        *(
+            pytest.param(name, marks=pytest.mark.thorough)
+            for name in ("sequential", "gumbel_softmax", "score_function")
+        ),
     ],
 )
 def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:

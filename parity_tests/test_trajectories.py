@@ -23,8 +23,9 @@ BOTH = pytest.mark.parametrize(("case", "optimizer"), WALKS, ids=lambda value: s
 
 def problem_with(case: tuple[str, str, int], optimizer: OptimizerConfig) -> Problem:
     cell, conditioning, layers = case
+    kind = "mixed" if case == CASES[0] else "unlabelled"  # of which JAX compiles the half
     options = Options(
-        cell=cell, conditioning=conditioning, decoder_layers=layers, kind="mixed", dropout=0.3, word_dropout=0.4
+        cell=cell, conditioning=conditioning, decoder_layers=layers, kind=kind, dropout=0.3, word_dropout=0.4
     )
     return make_problem(options, 11, f"{cell}-{conditioning}-{optimizer.name}", optimizer)
 
@@ -39,8 +40,8 @@ def twins_of(case: tuple[str, str, int], optimizer: OptimizerConfig, precision: 
     ("case", "optimizer", "precision"),
     [
         *((*walk, "float64") for walk in WALKS),
-        (*WALKS[0], "float32"),
-        *(pytest.param(*walk, "float32", marks=pytest.mark.thorough) for walk in WALKS[1:]),
+        *(pytest.param(*walk, "float32", marks=pytest.mark.thorough) for walk in WALKS[:2]),
+        (*WALKS[2], "float32"),
     ],
     ids=lambda value: str(value)[:24],
 )

@@ -146,7 +146,10 @@ def test_a_run_of_auto_verifies(run_of_auto: Run, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert "rows made up of the run's symbols: The twins agree in all" in lines[-1]
     assert any("worst gradient" in line for line in lines)
-    assert main(["gradient-estimators", str(run), "--data", str(rows), "--draws=2", "--repetitions=1", "--rows=4"]) == 0
+    compare = ["gradient-estimators", str(run), "--data", str(rows), "--draws=2", "--repetitions=1", "--rows=4"]
+    assert main([*compare, "--json"]) == 0
+    found = {one["estimator"] for one in json.loads(capsys.readouterr().out)["estimators"]}
+    assert {"enumerate", "sequential", "gumbel_softmax", "score_function"} <= found
 
 
 def test_where_z_holds_nothing_rounding_on_the_way_is_no_difference(

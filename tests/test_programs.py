@@ -73,6 +73,7 @@ def test_plain_svi_with_a_source_in_pyro() -> None:
     pyro.clear_param_store()
 
 
+@pytest.mark.thorough  # without a source, above, and with one in Pyro
 def test_plain_svi_with_a_source_in_numpyro() -> None:
     """Every network's weights are known to the program, and are learned."""
     ssvae = JaxSSVAE(CONFIG, 7, PRIOR, source_vocabulary_size=6)

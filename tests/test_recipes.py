@@ -112,6 +112,7 @@ def test_where_nothing_can_be_compared_the_network_is_trained_alone(fake_twins):
         make_estimator().compare(TEXTS, few)
 
 
+@pytest.mark.thorough  # as by the command line, below
 def test_compare_puts_this_tool_beside_others(fake_twins):
     comparisons = make_estimator(recipe="auto").compare(TEXTS, LABELS)
     assert len(comparisons) == 5
@@ -136,4 +137,6 @@ def test_the_command_line_fits_predicts_resumes_and_compares(workplace, capsys):
     assert (workplace / "on.tsv").read_text() == outputs[0]
     capsys.readouterr()
     assert main(["compare", "--config=toy.yaml", "--data.train=train.tsv", "--backend=fake", "--json"]) == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)][-1] == "seqssvae, recipe auto"
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in found][-1] == "seqssvae, recipe auto"
+    assert all(0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1 for entry in found)

@@ -9,7 +9,7 @@ from kills import Trainer, kill_and_resume
 @pytest.mark.parametrize(
     ("twin", "count"),
     [
-        ("torch", 3),
+        ("torch", 2),
         ("jax", 1),
         *(pytest.param(*case, marks=pytest.mark.thorough) for case in (("torch", 8), ("jax", 2))),
     ],

@@ -8,17 +8,20 @@ WORKERS ?= 2
 SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+# what Python compiles is kept as well, whatever the environment says: else every process compiles all of it anew
+export PYTHONDONTWRITEBYTECODE :=
 
 OLDEST := $(VENV)/.minimum
 # as in conftest.py: the tutorials' programs are tiny, and compiling them is most of what they take
 QUICK_XLA := --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
-.PHONY: help setup demo docs test package minimum parity lint accuracy few-labels bench estimators inflection
+.PHONY: help setup demo docs test thorough package minimum parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
-	@echo "make test      all tests"
+	@echo "make test      the tests of every change"
+	@echo "make thorough  all tests, with the many cases of those"
 	@echo "make docs      run the tutorials and build the documentation as a site, in site/"
 	@echo "make package   wheel and sdist in dist/, checked"
 	@echo "make minimum   the wheel, and some of the tests, with the lowest versions that are allowed"
@@ -58,9 +61,13 @@ docs: $(HOST)
 demo: $(READY)
 	$(BIN)/seqssvae demo
 
-# each worker has one core: more threads than cores would only wait for each other; the site is what `make docs` tests
+# each worker has one core: more threads than cores would only wait for each other; conftest.py has long files come first;
+# the site is what `make docs` tests
 test: $(HOST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/test_site.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/test_site.py
+
+thorough: $(HOST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/test_site.py -m "" --hypothesis-profile thorough
 
 # the wheel is built from the sdist, so that both are known to be whole
 package: $(READY)
@@ -84,7 +91,7 @@ minimum: package
 parity: export SEQSSVAE_DEVICE = $(DEVICE)
 parity: export JAXTYPING_DISABLE = 1
 parity: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity_tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -22,8 +22,40 @@ CHECKED = ["seqssvae.data", "seqssvae_torch", "seqssvae_jax"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 # The same examples in every run, and none fails for being slow on a busy machine.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("thorough", settings.get_profile("repeatable"), max_examples=100)
 settings.load_profile("repeatable")
+
+
+LONG = (
+    "test_controls",
+    "test_yoyodyne",
+    "test_ladder_float64",
+    "test_sources",
+    "test_generated",
+    "test_gradient_estimators",
+    "test_trajectories",
+    "test_ladder_float32",
+    "test_verify",
+    "test_kills",
+    "test_sharing",
+    "test_programs",
+    "test_label_objectives",
+    "test_recipes",
+    "test_label_plates",
+    "test_backends",
+    "test_estimator_processes",
+    "test_gradient_estimators_bias",
+    "test_processes",
+    "test_hash_seeds",
+)
+"""The files that take longest, which begin first, so that all workers end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files in front; all others stay in their order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture

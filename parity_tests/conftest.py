@@ -1,11 +1,13 @@
 """Problems and twins, computed once and shared by all tests of a process, and the summary of all that was compared."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 import pytest
 
+from parity_tests.cover import representatives
 from parity_tests.findings import Finding
 from parity_tests.fixtures import load_problem, problem_files
 from parity_tests.ladder import in_precision
@@ -39,7 +41,25 @@ def solution_of(index: int, name: str, precision: Precision) -> Solution:
     return twin_of(index, name, precision).solve()
 
 
-@pytest.fixture(params=range(len(FILES)), ids=[path.stem for path in FILES])
+SOLVED_ENTRY_BY_ENTRY = (0, 7, 14)
+"""The problems whose gradient the oracle takes entry by entry; along a direction it does so for all."""
+OPTIONS = [asdict(problem_at(number, "float64").options) for number in range(len(FILES))]
+PROGRAMS = ("cell", "conditioning", "kind", "name", "source", "posterior", "encoder", "label_gradient")
+"""The options that decide which programs run."""
+COSTS = [2 if options["kind"] == "mixed" else 1 for options in OPTIONS]
+QUICK = representatives(OPTIONS, COSTS, PROGRAMS, SOLVED_ENTRY_BY_ENTRY[:2])
+"""The problems of every change: each value of each option, and of those that decide most each pair of values."""
+FEW = representatives(OPTIONS, COSTS, ("cell", "conditioning"))
+"""Each value of each option, and each cell with each conditioning."""
+
+
+def problem_numbers(quick: Iterable[int], of: Iterable[int] = range(len(FILES))) -> list[Any]:
+    """Numbers of problems as parameters of a test; those that are not quick are for a thorough run."""
+    marks = [(number, () if number in quick else pytest.mark.thorough) for number in of]
+    return [pytest.param(number, marks=mark, id=FILES[number].stem) for number, mark in marks]
+
+
+@pytest.fixture(params=problem_numbers(QUICK))
 def index(request: pytest.FixtureRequest) -> int:
     """Number of a problem of the cover."""
     return request.param

@@ -58,5 +58,29 @@ def uncovered(
     return [group for group in groups_to_cover(factors, together) if not any(group <= chosen for chosen in settings)]
 
 
+def representatives(
+    found: Sequence[Mapping[str, Any]], costs: Sequence[float], pairs: Sequence[str] = (), first: Sequence[int] = ()
+) -> list[int]:
+    """Positions of a few of the combinations found that have all their values, greedily, in order.
+
+    Args:
+        found: Combinations of the same options.
+        costs: What each is worth avoiding.
+        pairs: Options of which each pair of values that occurs together at all is to be among those few as well.
+        first: Positions of some that are taken anyhow.
+    """
+    has = [
+        {*one.items(), *combinations([(name, one[name]) for name in pairs], 2)}  # values, and pairs of them
+        for one in found
+    ]
+    chosen = list(first)
+    missing = set[Any]().union(*has).difference(*(has[place] for place in chosen))
+    while missing:
+        gains = [len(values & missing) / cost for values, cost in zip(has, costs, strict=True)]
+        chosen.append(gains.index(max(gains)))
+        missing -= has[chosen[-1]]
+    return sorted(chosen)
+
+
 def _gain(setting: Setting, chosen: set[Setting], missing: Sequence[frozenset[Setting]]) -> int:
     return sum(setting in group and group <= chosen | {setting} for group in missing)

@@ -6,28 +6,16 @@ import pytest
 
 from parity_tests.conftest import CONTROL, Check
 from parity_tests.defects import DEFECTS, Defect, plant
-from parity_tests.ladder import check_objective, check_trajectories, climb
+from parity_tests.ladder import Rung, check_objective, check_trajectories, climb
 from parity_tests.problems import Options, Problem, make_problem
 from parity_tests.twins import TWINS, JaxTwin, TorchTwin
 from seqssvae.config import OptimizerConfig
 
-RUNGS = (check_objective, check_trajectories)
-"""Enough of the ladder: what is above and below costs jax more compilations and sees no more."""
+pytestmark = pytest.mark.usefixtures("unchecked")  # the ladder in float64 checks the same shapes
 
-
-EVERYTHING = Options(
-    conditioning="every_step",
-    kind="mixed",
-    dropout=0.3,
-    word_dropout=0.4,
-    beta=0.3,
-    encoder_word_dropout=0.4,
-    consistency=0.7,
-    aligned=True,
-)
-"""Labelled and unlabelled rows of all lengths, with dropout, a filler row, and a beta that is not 1."""
 OPTIONS = {
-    "gru": EVERYTHING,
+    "gru": Options(conditioning="every_step", kind="unlabelled"),
+    "labelled": Options(conditioning="every_step", kind="labelled", dropout=0.3, word_dropout=0.4),
     "lstm": Options(cell="lstm", conditioning="every_step", kind="unlabelled"),
     "output": Options(conditioning="output", kind="unlabelled"),
     "convolution": Options(
@@ -38,6 +26,14 @@ OPTIONS = {
     "given": Options(name="classifier", posterior="given"),
     "source": Options(conditioning="init", kind="unlabelled", source=True),
 }
+"""The least that shows a defect: rows of all lengths, a filler row, and a beta that is not 1."""
+MOVED = "labelled"
+"""The problem whose weights are moved as well: elsewhere it would cost jax another compilation and show no more."""
+
+
+def rungs(name: str) -> tuple[Rung, ...]:
+    """Enough of the ladder."""
+    return (check_objective, check_trajectories) if name == MOVED else (check_objective,)
 
 
 @cache
@@ -62,7 +58,7 @@ def pair(planted: str, name: str) -> tuple[TorchTwin, JaxTwin]:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_is_found_where_nothing_is_planted(check: Check, name: str) -> None:
-    check(climb(problem(name), *pair("none", name), RUNGS))
+    check(climb(problem(name), *pair("none", name), rungs(name)))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +72,6 @@ def test_a_defect_is_found(
     name = defect.problem
     sound("jax" if twin == "torch" else "torch", name).restart()
     plant(defect, twin, monkeypatch)
-    caught = next((one for one in climb(problem(name), *pair(twin, name), RUNGS) if not one.holds), None)
+    caught = next((one for one in climb(problem(name), *pair(twin, name), rungs(name)) if not one.holds), None)
     assert caught is not None, f"{defect.name} in {twin} went unnoticed"
     request.node.user_properties.append((CONTROL, (defect.name, twin, *caught)))

@@ -26,6 +26,11 @@ WRAPS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.detach.default)
 TORCH_CASES = list(product(("gru", "lstm"), ("init", "every_step", "output"), (2,)))
 TORCH_CASES += [("gru", f"{way}{WITH_SOURCE}", 1) for way in ("every_step", "output")]
 OPTIMIZERS = ("adam", "adamw", "sgd")
+ALL_CASES = [
+    pytest.param(case, optimizer, marks=pytest.mark.thorough if place in (1, 2, 3, 6) else (), id=f"{case}-{optimizer}")
+    for place, (case, optimizer) in enumerate(zip(TORCH_CASES, OPTIMIZERS * 3, strict=False))
+]
+"""Each with an optimiser; those of every change have both cells, all conditionings, and a source."""
 
 
 class WrongDeviceError(AssertionError):
@@ -169,7 +174,7 @@ DEFECTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
 @pytest.mark.usefixtures("streams")
 @pytest.mark.filterwarnings("ignore:Encountered")  # Pyro looks for NaN, and every answer is yes
 class TestTorchElsewhere:
-    @pytest.mark.parametrize(("case", "optimizer"), zip(TORCH_CASES, OPTIMIZERS * 3, strict=False), ids=str)
+    @pytest.mark.parametrize(("case", "optimizer"), ALL_CASES)
     def test_no_tensor_is_made_anywhere_else(self, case: Case, optimizer: str) -> None:
         backend = torch_backend(case, optimizer)
         with Elsewhere():
@@ -194,9 +199,9 @@ class TestTorchElsewhere:
             use(backend)
 
 
-@pytest.mark.parametrize("case", TORCH_CASES, ids=str)
-def test_training_steps_wait_for_nothing_from_the_device(case: Case, streams: None) -> None:
-    generator, backend = np.random.default_rng(3), torch_backend(case)
+@pytest.mark.parametrize(("case", "optimizer"), ALL_CASES)
+def test_training_steps_wait_for_nothing_from_the_device(case: Case, optimizer: str, streams: None) -> None:
+    generator, backend = np.random.default_rng(3), torch_backend(case, optimizer)
     has_source = backend.ssvae.has_source
     labelled = random_batch(3, 2, generator, observed=True, source=has_source)
     unlabelled = random_batch(4, 3, generator, source=has_source)

@@ -66,7 +66,15 @@ def _jax_loss_and_gradients(twin: JaxTwin, enumeration: str) -> tuple[np.ndarray
         return np.asarray(loss), {name: np.asarray(value) for name, value in gradients.items()}
 
 
-@pytest.mark.parametrize("options", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("torch", options) for options in CASES),
+        *(pytest.param("jax", options, marks=pytest.mark.thorough) for options in CASES[:2]),
+        ("jax", CASES[2]),
+    ],
+    ids=str,
+)
 def test_both_equal_the_oracle_and_each_other(name: str, options: Any, check: Check) -> None:
     solve, framework = {"torch": (_torch_loss_and_gradients, "Pyro"), "jax": (_jax_loss_and_gradients, "NumPyro")}[name]
     problem, twin = case(*options), twin_of_case(name, *options)
@@ -112,6 +120,7 @@ def test_observed_labels_enumerate_nothing_and_warn_of_nothing(name: str) -> Non
     assert {tuple(z) for _, z in shapes} == {(3, 2)}
 
 
+@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])  # as in the ladder
 def test_the_share_of_the_gradient_that_reaches_q_y(name: str) -> None:
     """The loss is the same; the gradient goes from that of labels alone to that of the ELBO in a straight line."""
     solutions = {}

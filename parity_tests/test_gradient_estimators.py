@@ -70,7 +70,11 @@ def test_the_share_of_the_gradient_that_reaches_q_y(estimator: str, given: dict[
     assert all_.gradients["classifier.weight"].all()
 
 
-@pytest.mark.parametrize(("estimator", "given"), [ESTIMATORS[3], ESTIMATORS[8]], ids=[IDS[3], IDS[8]])
+@pytest.mark.parametrize(
+    ("estimator", "given"),
+    [pytest.param(*ESTIMATORS[3], marks=pytest.mark.thorough), ESTIMATORS[8]],
+    ids=[IDS[3], IDS[8]],
+)
 def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], check: Check) -> None:
     """Weights, averages and what is expected of a row."""
     states = []
@@ -83,7 +87,16 @@ def test_the_twins_agree_after_ten_steps(estimator: str, given: dict[str, Any], 
     check(compare("estimators, ten steps, torch and jax, float64", f"{estimator} {given}", *states, bound))
 
 
-@pytest.mark.parametrize("estimator", ["sequential", "top_k", "gumbel_softmax", "score_function"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        "top_k",
+        *(
+            pytest.param(name, marks=pytest.mark.thorough)
+            for name in ("sequential", "gumbel_softmax", "score_function")
+        ),
+    ],
+)
 def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
     """Within 1e-5, or what rounding weights to float32 moves times a factor, as in the certificate of a run."""
     problem = problem_with(estimator, k=2)
@@ -115,6 +128,7 @@ def test_sequential_equals_enumerate(name: str, conditioning: Conditioning, chec
     check(compare("sequential and enumerate, float64", f"{name} {conditioning}", *found, 1e-9))
 
 
+@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])  # which is torch's, above
 def test_particles_are_averaged(name: str, check: Check) -> None:
     for estimator, given in (("enumerate", {"kind": "mixed"}), ("top_k", {"k": 1})):
         twin = TWINS[name](problem_with(estimator, num_particles=2, **given))

@@ -31,7 +31,13 @@ from seqssvae.backend import GivenRows
 from seqssvae.checks.tolerances import relative_difference
 
 
-@pytest.mark.parametrize("k", range(1, LABELS + 1))
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [
+        *(("torch", k) for k in range(1, LABELS + 1)),
+        *(pytest.param("jax", k, marks=pytest.mark.thorough if k > 1 else ()) for k in range(1, LABELS + 1)),
+    ],
+)
 def test_top_k_is_unbiased(name: str, k: int, check: Check) -> None:
     """Of every row: value and gradient, the label that is drawn summed out, the noise of z being that of the label."""
     exact, twin = twin_with(name, "enumerate"), twin_with(name, "top_k", k=k)

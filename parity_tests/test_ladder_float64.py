@@ -1,16 +1,30 @@
 """The ladder in float64: every problem of the cover, from the weights to the gradients, and these by the oracle too."""
 
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import pytest
 
-from parity_tests.conftest import FILES, Check, problem_at, solution_of, twin_of
+from parity_tests.conftest import (
+    FEW,
+    FILES,
+    OPTIONS,
+    PROGRAMS,
+    QUICK,
+    SOLVED_ENTRY_BY_ENTRY,
+    Check,
+    problem_at,
+    problem_numbers,
+    solution_of,
+    twin_of,
+)
 from parity_tests.derivatives import central_difference_derivative, complex_step_derivative
 from parity_tests.ladder import EVERY_PROBLEM, check_gradients_with_oracle, climb
 from parity_tests.twins import JaxTwin, TorchTwin
 
-SLOW = (0, 7, 14)
-"""The problems whose gradient the oracle takes entry by entry; along a direction it does so for all."""
-LABELS = {problem_at(index, "float64").options.label_count for index in range(len(FILES))}
+LABELS = {options["label_count"] for options in OPTIONS}
 
 
 def test_problems_cover_labels_cells_and_conditionings() -> None:
@@ -20,6 +34,19 @@ def test_problems_cover_labels_cells_and_conditionings() -> None:
     assert pairs == {(cell, way) for cell in ("gru", "lstm") for way in ("init", "every_step", "output")}
 
 
+def test_the_problems_of_every_change_have_all_values_of_all_options() -> None:
+    for chosen in (QUICK, FEW):
+        for name in OPTIONS[0]:
+            assert {options[name] for options in OPTIONS} == {OPTIONS[number][name] for number in chosen}, name
+    assert len(FEW) < len(QUICK) < len(FILES) / 2
+
+    def pairs(numbers: Iterable[int]) -> set[Any]:
+        programs = [[(name, OPTIONS[number][name]) for name in PROGRAMS] for number in numbers]
+        return {pair for settings in programs for pair in combinations(settings, 2)}
+
+    assert pairs(QUICK) == pairs(range(len(FILES)))
+
+
 def test_every_rung_holds(index: int, check: Check) -> None:
     torch, jax = (twin_of(index, name, "float64") for name in ("torch", "jax"))
     assert isinstance(torch, TorchTwin)
@@ -27,7 +54,7 @@ def test_every_rung_holds(index: int, check: Check) -> None:
     check(climb(problem_at(index, "float64"), torch, jax, EVERY_PROBLEM))
 
 
-@pytest.mark.parametrize("index", SLOW, ids=[FILES[index].stem for index in SLOW])
+@pytest.mark.parametrize("index", problem_numbers(QUICK, SOLVED_ENTRY_BY_ENTRY))
 def test_gradient_of_every_weight(index: int, check: Check) -> None:
     solved = ((twin_of(index, name, "float64"), solution_of(index, name, "float64")) for name in ("torch", "jax"))
     check(check_gradients_with_oracle(problem_at(index, "float64"), *solved))

@@ -15,8 +15,15 @@ from seqssvae.config import DecodingOptions
 from seqssvae.data.vocabulary import UNK
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("options", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        *((options, "float64") for options in CASES),
+        *(pytest.param(options, "float32", marks=pytest.mark.thorough) for options in CASES[:2]),
+        (CASES[2], "float32"),
+    ],
+    ids=str,
+)
 def test_probabilities_embedding_greedy_and_beam(options: Any, precision: Any, check: Check) -> None:
     problem = in_precision(case(*options), precision)
     twins = TorchTwin(problem, precision), JaxTwin(problem, precision)

@@ -17,15 +17,15 @@ OPTIMIZERS = (
     OptimizerConfig(name="sgd", clip_norm=1.0),
 )
 pytestmark = pytest.mark.usefixtures("unchecked")
-BOTH = pytest.mark.parametrize(
-    ("case", "optimizer"), list(zip(CASES, OPTIMIZERS, strict=True)), ids=lambda value: str(value)[:24]
-)
+WALKS = list(zip(CASES, OPTIMIZERS, strict=True))
+BOTH = pytest.mark.parametrize(("case", "optimizer"), WALKS, ids=lambda value: str(value)[:24])
 
 
 def problem_with(case: tuple[str, str, int], optimizer: OptimizerConfig) -> Problem:
     cell, conditioning, layers = case
+    kind = "mixed" if case == CASES[0] else "unlabelled"  # of which JAX compiles the half
     options = Options(
-        cell=cell, conditioning=conditioning, decoder_layers=layers, kind="mixed", dropout=0.3, word_dropout=0.4
+        cell=cell, conditioning=conditioning, decoder_layers=layers, kind=kind, dropout=0.3, word_dropout=0.4
     )
     return make_problem(options, 11, f"{cell}-{conditioning}-{optimizer.name}", optimizer)
 
@@ -36,8 +36,15 @@ def twins_of(case: tuple[str, str, int], optimizer: OptimizerConfig, precision: 
     return TorchTwin(problem, precision), JaxTwin(problem, precision)
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@BOTH
+@pytest.mark.parametrize(
+    ("case", "optimizer", "precision"),
+    [
+        *((*walk, "float64") for walk in WALKS),
+        *(pytest.param(*walk, "float32", marks=pytest.mark.thorough) for walk in WALKS[:2]),
+        (*WALKS[2], "float32"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
 def test_same_weights_and_optimiser_state(
     case: tuple[str, str, int], optimizer: OptimizerConfig, precision: Precision, check: Check
 ) -> None:

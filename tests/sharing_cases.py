@@ -1,6 +1,6 @@
 """Steps of one twin that two devices share, and the same on one, in processes of their own: writes what came of them.
 
-    python tests/sharing_cases.py torch|jax FOLDER
+    python tests/sharing_cases.py torch|jax FOLDER NUMBER_OF_CASES
 
 PyTorch has a process for each device and JAX one for both; each does all cases, so that they start once.
 """
@@ -95,17 +95,17 @@ def found(twin: str, name: str, spread: str, devices: int, steps: int = 3) -> di
 CASES = [
     ("enumerate", "2 and 1", 0),
     ("enumerate", "3 and 0", 0),
-    ("enumerate", "2 and 1", 3),
     ("score_function", "2 and 1", 3),
+    ("enumerate", "2 and 1", 3),
     ("top_k", "2 and 1", 1),
 ]
-"""Objectives, how labelled rows are spread, and how many steps are taken."""
+"""Objectives, how labelled rows are spread, and how many steps are taken; the first three are done at every change."""
 
 
-def write_all(twin: str, folder: Path, is_first: bool = True) -> None:
+def write_all(twin: str, folder: Path, most: int, is_first: bool = True) -> None:
     """Write what both find, and what two devices find of which each takes the other to have as much as itself."""
     objectives = import_module(f"seqssvae_{twin}.objectives")
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(CASES[:most]):
         for devices in (1, 2):
             arrays = found(twin, *case[:2], devices, case[2])
             if is_first:
@@ -116,28 +116,28 @@ def write_all(twin: str, folder: Path, is_first: bool = True) -> None:
         np.savez(folder / "mean of means.npz", **arrays)
 
 
-def one_of_two(rank: int, folder: Path) -> None:
+def one_of_two(rank: int, folder: Path, most: int) -> None:
     """What one process of PyTorch's does."""
     import torch
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    write_all("torch", folder, rank == 0)
+    write_all("torch", folder, most, rank == 0)
     torch.distributed.destroy_process_group()
 
 
 def main() -> None:
-    """Do all cases of a twin."""
-    twin, folder = sys.argv[1], Path(sys.argv[2])
+    """Do the first cases of a twin."""
+    twin, folder, most = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if twin == "torch":
         import torch
 
-        torch.multiprocessing.spawn(one_of_two, (folder,), nprocs=2)
+        torch.multiprocessing.spawn(one_of_two, (folder, most), nprocs=2)
     else:
         import jax
 
         jax.config.update("jax_num_cpu_devices", 2)
-        write_all("jax", folder)
+        write_all("jax", folder, most)
 
 
 if __name__ == "__main__":

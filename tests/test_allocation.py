@@ -57,8 +57,8 @@ kept = keep_freed_memory()
 sizes = dict(embedding_size=8, hidden_size=128)
 config = Config(model=ModelConfig(encoder=EncoderConfig(**sizes), decoder=DecoderConfig(conditioning="init", **sizes)))
 backend = {Twin}Backend(config, Dimensions(20, (1 / 32,) * 32))
-rows = np.full((128, 6), 5, np.int32)
-batch = Batch(rows, np.full(128, -1, np.int32), np.ones(128, bool), np.arange(128, dtype=np.int32))
+rows = np.full((64, 6), 5, np.int32)
+batch = Batch(rows, np.full(64, -1, np.int32), np.ones(64, bool), np.arange(64, dtype=np.int32))
 faults = []
 for step in range(1, 17):  # the first ones are the heap growing
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -74,4 +74,4 @@ print(min(faults[8:]) if kept else 0)
 def test_a_step_takes_no_new_pages_from_the_kernel(twin):
     program = STEPS.format(twin=twin, Twin=twin.capitalize())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 2000  # a step's arrays take 60 MB, so 15,000 pages
+    assert int(done.stdout.split()[-1]) < 2000  # a step's arrays take 30 MB, so 7,500 pages

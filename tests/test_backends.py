@@ -102,6 +102,15 @@ def test_noise_depends_on_the_step(backend: Backend) -> None:
     assert found[0] == found[1] != found[2]
 
 
+def test_noise_depends_on_the_seed_of_the_run(backend: Backend) -> None:
+    """With the same weights, rows and steps."""
+    other = get_backend(backend.name)(replace(CONFIG, training=TrainingConfig(seed=6)), DIMENSIONS)
+    other.set_weights(backend.get_weights())
+    ours, again, theirs = (one.evaluate(UNLABELLED, 0).terms.kl_z for one in (backend, backend, other))
+    np.testing.assert_array_equal(ours, again)
+    assert (ours != theirs)[REAL].all()
+
+
 def test_filler_rows_weigh_nothing(backend: Backend) -> None:
     cut = [
         replace(batch, x=batch.x[:3], y=batch.y[:3], row_mask=REAL[:3], rows=batch.rows[:3]) for batch in (UNLABELLED,)

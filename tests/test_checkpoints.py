@@ -17,6 +17,7 @@ from toy_runs import latest, train, with_training, without_manifest
 from seqssvae.cli.main import main
 from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import RunError
+from seqssvae.runs.checkpoints import write_checkpoint
 from seqssvae.runs.files import read_metrics
 from seqssvae.runs.run import RunDirectory, open_run
 from seqssvae.runs.writer import RunWriter
@@ -90,6 +91,21 @@ def test_a_run_that_is_killed_at_any_call_of_the_system_goes_on_to_the_same_bits
             train(path, CONFIG)
         assert final(path) == whole, number
         shutil.rmtree(path)
+
+
+def test_what_is_named_is_on_the_disk_before_and_its_name_after(tmp_path, monkeypatch):
+    """So that a power failure between any two of these calls leaves no name of what is not there."""
+    done, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(("synced", os.fstat(number).st_ino)), fsync(number)))
+    for name in ("rename", "replace"):
+        naming, note = getattr(os, name), lambda old: done.append(("named", os.stat(old).st_ino))
+        monkeypatch.setattr(os, name, lambda *paths, naming=naming, note=note: (note(paths[0]), naming(*paths)))
+    write_checkpoint(tmp_path, 1, {"weights": b"1", "state": b"2"})
+    folder = latest(tmp_path)
+    expected = [("synced", folder / name) for name in ("weights", "state", "manifest.json")]
+    expected += [("synced", folder), ("named", folder), ("synced", folder.parent)]
+    expected += [("synced", tmp_path / "latest.json"), ("named", tmp_path / "latest.json"), ("synced", tmp_path)]
+    assert done == [(what, path.stat().st_ino) for what, path in expected]
 
 
 def test_the_last_two_checkpoints_are_kept(tmp_path, fake_twins):

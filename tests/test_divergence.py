@@ -132,7 +132,7 @@ EXTREMES = {
     [
         *(("torch", on_nonfinite, extreme) for on_nonfinite in ("stop", "skip") for extreme in EXTREMES),
         ("jax", "stop", "learning rate"),
-        ("jax", "skip", "plain descent"),
+        pytest.param("jax", "skip", "plain descent", marks=pytest.mark.thorough),
     ],
 )
 def test_diverging_is_one_sentence_in_both_twins(twin, on_nonfinite, extreme):

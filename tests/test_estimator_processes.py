@@ -41,6 +41,7 @@ def test_a_pickle_has_the_same_weights_and_optimizer(fitted, tmp_path):
     assert done.stdout.strip() == str(fitted.predict(OTHER_TEXTS[:5]).tolist())
 
 
+@pytest.mark.parametrize("fitted", ["torch", pytest.param("jax", marks=pytest.mark.thorough)], indirect=True)
 def test_joblib_and_scikit_learn_s_tools_work_in_processes(fitted):
     (predicted,) = Parallel(n_jobs=2)(delayed(fitted.predict)(texts) for texts in [OTHER_TEXTS])
     assert predicted.tolist() == fitted.predict(OTHER_TEXTS).tolist()

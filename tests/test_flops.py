@@ -99,8 +99,15 @@ def test_an_observed_label_costs_one_pass(twin):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("twin", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("twin", "precision"),
+    [
+        ("torch", "float32"),
+        ("torch", "float64"),
+        ("jax", "float32"),
+        pytest.param("jax", "float64", marks=pytest.mark.thorough),
+    ],
+)
 def test_objectives_weigh_log_probabilities_as_they_said(twin, precision, labelled, monkeypatch):
     """Or else the gradient of the output layer would be computed twice."""
     found = []

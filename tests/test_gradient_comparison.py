@@ -59,6 +59,7 @@ def test_the_exact_ones_have_neither_bias_nor_variance(twin: str) -> None:
         assert max(quality) < 1e-12
 
 
+@pytest.mark.parametrize("twin", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])  # with the same gradients
 @pytest.mark.usefixtures("unchecked")
 def test_an_unbiased_one_has_a_bias_that_chance_explains_and_a_biased_one_has_not(twin: str) -> None:
     exact = measured(twin, GradientEstimator("enumerate")).gradient(0)
@@ -146,6 +147,7 @@ def test_a_batch_is_of_different_rows_without_labels() -> None:
         random_batch(corpus.take(np.arange(0)), 4, 0)
 
 
+@pytest.mark.thorough  # the command is run for a run of the recipe `auto` as well
 def test_the_command_measures_in_processes_of_their_own(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)

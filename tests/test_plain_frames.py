@@ -1,8 +1,10 @@
 """Columns of pandas' frames are read by position: any index, any type of column, categorical and missing entries."""
 
+from functools import cache
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import NAMES, TEXTS
 from toy import make_estimator as make
@@ -66,12 +68,20 @@ def test_a_frame_of_several_columns_is_refused():
         as_list(pandas.DataFrame({"a": ["x"], "b": ["y"]}), "X")
 
 
+@cache
+def without_a_frame():
+    """Probabilities and score of what was fitted to lists."""
+    fitted = make(epochs=1).fit(TEXTS, NAMES, [index // 6 for index in range(60)])
+    return fitted.predict_proba(TEXTS), fitted.score(TEXTS, NAMES)
+
+
+@settings(max_examples=15)
 @given(INDEXES, st.randoms())
 def test_an_estimator_gives_each_row_its_own_source_label_and_group(kind, random):
     frame = pandas.DataFrame({"x": TEXTS, "y": NAMES, "g": [index // 6 for index in range(60)]})
     frame.index = index_of(kind, 60, random)
     frame["y"] = frame["y"].astype("category")
-    expected = make(epochs=1).fit(TEXTS, NAMES, [index // 6 for index in range(60)])
+    probabilities, score = without_a_frame()
     found = make(epochs=1).fit(frame["x"], frame["y"], frame["g"])
-    np.testing.assert_array_equal(found.predict_proba(frame["x"]), expected.predict_proba(TEXTS))
-    assert found.score(frame["x"], frame["y"]) == expected.score(TEXTS, NAMES)
+    np.testing.assert_array_equal(found.predict_proba(frame["x"]), probabilities)
+    assert found.score(frame["x"], frame["y"]) == score

@@ -74,7 +74,10 @@ def sound():
     return trained(0)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("SOUND_SEEDS", "3"))))
+SEEDS = range(int(os.environ.get("SOUND_SEEDS", "3")))
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.thorough if seed else ()) for seed in SEEDS])
 def test_a_sound_model_is_not_accused(sound, seed):
     found = (sound if seed == 0 else trained(seed)).diagnose(*rows(SHARES, seed + 1000))
     assert names(found) == []

@@ -84,7 +84,9 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
-@pytest.mark.parametrize("victim", [0, 1], ids=["the writer", "another"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param(0, id="the writer"), pytest.param(1, id="another", marks=pytest.mark.thorough)]
+)
 def test_a_killed_process_ends_all_with_a_line_and_one_goes_on(tmp_path, victim):
     """What is left is a run, which one process resumes to the weights of one that was never shared."""
     write_rows(tmp_path / "train.tsv")

@@ -29,6 +29,7 @@ X = np.array([[4, 5, 4, 3], [6, 3, 0, 0], [5, 5, 3, 0]])
 Y = np.array([0, 1, 1])
 PRIOR = (0.5, 0.5)
 NETWORKS = ("encoder", "classifier", "latent_encoder", "decoder")
+pytestmark = pytest.mark.usefixtures("unchecked")  # the same programs are checked wherever a twin takes a step
 
 
 def test_plain_svi_in_pyro() -> None:
@@ -72,6 +73,7 @@ def test_plain_svi_with_a_source_in_pyro() -> None:
     pyro.clear_param_store()
 
 
+@pytest.mark.thorough  # without a source, above, and with one in Pyro
 def test_plain_svi_with_a_source_in_numpyro() -> None:
     """Every network's weights are known to the program, and are learned."""
     ssvae = JaxSSVAE(CONFIG, 7, PRIOR, source_vocabulary_size=6)

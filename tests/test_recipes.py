@@ -1,6 +1,7 @@
 """The recipe `auto`, what it is compared with, and three ways to predict, with a fast double of a twin."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,10 +18,15 @@ from seqssvae.recipes.named import RECIPES, recipe_settings, with_recipe
 LABELS = [name if index < 24 else None for index, name in enumerate(["left", "right"] * 30)]
 
 
+@cache
+def fitted_once():
+    """An estimator that the recipe `auto` fitted, which no test changes."""
+    return make_estimator(recipe="auto").fit(TEXTS, LABELS)
+
+
 @pytest.fixture
 def fitted(fake_twins):
-    """An estimator that the recipe `auto` fitted."""
-    return make_estimator(recipe="auto").fit(TEXTS, LABELS)
+    return fitted_once()
 
 
 def test_every_recipe_is_a_configuration_that_ones_own_fields_override():
@@ -110,6 +116,7 @@ def test_where_nothing_can_be_compared_the_network_is_trained_alone(fake_twins):
         make_estimator().compare(TEXTS, few)
 
 
+@pytest.mark.thorough  # as by the command line, below
 def test_compare_puts_this_tool_beside_others(fake_twins):
     comparisons = make_estimator(recipe="auto").compare(TEXTS, LABELS)
     assert len(comparisons) == 5
@@ -134,4 +141,6 @@ def test_the_command_line_fits_predicts_resumes_and_compares(workplace, capsys):
     assert (workplace / "on.tsv").read_text() == outputs[0]
     capsys.readouterr()
     assert main(["compare", "--config=toy.yaml", "--data.train=train.tsv", "--backend=fake", "--json"]) == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)][-1] == "seqssvae, recipe auto"
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in found][-1] == "seqssvae, recipe auto"
+    assert all(0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1 for entry in found)

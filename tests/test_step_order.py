@@ -176,3 +176,16 @@ def test_the_order_of_rows_is_a_function_of_seed_and_epoch():
     assert first == again
     assert first[0] != other[0]
     assert first[0] != first[1]
+
+
+def test_rows_of_either_kind_are_in_an_order_of_their_own():
+    """Or else the same places would meet in every epoch: with as many of either kind, first with first."""
+    config = make_config(batch_size=4, epochs=1)
+    (chunk,) = StepOrder(config, corpus_of(24, labelled=12, longest=2)).chunks(CHUNK)
+    steps = [scheduled.step for scheduled in chunk.steps]
+    labelled, unlabelled = (
+        [row for step in steps for row in batch(step).rows.tolist()]
+        for batch in (lambda step: step.labelled, lambda step: step.unlabelled)
+    )
+    assert sorted(labelled) == list(range(12))
+    assert [row - 12 for row in unlabelled] != labelled

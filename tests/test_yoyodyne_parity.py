@@ -180,7 +180,11 @@ UNEQUAL, ONE_WITHOUT = [[0, 2, 1], [3, 4, 5]], [[0, 2, 4], [1, 3, 5]]
 
 @pytest.mark.parametrize(
     ("rows", "transduces"),
-    [(UNEQUAL, False), (ONE_WITHOUT, False), (UNEQUAL, True)],
+    [
+        pytest.param(UNEQUAL, False, marks=pytest.mark.thorough),
+        (ONE_WITHOUT, False),
+        pytest.param(UNEQUAL, True, marks=pytest.mark.thorough),
+    ],
     ids=["2 and 1", "3 and 0", "2 and 1 with a source"],
 )
 def test_two_processes_have_the_gradient_of_one(tmp_path: Any, rows: list[list[int]], transduces: bool) -> None:

@@ -114,8 +114,9 @@ BAD_USES = {
     "no command": (["fti"], "There is no command 'fti'; did you mean fit?"),
     "unknown command": (
         ["zzz"],
-        "There is no command 'zzz'; known are demo, fit, prepare, tune, compare, evaluate, diagnose, report, score, "
-        "predict, encode, generate, neighbors, transduce, gradient-estimators, import-yoyodyne, verify.",
+        "There is no command 'zzz'; known are demo, fit, config, prepare, tune, compare, evaluate, diagnose, report, "
+        "score, predict, encode, generate, neighbors, transduce, gradient-estimators, push, pull, import-yoyodyne, "
+        "completion, verify.",
     ),
     "unknown top option": (["--vresion"], "There is no option --vresion here; did you mean --version?"),
     "no arguments": (["evaluate"], "seqssvae evaluate needs RUN and --data; see seqssvae evaluate --help."),

@@ -296,7 +296,7 @@ def test_a_failure_is_one_warning_of_the_command_line(workplace, capsys, wandb):
 
     sys.modules["wandb"].init().log = fail
     assert main([*FIT, "--logger=wandb"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    _, line = capsys.readouterr().err.splitlines()
     assert line == (
         "seqssvae: warning: The logger wandb failed and sends nothing more; training goes on: network unreachable."
     )

@@ -127,6 +127,7 @@ WRONG = [
     (ObjectiveConfig, "num_particles", 0, "at least 1"),
     (TrainingConfig, "epochs", 0, "at least 1"),
     (TrainingConfig, "max_steps", -1, "at least 0"),
+    (TrainingConfig, "budget", 0.0, "of at least 0.01 and at most 1000"),
     (TrainingConfig, "batch_size", 0, "at least 1"),
     (TrainingConfig, "labelled_batch_size", 0, "at least 1"),
     (TrainingConfig, "buckets", 0, "at least 1"),

@@ -66,21 +66,29 @@ def test_the_network_is_trained_on_the_labelled_rows_and_some_of_the_others(few_
     labels=st.integers(2, 200),
     vocabulary=st.integers(6, 50_000),
     length=st.integers(1, 256),
+    budget=st.sampled_from([0.02, 0.5, 1.0, 3.0]),
 )
-def test_training_has_a_price_that_is_bounded(labels, vocabulary, length):
-    config = from_dict(with_recipe("auto", {}))
+def test_training_has_a_price_that_is_bounded(labels, vocabulary, length, budget):
+    config = from_dict(with_recipe("auto", {"training": {"budget": budget}}))
     rows = SimpleNamespace(lengths=np.array([length]))
     schema = SimpleNamespace(labels=range(labels), dimensions=SimpleNamespace(vocabulary_size=vocabulary))
     chosen = affordable(config, SimpleNamespace(schema=schema, training=rows)).training
     price = 6.0 * length * config.model.decoder.hidden_size * ((vocabulary + 300) * labels + 1000)
-    assert auto.LEAST_STEPS <= chosen.max_steps <= config.training.max_steps
+    least, most = min(1.0, budget) * auto.LEAST_STEPS, budget * config.training.max_steps
+    assert least <= chosen.max_steps <= most
     assert auto.LEAST_BATCH <= chosen.batch_size <= config.training.batch_size
-    dear = chosen.max_steps * chosen.batch_size * price > auto.OPERATIONS
-    assert not dear or (chosen.max_steps, chosen.batch_size) == (auto.LEAST_STEPS, auto.LEAST_BATCH)
-    cheap = config.training.max_steps * config.training.batch_size * price <= auto.OPERATIONS
-    assert not cheap or chosen == config.training
+    dear = chosen.max_steps * chosen.batch_size * price > budget * auto.OPERATIONS
+    assert not dear or (chosen.max_steps, chosen.batch_size) == (least, auto.LEAST_BATCH)
+    cheap = most * config.training.batch_size * price <= budget * auto.OPERATIONS
+    assert not cheap or chosen == replace(config.training, max_steps=int(most))
     own = from_dict(with_recipe("auto", {"training": {"max_steps": 7}}))
     assert affordable(own, SimpleNamespace(schema=schema, training=rows)) == own
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(0.02, 6), (1.0, 300), (2.0, 600)])
+def test_candidates_take_as_many_steps_as_the_budget_says(budget, steps):
+    training = classifier_config(from_dict({"training": {"budget": budget}}), None).training
+    assert (training.epochs, training.max_steps, training.evaluation_interval) == (steps, steps, steps)
 
 
 @given(longest=st.integers(1, 100_000))

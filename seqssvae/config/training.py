@@ -10,6 +10,7 @@ OnNonfinite = Literal["stop", "skip"]
 Precision = Literal["float32", "float64", "bf16"]
 MatmulPrecision = Literal["highest", "high"]
 
+LEAST_BUDGET, MOST_BUDGET = 0.01, 1000.0
 MOST_STEPS_PER_DISPATCH = 10_000
 """Their batches are in memory together."""
 
@@ -26,6 +27,8 @@ class TrainingConfig:
     Args:
         epochs: The greatest number of passes over the unlabelled rows (over the labelled ones if there are no others).
         max_steps: The greatest number of training steps; 0 for no limit but `epochs`.
+        budget: How much computing the recipe `auto` may take, as a multiple of some minutes of two cores: so many times
+            the steps of its candidates, and of the network unless `max_steps` is given. Nothing to other recipes.
         batch_size: B, rows of an unlabelled batch.
         labelled_batch_size: B, rows of a labelled batch.
         batch_symbols: The greatest number of symbols of an unlabelled batch, padding included but not sources, so that
@@ -56,6 +59,7 @@ class TrainingConfig:
 
     epochs: int = 50
     max_steps: int = 0
+    budget: float = 1.0
     batch_size: int = 64
     labelled_batch_size: int = 64
     batch_symbols: int = 0
@@ -80,6 +84,7 @@ class TrainingConfig:
             check_integer(f"training.{name}", getattr(self, name), 0)
         for name in ("checkpoint_minutes", "standard_errors"):
             check_number(f"training.{name}", getattr(self, name), 0)
+        check_number("training.budget", self.budget, LEAST_BUDGET, MOST_BUDGET)
         check(self.seed < 2**31, "training.seed", "below 2^31", self.seed)
         check_literal("training.metric", self.metric, StoppingMetric)
         check_literal("training.precision", self.precision, Precision)

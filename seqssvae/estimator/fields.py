@@ -29,6 +29,7 @@ FIELDS = {
     "learning_rate": ("optimizer.learning_rate",),
     "epochs": ("training.epochs",),
     "max_steps": ("training.max_steps",),
+    "budget": ("training.budget",),
     "batch_size": ("training.batch_size",),
     "metric": ("training.metric",),
     "patience": ("training.patience",),

@@ -53,6 +53,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         learning_rate: The greatest step size.
         epochs: The greatest number of passes over the unlabelled sequences.
         max_steps: The greatest number of training steps; 0 for no limit but `epochs`.
+        budget: How much computing `recipe="auto"` may take; 1 is some minutes of two cores.
         batch_size: Rows of an unlabelled batch.
         metric: What decides the best weights: `accuracy`, `classification`, `elbo` or `loss`.
         patience: Evaluations without a better metric after which training stops.
@@ -109,6 +110,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         learning_rate: float | None = None,
         epochs: int | None = None,
         max_steps: int | None = None,
+        budget: float | None = None,
         batch_size: int | None = None,
         metric: str | None = None,
         patience: int | None = None,
@@ -144,6 +146,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.max_steps = max_steps
+        self.budget = budget
         self.batch_size = batch_size
         self.metric = metric
         self.patience = patience

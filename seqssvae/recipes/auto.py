@@ -25,7 +25,7 @@ from seqssvae.training.fit import fit
 from seqssvae.training.state import FitResult, Observer, TrainingState
 
 OPERATIONS = 2e12
-"""Multiplications and additions that the SSVAE's training may take: some minutes of two cores."""
+"""Multiplications and additions that the SSVAE's training may take at a budget of 1: some minutes of two cores."""
 OF_A_STATE, OF_A_RECURRENCE = 300, 1000
 """What a label's state, and a step of the recurrence, take beside the output layer, in symbols of its vocabulary."""
 LEAST_STEPS = 100
@@ -230,11 +230,12 @@ def affordable(config: Config, prepared: Prepared) -> Config:
         return config
     of_a_symbol = (schema.dimensions.vocabulary_size + OF_A_STATE) * len(schema.labels) + OF_A_RECURRENCE
     of_a_row = 6 * float(prepared.training.lengths.mean()) * config.model.decoder.hidden_size * of_a_symbol
-    steps = int(OPERATIONS / (training.batch_size * of_a_row))
-    if steps < LEAST_STEPS and training.batch_size == TrainingConfig().batch_size:
-        rows = max(LEAST_BATCH, min(training.batch_size, int(OPERATIONS / (LEAST_STEPS * of_a_row))))
+    operations, least = training.budget * OPERATIONS, max(1, round(min(1.0, training.budget) * LEAST_STEPS))
+    steps, most = int(operations / (training.batch_size * of_a_row)), round(training.budget * training.max_steps)
+    if steps < least and training.batch_size == TrainingConfig().batch_size:
+        rows = max(LEAST_BATCH, min(training.batch_size, int(operations / (least * of_a_row))))
         training = replace(training, batch_size=rows)
-    return replace(config, training=replace(training, max_steps=max(LEAST_STEPS, min(training.max_steps, steps))))
+    return replace(config, training=replace(training, max_steps=max(least, min(most, steps))))
 
 
 def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.ndarray]:

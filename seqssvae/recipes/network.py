@@ -156,6 +156,7 @@ def classifier_config(config: Config, shift: Float[np.ndarray, " K"] | None, con
     """
     own = config.training
     rows = max(LEAST_BATCH, min(BATCH, PLACES_OF_A_BATCH // config.data.max_length))
+    steps = max(3, round(own.budget * STEPS))
     return Config(
         data=config.data,
         model=ModelConfig(
@@ -167,7 +168,7 @@ def classifier_config(config: Config, shift: Float[np.ndarray, " K"] | None, con
             consistency=ConsistencyConfig(
                 weight=consistency,
                 temperature=0.5,
-                steps=STEPS // 3,
+                steps=steps // 3,
                 aligned=consistency > 0,
                 realigned=consistency > 0,
                 label_shift=None if shift is None else tuple(shift.tolist()),
@@ -175,9 +176,9 @@ def classifier_config(config: Config, shift: Float[np.ndarray, " K"] | None, con
         ),
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="cosine", clip_norm=5.0),
         training=TrainingConfig(
-            epochs=STEPS,
-            max_steps=STEPS,
-            evaluation_interval=STEPS,
+            epochs=steps,
+            max_steps=steps,
+            evaluation_interval=steps,
             batch_size=rows,
             labelled_batch_size=rows,
             buckets=1,

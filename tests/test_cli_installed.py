@@ -66,7 +66,9 @@ def test_help_tells_a_newcomer_every_command_and_field(tmp_path):
     for name in ("demo", "fit", "evaluate", "predict", "encode", "generate"):
         assert f"\n    {name} " in done.stdout
         assert command(name, "--help", cwd=tmp_path).stdout.startswith(f"usage: seqssvae {name} ")
-    text = " ".join(command("fit", "--help", cwd=tmp_path).stdout.split())
+    shown = command("fit", "--help", cwd=tmp_path).stdout
+    assert "\n    seqssvae fit --data.train rows.tsv --output RUN\n" in shown[: shown.index("options:")]
+    text = " ".join(shown.split())
     assert "--model.encoder.hidden_size HIDDEN_SIZE H, size of the state, for each direction;" in text
     assert "--model CONFIG" not in text
     assert command("--version", cwd=tmp_path).stdout.startswith("seqssvae ")

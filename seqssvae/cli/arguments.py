@@ -2,12 +2,12 @@
 
 import difflib
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_loader
+from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespace, set_loader
 
 from seqssvae.cli.commands import ALIASES, COMMANDS
 from seqssvae.cli.shared_arguments import section_loaders
@@ -100,6 +100,10 @@ def _command_name(word: str) -> str:
     return name
 
 
+class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Leaves the lines of examples as they are."""
+
+
 def _parser(description: str, usage: str) -> ArgumentParser:
     return ArgumentParser(prog="seqssvae", exit_on_error=False, description=description, usage=usage, parser_mode=_YAML)
 
@@ -123,7 +127,11 @@ def _top_parser(argv: Sequence[str]) -> ArgumentParser:
 
 def _command_parser(name: str) -> ArgumentParser:
     command = COMMANDS[name]
-    parser = _parser(command.summary, f"seqssvae {name} {command.usage}")
+    examples = "".join(f"\n    {line}" for line in command.examples)
+    parser = _parser(
+        command.summary + (f"\n\nexamples:{examples}" if examples else ""), f"seqssvae {name} {command.usage}"
+    )
+    parser.formatter_class = _Formatter
     command.add_arguments(parser)
     return parser
 

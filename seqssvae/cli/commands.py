@@ -21,12 +21,14 @@ class Command(NamedTuple):
         usage: Its arguments, as help shows them.
         add_arguments: Adds its arguments to a parser.
         function: Module (of this package) and name of the function that runs it, given its arguments.
+        examples: Lines that help shows before the arguments.
     """
 
     summary: str
     usage: str
     add_arguments: Callable[[ArgumentParser], None]
     function: tuple[str, str]
+    examples: tuple[str, ...] = ()
 
     def run(self, arguments: Namespace) -> int:
         """Run the command.
@@ -55,6 +57,14 @@ COMMANDS = {
         "[--section.field VALUE ...]",
         training_parsers.add_fit_arguments,
         ("fit", "fit_command"),
+        (
+            "seqssvae fit --data.train rows.tsv --output RUN",
+            "seqssvae fit --data.train rows.csv --data.sequence_column text --data.label_column topic --output RUN",
+            "seqssvae fit --data.train proteins.fasta.gz --data.labels_file labels.tsv --recipe topics --output RUN",
+            "seqssvae config > my.yaml    # all fields, to change some; below they are as well",
+            "seqssvae fit --config my.yaml --data.train rows.tsv --training.budget 0.2 --output RUN",
+            "seqssvae fit --resume RUN",
+        ),
     ),
     "config": Command(
         "Print all fields of the configuration with their defaults, as a file for fit --config to change.",

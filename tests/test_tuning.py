@@ -16,7 +16,8 @@ from seqssvae import tune
 from seqssvae.cli.main import main
 from seqssvae.config.settings import read_yaml
 from seqssvae.errors import ConfigurationError, MissingPackageError, UserError
-from seqssvae.runs.files import read_metrics
+from seqssvae.runs.files import CALIBRATION, read_metrics
+from seqssvae.runs.run import RunDirectory
 from seqssvae.tuning.results import Trial, best_trial
 
 optuna = pytest.importorskip("optuna")
@@ -165,6 +166,7 @@ def test_the_command_leaves_a_table_a_picture_and_a_configuration_that_fit_takes
     assert read_yaml("sweep/best.yaml")["optimizer"]["learning_rate"] == float(best[-4])
     assert main(["fit", "--config=sweep/best.yaml", "--recipe=ssvae", "--backend=fake", "--output=run", "--quiet"]) == 0
     kept = {record["step"]: record for record in read_metrics(workplace / "sweep" / "runs" / f"trial-{best[0]}")}
+    assert CALIBRATION in RunDirectory(workplace / "sweep" / "runs" / f"trial-{best[0]}").files
     again = {record["step"]: record for record in read_metrics(workplace / "run")}
     assert {step: one["validation"] for step, one in kept.items()} == {
         step: o["validation"] for step, o in again.items()

@@ -138,9 +138,13 @@ def _command_parser(name: str) -> ArgumentParser:
 
 def command_actions(command: str, parser: ArgumentParser | None = None) -> list[Any]:
     """The arguments of a command, as argparse's actions, those that help does not show left out."""
-    parser = parser or _command_parser(command)
-    hidden = section_loaders(parser) if command in WITH_CONFIGURATION else []
-    return [action for action in parser._actions if action not in hidden and action.help != SUPPRESS]
+    actions = _known_actions(command, parser or _command_parser(command))
+    return [action for action in actions if action.help != SUPPRESS]
+
+
+def _known_actions(command: str, parser: ArgumentParser) -> list[Any]:
+    loaders = section_loaders(parser) if command in WITH_CONFIGURATION else []
+    return [action for action in parser._actions if action not in loaders]
 
 
 def expected_option_value(name: str) -> str | None:
@@ -149,7 +153,7 @@ def expected_option_value(name: str) -> str | None:
 
 
 def _options(command: str, parser: ArgumentParser) -> list[str]:
-    actions = command_actions(command, parser)
+    actions = _known_actions(command, parser)
     return [option for action in actions for option in action.option_strings if option.startswith("--")]
 
 

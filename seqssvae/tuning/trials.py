@@ -16,7 +16,7 @@ from seqssvae.recipes.auto import fit_towards, rows_trained_on
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.network import BuildBackend
-from seqssvae.runs.learned import learned_files
+from seqssvae.runs.learned import calibration_file, learned_files
 from seqssvae.runs.writer import RunWriter
 from seqssvae.training.state import FitResult, Observer, Record, TrainingState
 from seqssvae.tuning.spaces import Spaces, nested
@@ -129,11 +129,12 @@ class Trials:
             config = self.config_of(trial)
             prepared = self.rows.of(config)
             reporter = _Reporter(trial, config.training.metric)
-            observers = [*self._observers, reporter]
-            if self.runs is not None:
-                observers.insert(0, self._writer(self.runs / run_name(trial.number), config, prepared))
-            result = fit_towards(None, config, prepared, self._build, observers, None, self._interrupted).result
-            return _noted(trial, result, config.training.metric)
+            writer = None if self.runs is None else self._writer(self.runs / run_name(trial.number), config, prepared)
+            observers = [*([] if writer is None else [writer]), *self._observers, reporter]
+            fitted = fit_towards(None, config, prepared, self._build, observers, None, self._interrupted)
+            if writer is not None:
+                writer.add(fitted.result.state, calibration_file(fitted.network_pool))
+            return _noted(trial, fitted.result, config.training.metric)
         except Exception as error:
             if (reason := failure(error)) is not None:
                 trial.set_user_attr(ERROR, reason)

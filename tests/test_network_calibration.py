@@ -18,7 +18,7 @@ from seqssvae.recipes.calibration import label_metrics
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.predictors import fit_network_pool, predict_log_proba
-from seqssvae.runs.files import CALIBRATION
+from seqssvae.runs.files import CALIBRATION, read_metrics
 from seqssvae.runs.learned import read_network_pool
 from seqssvae.runs.run import RunDirectory, open_run
 
@@ -96,6 +96,23 @@ def test_a_run_that_goes_on_has_the_temperatures_of_its_last_weights(workplace, 
     capsys.readouterr()
 
 
+def test_temperatures_of_older_weights_are_not_written_over_newer_ones(workplace, capsys, monkeypatch):
+    """A run that another process goes on with, while the first calibrates, keeps the other's checkpoints."""
+    before = fit_network_pool
+
+    def go_on_meanwhile(*given):
+        monkeypatch.setattr("seqssvae.recipes.auto.fit_network_pool", before)
+        assert main(["fit", "--resume", "run", "--training.epochs", "9", "--quiet"]) == 0
+        return before(*given)
+
+    monkeypatch.setattr("seqssvae.recipes.auto.fit_network_pool", go_on_meanwhile)
+    assert main(FIT) == 0
+    steps = [record["step"] for record in read_metrics("run")]
+    assert RunDirectory("run").read_checkpoint().state.step == steps[-1]
+    assert steps[-1] > 20
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -104,6 +121,8 @@ def test_a_run_that_goes_on_has_the_temperatures_of_its_last_weights(workplace, 
         {"temperatures": [1.0, 2.0], "weights": [0.5, 0.6]},
         {"temperatures": [1.0, True], "weights": [0.5, 0.5]},
         {"temperatures": [], "weights": []},
+        {"temperatures": [1.0], "weights": [1.0]},
+        {"temperatures": [1e-320, 1.0], "weights": [0.5, 0.5]},
         {"temperatures": "1.0", "weights": [1.0]},
         {"weights": [1.0]},
         {"temperatures": [1.0, 1e400], "weights": [0.5, 0.5]},
@@ -113,7 +132,7 @@ def test_damaged_temperatures_are_one_sentence(toy_run, content):
     files = RunDirectory(toy_run, verify=False).files
     (files.folder / CALIBRATION).write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"calibration\.json"):
-        read_network_pool(files)
+        read_network_pool(files, 2)
 
 
 def test_equal_weights_and_no_temperature_are_what_there_is_without(fake_twins):

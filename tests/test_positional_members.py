@@ -37,7 +37,7 @@ def learning_rows(seed: int = 0, labelled: int = 40, unlabelled: int = 200) -> L
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=6), st.lists(SYMBOLS, min_size=1, max_size=3))
 def test_places_are_those_of_symbols_that_two_rows_have(rows, others):
-    places = Places.learn(ragged(rows), SIZE)
+    places = Places.learn(ragged(rows), SIZE, 2)
     frequent = max(Counter(map(len, rows)).values())
     assert places.from_end == (frequent < 0.9 * len(rows))
     found = Counter(place for row in rows for place in at_places(row, places.from_end))
@@ -50,9 +50,16 @@ def test_places_are_those_of_symbols_that_two_rows_have(rows, others):
     np.testing.assert_array_equal(counted.sum(axis=1), expected)
 
 
+def test_of_very_many_places_the_most_frequent_are_taken(monkeypatch):
+    monkeypatch.setattr("seqssvae.recipes.places.MOST_WEIGHTS", 6)
+    rows = ragged([[4, 5], [4, 6], [4, 6], [5, 6], [5, 5]])  # at the start 4 three times and 5 twice, then 6 and 5
+    places = Places.learn(rows, SIZE, 3)
+    np.testing.assert_array_equal(places.codes, [4, SIZE + 6])
+
+
 def test_a_profile_has_the_mean_of_the_posterior_at_each_place():
     rows = [[4, 5], [4, 6], [5, 6], [5, 5], [4, 6]]
-    places = Places.learn(ragged(rows), SIZE)
+    places = Places.learn(ragged(rows), SIZE, 2)
     counts = places.count(ragged(rows)).toarray()
     of_label = counts[[0, 1, 4]].sum(axis=0)[:, None]
     log_p = smoothed(places, counts.sum(axis=0))(of_label)

@@ -25,6 +25,7 @@ _EXPECTED = {
     "header": "true or false",
     "logger": "one of tensorboard, wandb, mlflow",
     "method": "one of sample, greedy, beam",
+    "predict method": "one of classifier, generative, combined",
     "shell": "one of bash, zsh, tcsh",
     "dataset": "one of peptides, languages",
     "sampler": "one of tpe, random",
@@ -147,9 +148,9 @@ def _known_actions(command: str, parser: ArgumentParser) -> list[Any]:
     return [action for action in parser._actions if action not in loaders]
 
 
-def expected_option_value(name: str) -> str | None:
+def expected_option_value(command: str, name: str) -> str | None:
     """Describe in words what the value of an option must be; None where nothing is known of it but its type."""
-    return expected_value(name) or _EXPECTED.get(name)
+    return expected_value(name) or _EXPECTED.get(f"{command} {name}") or _EXPECTED.get(name)
 
 
 def _options(command: str, parser: ArgumentParser) -> list[str]:
@@ -166,7 +167,8 @@ def _respelled(word: str, known: Sequence[str]) -> str:
     if not option.startswith("--") or option in known:
         return word
     name = option.removeprefix("--")
-    fields, plain = name.replace("-", "_"), name.removeprefix("data.").replace("_", "-")
+    fields = name.replace("-", "_")
+    plain = (name.removeprefix("data.") if fields in field_paths() else name).replace("_", "-")
     others = (fields, f"data.{fields}", plain, *{"data": ["data.train"], "data.train": ["data"]}.get(name, []))
     return next((f"--{other}{equals}{value}" for other in others if f"--{other}" in known), word)
 
@@ -193,7 +195,7 @@ def _explain(command: str, error: ArgumentError, argv: Sequence[str]) -> NoRetur
         raise ConfigurationError(f"{without_value[1]} needs a value.") from error
     if key := re.search(r'[Pp]arser key "([\w.]+)"', text):
         name = key[1] if f"--{key[1]}" in " ".join(argv) else key[1].replace("_", "-")
-        expected = expected_option_value(key[1]) or "a whole number"
+        expected = expected_option_value(command, key[1]) or "a whole number"
         if key[1] in _POSITIONAL:
             raise ConfigurationError(f"{_POSITIONAL[key[1]]} must be {expected}, not {argv[0]!r}.") from error
         raise ConfigurationError(f"--{name} must be {expected}, not {_value_of(f'--{name}', argv)!r}.") from error

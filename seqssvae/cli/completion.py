@@ -39,7 +39,7 @@ def _parser(paths: dict[str, dict[str, str]]) -> argparse.ArgumentParser:
             if action.nargs == 0:
                 parser.add_argument(*names, action="store_true", help=about)
                 continue
-            expected = expected_option_value(action.dest) or ""
+            expected = expected_option_value(name, action.dest) or ""
             words = {"true or false": "true, false"}.get(expected, expected.removeprefix("one of "))
             choices = words.split(", ") if words != expected else None
             added = parser.add_argument(*names, choices=choices, nargs=action.nargs, metavar=action.metavar, help=about)

@@ -77,7 +77,7 @@ def evaluate_command(arguments: Namespace) -> None:
 def _write_evaluated(output: str, table: Table, run: Run, corpus: Corpus, rows: Evaluation) -> None:
     """Write a line for each row: its label, the predicted one, and the terms of its ELBO."""
     names = np.array([*run.labels.names, ""], object)  # a label that is missing has the number -1
-    log_p = rows.log_q_y if run.ensemble is None else predict_log_proba(run, corpus)
+    log_p = predict_log_proba(run, corpus)
     columns: dict[str, Iterable[str]] = {role: table.texts[role] for role in ("id", "sequence") if role in table.texts}
     columns |= {"label": names[corpus.y], "predicted": names[log_p.argmax(axis=1)]}
     numbers = {"probability": np.exp(log_p.max(axis=1))}

@@ -27,7 +27,7 @@ def push_command(arguments: Namespace) -> None:
     if table is not None:
         corpus = encode_table(table, run.schema, run.config.data, "truncate")
         warn_of_counts(corpus, run.config.data.max_length)
-        known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step
+        known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step, run.network_pool
         diagnosis = diagnose(Diagnosed(run.backend, run.config, run.schema, *known), corpus)
     certificate = None if arguments.no_certificate else certify(directory, corpus, arguments.device, warn=warn)
     card = model_card(run, arguments.repository, certificate, diagnosis, Path(arguments.data or "").name)

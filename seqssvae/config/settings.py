@@ -79,11 +79,11 @@ def to_plain_yaml(settings: Settings, in_one_line: bool = False) -> str:
     """Return fields as a YAML document, or as an entry of one, with lists and all, in one line."""
     options: dict[str, Any] = {"sort_keys": False}
     if in_one_line:
-        text = yaml.safe_dump(settings, default_flow_style=True, width=10**9, **options).strip()
+        text = yaml.dump(settings, Dumper=_Dumper, default_flow_style=True, width=10**9, **options).strip()
         return text.removeprefix("{").removesuffix("}")
-    text = yaml.safe_dump(settings, allow_unicode=True, **options)
+    text = yaml.dump(settings, Dumper=_Dumper, allow_unicode=True, **options)
     legible = yaml.safe_load(text) == settings  # not so for some line breaks of Unicode, which must be escaped
-    return text if legible else yaml.safe_dump(settings, **options)
+    return text if legible else yaml.dump(settings, Dumper=_Dumper, **options)
 
 
 def read_yaml(path: str | Path) -> Settings:
@@ -194,3 +194,12 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
     "-+.0123456789",
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would not read as text."""
+
+
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])

@@ -235,7 +235,11 @@ def diagnose_fitted(fitted: Fitted, prepared: Prepared, baselines: Baselines, tr
     known = fitted.ensemble, baselines, trained_on, history, result.state.best_step, fitted.network_pool
     rows = prepared.validation if len(prepared.validation) else prepared.training
     model = Diagnosed(fitted.backend, fitted.config, prepared.schema, *known)
-    return diagnose(model, rows, prepared.training, fitted.config.training.seed)
+    diagnosis = diagnose(model, rows, prepared.training, fitted.config.training.seed)
+    if fitted.ensemble is not None or fitted.network_pool is None:
+        return diagnosis
+    told = tuple(finding for finding in diagnosis.findings if finding.name not in findings.MISCALIBRATED)
+    return diagnosis._replace(calibration=None, findings=told)  # these rows decided the temperature
 
 
 def _drawn(corpus: Corpus, most: int, seed: int) -> Corpus:

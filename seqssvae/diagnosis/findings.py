@@ -32,6 +32,7 @@ MEMORISED_GAP = 0.25
 CALIBRATION_GAP = 0.05
 ERRORS = 3.0
 RANDOM_LABELS = "labels look random"
+MISCALIBRATED = "overconfident", "underconfident"
 SHOWN = 5
 """Most labels named in a sentence."""
 
@@ -274,7 +275,7 @@ def miscalibrated(
     if cross_validated:
         advice = "Read them as an order: these rows are of another kind than those learned from, or those were few."
     return Finding(
-        "overconfident" if gap > 0 else "underconfident",
+        MISCALIBRATED[0] if gap > 0 else MISCALIBRATED[1],
         "warning",
         f"Its probabilities are too {'high' if gap > 0 else 'low'}: the most probable label is said to have "
         f"{confidence:.0%} and is right for {accuracy:.0%} of {count} rows (expected calibration error "

@@ -31,8 +31,9 @@ from seqssvae.runs.files import (
     WEIGHTS,
 )
 from seqssvae.runs.run import RunDirectory
-from seqssvae.runs.storage import read_file
+from seqssvae.runs.storage import parse_json, read_file
 from seqssvae.runs.writer import refuse_existing
+from seqssvae.runs.writing import explained
 
 CARD = "README.md"
 FILES = (CONFIG, VOCABULARY, STATE, METRICS, WEIGHTS, LAST, OPTIMIZER, STEPS, CALIBRATION, *CARRIED, MANIFEST)
@@ -66,11 +67,15 @@ def push_run(run: str | Path, repository: str, card: str, private: bool | None =
         MissingPackageError: If huggingface_hub is not installed.
     """
     check_pushable(repository, token)
+    token = _checked(token)
     hub, files = _hub(), CheckpointFiles(run)
     if files.folder == Path(run):
         raise RunError(f"{run} is of an earlier version; open it by SequenceSSVAE.load and save it to push it.")
     place = f"{CHECKPOINTS}/{files.folder.name}"
-    added = {CARD: card.encode("utf-8"), LATEST: read_file(Path(run) / LATEST, MOST_BYTES[LATEST])}
+    latest = read_file(Path(run) / LATEST, MOST_BYTES[LATEST])
+    if parse_json(latest, LATEST).get("checkpoint") != files.folder.name:
+        raise RunError(f"{run} was trained further meanwhile; push it again.")
+    added = {CARD: card.encode("utf-8"), LATEST: latest}
     added[f"{place}/{MANIFEST}"] = read_file(files.folder / MANIFEST, MOST_BYTES[MANIFEST])
     known = [name for name in FILES if name != MANIFEST and name in files]
     added |= {f"{place}/{name}": files.read(name, MOST_BYTES.get(name, LARGEST)) for name in known}
@@ -95,7 +100,7 @@ def check_pushable(repository: str, token: str | None = None) -> None:
     hub = _hub()
     with _explained(repository):
         import_module("huggingface_hub.utils").validate_repo_id(repository)
-    if token is None and hub.get_token() is None:
+    if _checked(token) is None and hub.get_token() is None:
         raise HubError("There is no token to write to the hub with: set HF_TOKEN, or log in by hf auth login.")
 
 
@@ -113,21 +118,32 @@ def pull_run(repository: str, path: str | Path, revision: str | None = None, tok
         HubError: If there is no such repository or revision, or no network.
         MissingPackageError: If huggingface_hub is not installed.
     """
-    hub, path = _hub(), Path(path)
+    hub, path, token = _hub(), Path(path), _checked(token)
     refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    if path.is_dir() and any(path.iterdir()):  # left by a run that was stopped before its first step
+        raise RunError(f"The directory {path} is not empty; name another one.")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         staged = Path(folder) / "run"
         with _explained(repository):
             api = hub.HfApi(token=token)
             info = api.model_info(repository, revision=revision, files_metadata=True)
-            known = {one.rfilename: one.size or 0 for one in info.siblings or () if _is_known(one.rfilename)}
+            known = {one.rfilename: one.size for one in info.siblings or () if _is_known(one.rfilename)}
             if LATEST not in known:
                 raise RunError(f"The repository {repository} holds no run of seqssvae: there is no {LATEST} in it.")
-            for name, size in known.items():
-                if size > MOST_BYTES.get(name.rpartition("/")[2], LARGEST):
+
+            def fetch(name: str) -> None:
+                size = known[name]
+                if size is None or size > MOST_BYTES.get(name.rpartition("/")[2], LARGEST):
                     raise RunError(f"The repository {repository}: {name} has {size} bytes, which is too many.")
                 api.hf_hub_download(repository, name, revision=info.sha, local_dir=staged)
+
+            fetch(LATEST)
+            chosen = f"{CHECKPOINTS}/{_latest(staged, repository)}/"
+            for name in known:
+                if name.startswith(chosen):
+                    fetch(name)
         shutil.rmtree(staged / ".cache", ignore_errors=True)  # huggingface_hub's notes of what it has fetched
         _check(staged, repository)
         if path.is_dir():
@@ -140,11 +156,26 @@ def _check(staged: Path, repository: str) -> None:
     directory = RunDirectory(staged)
     try:
         directory.read_checkpoint()
+        _ = directory.network_pool
         for name in FILES:
             if name != MANIFEST and name in directory.files:
                 directory.files.read(name, MOST_BYTES.get(name, LARGEST))
     except RunError as error:
         raise RunError(f"The repository {repository}: {str(error).replace(f'{staged}/', '')}") from error
+
+
+def _latest(staged: Path, repository: str) -> str:
+    """The name of the checkpoint that was fetched as the latest."""
+    content = read_file(staged / LATEST, MOST_BYTES[LATEST])
+    return str(parse_json(content, f"The repository {repository}: {LATEST}").get("checkpoint"))
+
+
+def _checked(token: str | None) -> str | None:
+    """A token without blanks around it, which must be one that can be sent."""
+    token = None if token is None else token.strip()
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise HubError("The token is not one: it must be letters, digits and signs of ASCII without blanks.")
+    return token
 
 
 def _is_known(path: str) -> bool:
@@ -186,7 +217,10 @@ def _explained(repository: str) -> Iterator[None]:
         text = " ".join((error.server_message or str(error)).split())
         raise HubError(f"The hub did not do it for {repository}: {text}") from error
     except Exception as error:
-        if not isinstance(error, OSError) and "TransportError" not in {kind.__name__ for kind in type(error).__mro__}:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if not names & {"TransportError", "ConnectionError", "TimeoutError", "LocalEntryNotFoundError"}:
             raise
+        if "LocalProtocolError" in names:  # whose text may hold what was sent
+            raise HubError(f"The hub cannot be asked for {repository}: the request is not one.") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise HubError(f"The hub cannot be reached ({reason}); is there a network?") from error

@@ -11,6 +11,8 @@ from jaxtyping import Int
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.recipes.ngrams import LEAST_ROWS, positions, row_numbers
 
+MOST_WEIGHTS = 1 << 22
+"""Most symbols at places times labels; of more, the most frequent are taken."""
 MOST_PLACES = 64
 """Places that are told apart from either end; further inside a row there are none."""
 SHARE_OF_ONE_LENGTH = 0.9
@@ -32,14 +34,22 @@ class Places:
     codes: Int[np.ndarray, " G"]
 
     @classmethod
-    def learn(cls, rows: RaggedArray, size: int) -> "Places":
-        """Collect the symbols at places that two rows or more have."""
+    def learn(cls, rows: RaggedArray, size: int, label_count: int) -> "Places":
+        """Collect the symbols at places that two rows or more have.
+
+        Args:
+            rows: Symbol ids.
+            size: V.
+            label_count: K, by which there are more weights than symbols at places.
+        """
         from_end = len(rows) > 0 and np.unique(rows.lengths, return_counts=True)[1].max() < SHARE_OF_ONE_LENGTH * len(
             rows
         )
         _, codes = _at_places(rows, size, bool(from_end))
         found, counts = np.unique(codes, return_counts=True)  # a row has each once
-        return cls(size, bool(from_end), found[counts >= LEAST_ROWS])
+        found, counts = found[counts >= LEAST_ROWS], counts[counts >= LEAST_ROWS]
+        frequent = np.argsort(-counts, kind="stable")[: MOST_WEIGHTS // label_count]
+        return cls(size, bool(from_end), found[np.sort(frequent)])
 
     @cached_property
     def place(self) -> Int[np.ndarray, " G"]:

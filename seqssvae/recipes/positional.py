@@ -31,7 +31,7 @@ class Positional:
     @classmethod
     def learn(cls, rows: LearningRows) -> Learned:
         """Learn from all labelled rows, and without each fold; rows without label tell what there is at places."""
-        places = Places.learn(rows.all_rows, rows.vocabulary_size)
+        places = Places.learn(rows.all_rows, rows.vocabulary_size, rows.label_count)
         features = places.count(rows.labelled)
         out_of_fold = np.zeros((len(rows.y), rows.label_count))
         for fold in range(rows.fold_count):

@@ -33,7 +33,7 @@ class Profile:
     @classmethod
     def learn(cls, rows: LearningRows, unlabelled_shares: Float[np.ndarray, " K"]) -> Learned:
         """Learn from all rows, and without each fold of the labelled ones."""
-        places = Places.learn(rows.all_rows, rows.vocabulary_size)
+        places = Places.learn(rows.all_rows, rows.vocabulary_size, rows.label_count)
         counts = places.count(rows.all_rows)
         model = smoothed(places, np.asarray(counts.sum(axis=0)).ravel())
         mixture = Mixture(in_groups(counts, rows), rows.one_hot, rows.label_shares, unlabelled_shares, model)

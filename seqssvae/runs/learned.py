@@ -112,8 +112,12 @@ def calibration_file(pool: Pool | None) -> dict[str, bytes]:
     return {CALIBRATION: to_json({name: values.tolist() for name, values in pool._asdict().items()})}
 
 
-def read_network_pool(files: CheckpointFiles) -> Pool | None:
+def read_network_pool(files: CheckpointFiles, count: int) -> Pool | None:
     """Read how the network's predictions are calibrated; None if that was not written.
+
+    Args:
+        files: The files of the checkpoint.
+        count: The number of ways to predict that the network has: 2 with a generator, 1 without.
 
     Raises:
         RunError: If the file is damaged.
@@ -121,21 +125,19 @@ def read_network_pool(files: CheckpointFiles) -> Pool | None:
     if CALIBRATION not in files:
         return None
     entries = read_json(files, CALIBRATION)
-    lists = [entries.get(name) for name in Pool._fields]
+    lists, what = [entries.get(name) for name in Pool._fields], f"{count} numbers above 0 each"
     if not all(
-        isinstance(values, list) and 1 <= len(values) <= 2 and all(map(_is_positive, values)) for values in lists
+        isinstance(values, list) and len(values) == count and all(map(_is_positive, values)) for values in lists
     ):
-        raise RunError(
-            f"{files.folder / CALIBRATION}: temperatures and weights must be one or two positive numbers each."
-        )
+        raise RunError(f"{files.folder / CALIBRATION}: temperatures and weights must be {what}.")
     pool = Pool(*(np.array(values, float) for values in lists))
-    if len(pool.temperatures) != len(pool.weights) or not np.isclose(pool.weights.sum(), 1):
-        raise RunError(f"{files.folder / CALIBRATION}: there must be a weight for each temperature, which sum to 1.")
+    if not np.isclose(pool.weights.sum(), 1):
+        raise RunError(f"{files.folder / CALIBRATION}: the weights must sum to 1.")
     return pool
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 1e-6 < value < 1e6
 
 
 def _stored(names: tuple[str, str], settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:

@@ -118,6 +118,12 @@ class RunDirectory:
         """Name of the twin that trained the run."""
         return state_entry(self.files.folder / STATE, self._state, "backend", str)
 
+    @property
+    def network_pool(self) -> Pool | None:
+        """How the model's own predictions are calibrated; None where that is not known."""
+        count = 1 if self.config.objective.name == "classifier" else 2
+        return self._read(lambda files: read_network_pool(files, count))
+
     @cached_property
     def files(self) -> CheckpointFiles:
         """The files of the latest checkpoint."""
@@ -168,7 +174,7 @@ class RunDirectory:
         twin.set_weights(weights)
         ensemble = self._read(lambda files: read_ensemble(files, build))
         trained_on = self._read(lambda files: read_trained_on(files, len(schema.labels)))
-        learned = ensemble, self._read(read_baselines), trained_on, self._read(read_network_pool)
+        learned = ensemble, self._read(read_baselines), trained_on, self.network_pool
         return Run(self.path, config, schema, twin, step, trained_by, *learned)
 
     def read_checkpoint(self) -> Checkpoint:

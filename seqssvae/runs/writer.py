@@ -127,16 +127,22 @@ class RunWriter(Observer):
     def add(self, state: TrainingState, files: Mapping[str, bytes]) -> None:
         """Write a checkpoint of a training that has ended, with files of what is known since then.
 
+        Where another process trains the run meanwhile, or has done so, nothing is written: its checkpoints are later.
+
         Args:
             state: The last state.
             files: Content of the files, by name.
 
         Raises:
-            RunError: If the directory is in use, or cannot be written; the checkpoint before is then still the latest.
+            RunError: If it cannot be written; the checkpoint before is then still the latest.
         """
-        self._lock.take()
         try:
-            self._save(state, files)
+            self._lock.take()
+        except RunError:
+            return
+        try:
+            if read_state(CheckpointFiles(self.path)).get("step") == self.step:
+                self._save(state, files)
         finally:
             self._lock.release()
 

@@ -17,9 +17,9 @@ from toy import NAMES, OTHER_TEXTS, TEXTS, make_estimator, write_toy
 
 from seqssvae.cli.main import main
 from seqssvae.config.settings import from_dict
-from seqssvae.errors import MissingPackageError
+from seqssvae.errors import HubError, MissingPackageError, RunError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
-from seqssvae.hub.sharing import pull_run
+from seqssvae.hub.sharing import pull_run, push_run
 from seqssvae.runs.run import RunDirectory
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -151,6 +151,57 @@ def test_nothing_that_a_stranger_writes_is_trusted(toy_run, hub, capsys):
     assert not [name for name in hub.fetched if name.endswith("config.yaml")]
     assert not Path("exploded").exists()
     assert not list(Path.cwd().glob(".again*"))
+
+
+def test_what_the_latest_checkpoint_does_not_need_is_not_fetched(toy_run, hub, capsys):
+    assert main(["push", "run", REPOSITORY]) == 0
+    newest = RunDirectory("run").files.folder.name
+    others = {f"checkpoints/{number:08d}/weights.safetensors": b"0" * 100 for number in range(900, 920)}
+    hub.files(REPOSITORY).update(others)
+    hub.fetched.clear()
+    pull_run(REPOSITORY, "again")
+    assert not [name for name in hub.fetched if "checkpoints/" in name and f"checkpoints/{newest}/" not in name]
+    assert not [name for name in as_one(Path("again")) if "00000900" in name]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("token", ["hf_SECRET\nmore", "hf_SECRET ET", "hf_SECRÉT", ""])
+def test_a_token_that_cannot_be_one_is_neither_sent_nor_shown(toy_run, hub, token):
+    with pytest.raises(HubError, match="The token is not one") as caught:
+        pull_run(REPOSITORY, "again", token=token)
+    assert "SECR" not in str(caught.value)
+    with pytest.raises(HubError, match="The token is not one"):
+        push_run("run", REPOSITORY, "", token=token)
+    assert hub.asked == []
+
+
+def test_a_token_may_have_blanks_around_it(toy_run, hub, capsys):
+    push_run("run", REPOSITORY, "", token=f" {TOKEN}\n")
+    pull_run(REPOSITORY, "again", token=f"{TOKEN}\n")
+    capsys.readouterr()
+
+
+def test_a_directory_that_is_not_empty_is_left_alone(toy_run, hub, capsys):
+    assert main(["push", "run", REPOSITORY]) == 0
+    (Path("again") / "checkpoints").mkdir(parents=True)  # as a run leaves it that never began
+    hub.fetched.clear()
+    with pytest.raises(RunError, match="The directory again is not empty"):
+        pull_run(REPOSITORY, "again")
+    assert hub.fetched == []
+    capsys.readouterr()
+
+
+def test_a_full_disk_is_not_the_network(toy_run, hub, capsys, monkeypatch):
+    assert main(["push", "run", REPOSITORY]) == 0
+
+    def full(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "hf_hub_download", full)
+    with pytest.raises(RunError, match=r"again: cannot be written \(No space left on device\)"):
+        pull_run(REPOSITORY, "again")
+    assert not list(Path.cwd().glob(".again*"))
+    capsys.readouterr()
 
 
 def test_a_damaged_run_is_not_pushed(toy_run, hub, capsys):

@@ -48,10 +48,11 @@ def model_card(
 
     record = _kept(read_metrics(run.path), run.step)
     validation = (record or {}).get("validation") or {}
-    accuracy = validation.get("accuracy")
+    accuracy, held_out = validation.get("accuracy"), f"{validation.get('labelled_rows')} labelled validation rows"
+    if run.ensemble is not None:  # which is what predicts
+        accuracy, held_out = run.ensemble.trials[-1].accuracy, "labelled training rows, by cross-validation"
     results = None
     if accuracy is not None:
-        held_out = f"{validation['labelled_rows']} labelled validation rows"
         task = {"task_type": "text-classification", "dataset_type": "validation", "dataset_name": held_out}
         results = [EvalResult(**task, metric_type="accuracy", metric_value=round(float(accuracy), 6))]
     framework = {"torch": ["pytorch", "pyro"], "jax": ["jax", "numpyro"]}.get(run.trained_by, [run.trained_by])
@@ -67,7 +68,7 @@ def model_card(
         f"log p(x) in one. Trained by the {run.trained_by} twin; both twins open it.",
         _loading(run, repository),
         _data(run, run.trained_on),
-        _figures(validation, run.step),
+        _figures(validation, run.step, "Of the network alone, over" if run.ensemble is not None else "Over"),
         _diagnosis(diagnosis, origin),
         "## Twins\n\n" + (_NOT_CHECKED if certificate is None else f"{certificate.verdict} (`seqssvae verify`)"),
         f"## Configuration\n\n```yaml\n{to_yaml(run.config)}```",
@@ -115,12 +116,12 @@ def _data(run: Run, trained_on: TrainedOn | None) -> str:
     return "\n".join(("## Data", "", *lines))
 
 
-def _figures(validation: Mapping[str, Any], step: int) -> str:
+def _figures(validation: Mapping[str, Any], step: int, of_what: str) -> str:
     shown = {name: validation.get(name) for name in UNITS if name in Metrics._fields}
     rows = [f"| {name} | {value:.3f} | {UNITS[name]} |" for name, value in shown.items() if _is_number(value)]
     if not rows:
         return ""
-    head = f"Over {validation['rows']} validation rows, at step {step}:"
+    head = f"{of_what} {validation['rows']} validation rows, at step {step}:"
     return "\n".join(("## Figures", "", head, "", "| | | |", "| --- | ---: | --- |", *rows))
 
 

@@ -45,7 +45,7 @@ def _parser(paths: dict[str, dict[str, str]]) -> argparse.ArgumentParser:
             added = parser.add_argument(*names, choices=choices, nargs=action.nargs, metavar=action.metavar, help=about)
             kind = "RUN" if action.dest in ("run", "runs") else action.metavar
             if kind in paths or action.dest.endswith(("train", "validation", "_file")):
-                added.complete = paths.get(str(kind), paths["FILE"])  # type: ignore[attr-defined]
+                added.complete = paths.get(str(kind), paths["FILE"])  # type: ignore[attr-defined]  # which shtab looks for
     return whole
 
 

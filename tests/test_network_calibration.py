@@ -59,6 +59,20 @@ def test_the_temperature_undoes_a_power(fake_twins, held_out, power):
     assert calibrated.accuracy == raw.accuracy == 0.8
 
 
+def test_each_way_to_predict_has_its_own_temperature(fake_twins, held_out, monkeypatch):
+    """With log-odds of 3 and of -2, temperatures of 2 and 4, and weights of 1/4 and 3/4."""
+    rows = held_out.take(np.arange(1))
+    for name, odds in (("_classified", 3.0), ("_generative", -2.0)):
+        scores = np.array([[odds, 0.0]])
+        monkeypatch.setattr(f"seqssvae.recipes.predictors.{name}", lambda *given, scores=scores: scores)
+    pool = Pool(np.array([2.0, 4.0]), np.array([0.25, 0.75]))
+    model = SimpleNamespace(backend=None, config=toy_config(), ensemble=None, network_pool=pool)
+    first, second = 1 / (1 + np.exp(-1.5)), 1 / (1 + np.exp(0.5))
+    expected = {"classifier": first, "generative": second, "combined": 0.25 * first + 0.75 * second}
+    for method, p in expected.items():
+        assert np.exp(predict_log_proba(model, rows, method))[0, 0] == pytest.approx(p, rel=1e-9)
+
+
 def test_without_labelled_rows_held_out_nothing_is_fitted(fake_twins, held_out):
     missing = held_out.with_labels(np.full(len(held_out), -1))
     assert fit_network_pool(overconfident(2.0), toy_config(), missing, 2) is None

@@ -94,7 +94,7 @@ class CheckpointFiles:
         return entries
 
 
-def write_checkpoint(run: Path, step: int, contents: Mapping[str, bytes], outdated: Iterable[str] = ()) -> None:
+def write_checkpoint(run: Path, step: int, contents: Mapping[str, bytes], outdated: Iterable[str] = ()) -> str:
     """Add a checkpoint to a run directory, make it the latest, and remove all others but the one before it.
 
     Args:
@@ -102,6 +102,9 @@ def write_checkpoint(run: Path, step: int, contents: Mapping[str, bytes], outdat
         step: The training step of the checkpoint.
         contents: What each file is to hold.
         outdated: Names of files in the directory itself that are removed once there are two checkpoints.
+
+    Returns:
+        The name of the checkpoint.
 
     Raises:
         RunError: If it cannot be written. The checkpoint before it is then still the latest.
@@ -133,6 +136,7 @@ def write_checkpoint(run: Path, step: int, contents: Mapping[str, bytes], outdat
         _remove(*run.glob(f"{UNFINISHED}*"))
         if former is not None:
             _remove(*(run / file for file in outdated))
+    return name
 
 
 def latest_name(run: Path) -> str | None:

@@ -13,7 +13,7 @@ from seqssvae.config.settings import to_yaml
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.errors import RunError
-from seqssvae.runs.checkpoints import CHECKPOINTS, LATEST, CheckpointFiles, write_checkpoint
+from seqssvae.runs.checkpoints import CHECKPOINTS, LATEST, CheckpointFiles, latest_name, write_checkpoint
 from seqssvae.runs.files import (
     CONFIG,
     LAST,
@@ -68,6 +68,7 @@ class RunWriter(Observer):
         self.path, self.in_place = Path(path), in_place
         self.step: int | None = None
         """The training step of the last checkpoint written; None before the first."""
+        self._latest: str | None = None
         self._backend = backend
         resumed = training if isinstance(training, Checkpoint) else None
         self._digest = training.digest if isinstance(training, Checkpoint) else corpus_digest(training)
@@ -92,7 +93,7 @@ class RunWriter(Observer):
         """
         if self.in_place:
             self._lock.take()
-            self.step = state.step
+            self.step, self._latest = state.step, latest_name(self.path)
             return
         refuse_existing(self.path)
         above = [path for path in self.path.parents if not os.path.lexists(path)]
@@ -141,7 +142,7 @@ class RunWriter(Observer):
         except RunError:
             return
         try:
-            if read_state(CheckpointFiles(self.path)).get("step") == self.step:
+            if latest_name(self.path) == self._latest:
                 self._save(state, files)
         finally:
             self._lock.release()
@@ -164,7 +165,7 @@ class RunWriter(Observer):
         }
         if state.totals:
             contents[STEPS] = to_safetensors(state.totals, state.step)
-        write_checkpoint(self.path, state.step, contents, _TOP_LEVEL)
+        self._latest = write_checkpoint(self.path, state.step, contents, _TOP_LEVEL)
         self.step = state.step
 
     def _state(self, state: TrainingState) -> dict[str, Any]:

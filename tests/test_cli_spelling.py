@@ -39,3 +39,9 @@ def test_a_directory_cannot_go_to_standard_output(command, capsys, tmp_path, mon
     assert main([command, *(["rows.tsv"] if command == "prepare" else []), "--output", "-"]) == 2
     assert_one_error(capsys, f"seqssvae {command} makes a directory, which standard output is not; name one.")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--data.output", "--data.resume"])
+def test_what_is_no_field_of_data_is_no_option(option, capsys):
+    assert main(["fit", "--data.train", "rows.tsv", option, "RUN"]) == 2
+    assert f"There is no option {option} here" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from commands import assert_one_error
 
-from seqssvae.cli.arguments import COMMANDS, command_actions
+from seqssvae.cli.arguments import COMMANDS, command_actions, expected_option_value
 from seqssvae.cli.main import main
 
 pytest.importorskip("shtab")
@@ -58,6 +58,11 @@ def test_values(script):
     assert completed(script, "fit", "--data.header", "") == {"true", "false"}
     assert completed(script, "fit", "--data.train", "ro") == {"rows.tsv"}
     assert completed(script, "evaluate", "r") == {"run"}
+
+
+def test_values_are_those_that_the_command_takes():
+    for command, names in (("predict", "classifier, generative, combined"), ("generate", "sample, greedy, beam")):
+        assert expected_option_value(command, "method") == f"one of {names}"
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])

@@ -16,6 +16,7 @@ from seqssvae.recipes import auto
 from seqssvae.recipes.auto import affordable, learning_rows
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.network import LEAST_BATCH, PLACES_OF_A_BATCH, classifier_config
+from seqssvae.training.schedules import beta_at
 
 LABELS = [name if index < 24 else None for index, name in enumerate(["left", "right"] * 30)]
 
@@ -72,17 +73,22 @@ def test_training_has_a_price_that_is_bounded(labels, vocabulary, length, budget
     config = from_dict(with_recipe("auto", {"training": {"budget": budget}}))
     rows = SimpleNamespace(lengths=np.array([length]))
     schema = SimpleNamespace(labels=range(labels), dimensions=SimpleNamespace(vocabulary_size=vocabulary))
-    chosen = affordable(config, SimpleNamespace(schema=schema, training=rows)).training
+    affordable_config = affordable(config, SimpleNamespace(schema=schema, training=rows))
+    chosen, beta = affordable_config.training, affordable_config.objective.beta
     price = 6.0 * length * config.model.decoder.hidden_size * ((vocabulary + 300) * labels + 1000)
-    least, most = min(1.0, budget) * auto.LEAST_STEPS, budget * config.training.max_steps
+    least, most = min(1.0, budget) * auto.LEAST_STEPS, budget * auto.MOST_STEPS
     assert least <= chosen.max_steps <= most
     assert auto.LEAST_BATCH <= chosen.batch_size <= config.training.batch_size
     dear = chosen.max_steps * chosen.batch_size * price > budget * auto.OPERATIONS
     assert not dear or (chosen.max_steps, chosen.batch_size) == (least, auto.LEAST_BATCH)
     cheap = most * config.training.batch_size * price <= budget * auto.OPERATIONS
     assert not cheap or chosen == replace(config.training, max_steps=int(most))
-    own = from_dict(with_recipe("auto", {"training": {"max_steps": 7}}))
-    assert affordable(own, SimpleNamespace(schema=schema, training=rows)) == own
+    assert beta_at(beta, chosen.max_steps // 2 + 1) == beta.maximum
+    own_beta = from_dict(with_recipe("auto", {"objective": {"beta": {"steps": 70}}}))
+    assert affordable(own_beta, SimpleNamespace(schema=schema, training=rows)).objective.beta.steps == 70
+    for steps in (7, auto.MOST_STEPS):
+        own = from_dict(with_recipe("auto", {"training": {"max_steps": steps}}))
+        assert affordable(own, SimpleNamespace(schema=schema, training=rows)) == own
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(0.02, 6), (1.0, 300), (2.0, 600)])

@@ -100,9 +100,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
 
     ensemble = read_ensemble(resumed.files, build) if resumed else None
     if not resumed and (arguments.get("recipe") or "auto") == "auto":
-        reason = obstacle(config, prepared)
+        config, reason = affordable(config, prepared), obstacle(config, prepared)
         if reason is None:
-            config = affordable(config, prepared)
             if is_first:
                 get_backend(backend)  # an error, if it is one, before anything is said
                 summary.say()

@@ -26,7 +26,8 @@ class TrainingConfig:
 
     Args:
         epochs: The greatest number of passes over the unlabelled rows (over the labelled ones if there are no others).
-        max_steps: The greatest number of training steps; 0 for no limit but `epochs`.
+        max_steps: The greatest number of training steps; 0 for no limit but `epochs`, or, by the recipe `auto`, for as
+            many as its budget allows.
         budget: How much computing the recipe `auto` may take, as a multiple of some minutes of two cores: so many times
             the steps of its candidates, and of the network unless `max_steps` is given. Nothing to other recipes.
         batch_size: B, rows of an unlabelled batch.

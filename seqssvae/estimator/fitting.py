@@ -97,10 +97,11 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         if not quiet:
             print(f"seqssvae: {training_summary(config, prepared, self._backend_name, self.device)}", file=sys.stderr)
         ensemble = None
+        if self.recipe == "auto":
+            config = affordable(config, prepared)
         if self.recipe == "auto" and (reason := obstacle(config, prepared)) is not None:
             warnings.warn(reason, stacklevel=2)
         elif self.recipe == "auto":
-            config = affordable(config, prepared)
             if is_first:
                 with progress("candidates", quiet) as shown:
                     ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)

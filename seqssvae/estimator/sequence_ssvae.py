@@ -52,7 +52,8 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         k: Number of labels that `top_k` sums out; 0 for as many as each batch needs.
         learning_rate: The greatest step size.
         epochs: The greatest number of passes over the unlabelled sequences.
-        max_steps: The greatest number of training steps; 0 for no limit but `epochs`.
+        max_steps: The greatest number of training steps; 0 for no limit but `epochs`, or, by the recipe `auto`, for as
+            many as its budget allows.
         budget: How much computing `recipe="auto"` may take; 1 is some minutes of two cores.
         batch_size: Rows of an unlabelled batch.
         metric: What decides the best weights: `accuracy`, `classification`, `elbo` or `loss`.

@@ -28,7 +28,8 @@ OPERATIONS = 2e12
 """Multiplications and additions that the SSVAE's training may take at a budget of 1: some minutes of two cores."""
 OF_A_STATE, OF_A_RECURRENCE = 300, 1000
 """What a label's state, and a step of the recurrence, take beside the output layer, in symbols of its vocabulary."""
-LEAST_STEPS = 100
+LEAST_STEPS, MOST_STEPS = 100, 600
+"""Of the SSVAE's training, at a budget of 1."""
 LEAST_BATCH = 8
 LEAST_LABELLED = 4
 MOST_LABELLED, MOST_UNLABELLED = 20_000, 100_000
@@ -222,20 +223,24 @@ def network_config(config: Config, ensemble: Ensemble | None) -> Config:
 def affordable(config: Config, prepared: Prepared) -> Config:
     """The configuration with as many steps as are affordable with this vocabulary and these labels.
 
-    Where even the least number of steps is not, batches are smaller. A number of steps, or of rows of a batch, that is
-    not the recipe's own is somebody's wish, and stays.
+    Where even the least number of steps is not, batches are smaller. The weight of the KL of z has its maximum after
+    half of the steps. A number of steps, or of rows of a batch, that is somebody's wish stays.
     """
-    schema, training = prepared.schema, config.training
-    if training.max_steps != recipe_settings("auto")["training"]["max_steps"]:
+    schema, training, beta = prepared.schema, config.training, config.objective.beta
+    if training.max_steps:
         return config
     of_a_symbol = (schema.dimensions.vocabulary_size + OF_A_STATE) * len(schema.labels) + OF_A_RECURRENCE
     of_a_row = 6 * float(prepared.training.lengths.mean()) * config.model.decoder.hidden_size * of_a_symbol
     operations, least = training.budget * OPERATIONS, max(1, round(min(1.0, training.budget) * LEAST_STEPS))
-    steps, most = int(operations / (training.batch_size * of_a_row)), round(training.budget * training.max_steps)
+    steps, most = int(operations / (training.batch_size * of_a_row)), round(training.budget * MOST_STEPS)
     if steps < least and training.batch_size == TrainingConfig().batch_size:
         rows = max(LEAST_BATCH, min(training.batch_size, int(operations / (least * of_a_row))))
         training = replace(training, batch_size=rows)
-    return replace(config, training=replace(training, max_steps=max(least, min(most, steps))))
+    steps = max(least, min(most, steps))
+    if beta.steps == recipe_settings("auto")["objective"]["beta"]["steps"]:
+        beta = replace(beta, steps=max(1, steps // 2))
+    objective = replace(config.objective, beta=beta)
+    return replace(config, objective=objective, training=replace(training, max_steps=steps))
 
 
 def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ RECIPES: dict[RecipeName, Settings] = {
         },
         "objective": {"posterior": "given", "beta": {"steps": 300}},
         "optimizer": _FAST_OPTIMIZER,
-        "training": {**_SHORT_TRAINING, "buckets": 3, "max_steps": 600, "metric": "elbo", "standard_errors": 0.0},
+        "training": {**_SHORT_TRAINING, "buckets": 3, "metric": "elbo", "standard_errors": 0.0},
     },
     "ssvae": {},
     "topics": {

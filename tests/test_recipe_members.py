@@ -4,17 +4,28 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqssvae.data.ragged import RaggedArray
+from seqssvae.errors import RunError
 from seqssvae.recipes.bag import Bag
-from seqssvae.recipes.ensemble import ENSEMBLE, GIVEN_UP, NETWORK, learn_ensemble
+from seqssvae.recipes.ensemble import ENSEMBLE, GIVEN_UP, NETWORK, Ensemble, learn_ensemble
 from seqssvae.recipes.linear import Linear
 from seqssvae.recipes.markov import Markov, NgramTree
 from seqssvae.recipes.mixture import CountedRows, Mixture
 from seqssvae.recipes.ngrams import NgramVocabulary, longest_order, ngram_codes
-from seqssvae.recipes.pool import Pool, calibrate, fit_pool, fit_temperature, pooled_out_of_fold
+from seqssvae.recipes.pool import (
+    PRECISION,
+    Pool,
+    calibrate,
+    fit_mixture,
+    fit_pool,
+    fit_temperature,
+    pooled_out_of_fold,
+)
 from seqssvae.recipes.rows import LearningRows, known_only, log_normalised, perplexity, stratified_folds
 from seqssvae.recipes.shares import unlabelled_shares
 
@@ -187,13 +198,48 @@ def test_a_pool_prefers_what_knows_and_its_weights_sum_to_one():
     pool = fit_pool([noise, true], y)
     assert pool.weights.sum() == pytest.approx(1.0)
     assert pool.weights[1] > 0.9
+    assert pool.shares[1] > 0.8
+    assert pool.shares.sum() == pytest.approx(1.0)
     joined = pool.log_proba([noise, true])
     np.testing.assert_allclose(np.exp(joined).sum(axis=1), 1.0, rtol=1e-6)
-    by_hand = sum(
-        weight * np.exp(calibrate(scores, temperature))
-        for weight, scores, temperature in zip(pool.weights, [noise, true], pool.temperatures, strict=True)
-    )
-    np.testing.assert_allclose(np.exp(joined), by_hand, rtol=1e-9)
+    calibrated = [np.exp(calibrate(*one)) for one in zip([noise, true], pool.temperatures, strict=True)]
+    mixture = sum(weight * p for weight, p in zip(pool.weights, calibrated, strict=True))
+    product = np.prod([p**power for power, p in zip(pool.powers, calibrated, strict=True)], axis=0)
+    product /= product.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(joined), (mixture + product) / 2, rtol=1e-9)
+    alone = fit_mixture([noise, true], y)
+    np.testing.assert_allclose(np.exp(alone.log_proba([noise, true])), mixture, rtol=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000))
+def test_no_other_powers_are_better(seed):
+    """The posterior density of the powers, by scipy's own density of the normal prior, is less at all neighbours."""
+    generator = np.random.default_rng(seed)
+    members = [log_normalised(generator.normal(scale=2.0, size=(40, 3))) for _ in range(3)]
+    y = (sum(members) + generator.gumbel(size=(40, 3))).argmax(axis=1)
+    pool = fit_pool(members, y)
+    calibrated = [calibrate(*one) for one in zip(members, pool.temperatures, strict=True)]
+
+    def density(powers: np.ndarray) -> float:
+        scores = sum(power * scores for power, scores in zip(powers, calibrated, strict=True))
+        likelihood = scipy.special.log_softmax(scores, axis=1)[np.arange(40), y].sum()
+        return likelihood + scipy.stats.norm(1 / 3, PRECISION**-0.5).logpdf(powers).sum()
+
+    for step in 1e-2 * np.concatenate([np.eye(3), -np.eye(3)]):
+        other = np.maximum(pool.powers + step, 0.0)
+        assert density(other) <= density(pool.powers) + 1e-6
+
+
+def test_evidence_from_different_parts_adds_up_in_a_product():
+    """Two members that know independent halves: the product of their odds is right, and a mixture is not."""
+    generator = np.random.default_rng(3)
+    y = generator.integers(0, 2, 2000)
+    parts = [log_normalised(np.stack([-x, x], axis=1)) for x in generator.normal(2.0 * y - 1, 1.0, size=(2, 2000))]
+    pool = fit_pool(parts, y)
+    np.testing.assert_allclose(pool.powers / pool.temperatures, 1.0, rtol=0.15)
+    losses = [-fit(parts, y).log_proba(parts)[np.arange(2000), y].mean() for fit in (fit_pool, fit_mixture)]
+    assert losses[0] < losses[1] - 0.01
 
 
 def test_weights_of_a_pool_do_not_know_the_rows_that_they_are_judged_by():
@@ -260,3 +306,18 @@ def test_a_candidate_that_is_given_up_is_told_all_the_same():
     assert NETWORK not in ensemble.members
     assert ensemble.trials[-1].name == ENSEMBLE
     assert trial.seconds < ensemble.trials[-1].seconds
+
+
+def test_an_ensemble_that_was_stored_before_there_were_powers_is_a_mixture():
+    ensemble = learn_ensemble(toy_rows(), None, lambda name: None)
+    settings_, arrays = ensemble.to_stored()
+    again = Ensemble.from_stored(settings_, arrays, None)
+    rows = toy_rows().labelled
+    np.testing.assert_array_equal(again.log_proba(rows), ensemble.log_proba(rows))
+    earlier = Ensemble.from_stored({**settings_, "format": 1, "powers": None}, arrays, None)
+    mixture = ensemble.pool._replace(powers=None)
+    members = [member.log_proba(rows) for member in ensemble.members.values()]
+    np.testing.assert_array_equal(earlier.log_proba(rows), mixture.log_proba(members))
+    for damaged in ({"format": 3}, {"powers": [1.0]}, {"weights": [1.0]}):
+        with pytest.raises(RunError, match="The ensemble cannot be read"):
+            Ensemble.from_stored({**settings_, **damaged}, arrays, None)

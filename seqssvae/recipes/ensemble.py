@@ -15,15 +15,15 @@ from seqssvae.recipes.bag import Bag
 from seqssvae.recipes.linear import Linear
 from seqssvae.recipes.markov import Markov
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
-from seqssvae.recipes.pool import Pool, calibrate, fit_pool, pooled_out_of_fold
+from seqssvae.recipes.pool import Pool, calibrate, fit_mixture, fit_pool, pooled_out_of_fold
 from seqssvae.recipes.positional import Positional
 from seqssvae.recipes.profile import Profile
 from seqssvae.recipes.rows import Learned, LearningRows
 from seqssvae.recipes.shares import unlabelled_shares
 
-FORMAT = 1
+FORMAT = 2
 LEAST_WEIGHT = 0.05
-"""A member that would get less than this weight is left out, and need not be computed."""
+"""A member whose share in the pool would be less than this is left out, and need not be computed."""
 MOST_ROWS = 4000
 """Rows without label by which the shares of their labels are estimated."""
 
@@ -49,7 +49,7 @@ class Trial(NamedTuple):
         accuracy: The share of held-out rows whose most probable label is their label.
         standard_error: Of the accuracy.
         loss: The mean of -log p(y|x) of held-out rows, calibrated on these rows themselves.
-        weight: Its weight in the ensemble; None where it is no member.
+        weight: Its share in the ensemble; None where it is no member.
         seconds: The time it took, the training of what is kept included.
     """
 
@@ -67,7 +67,7 @@ class Ensemble(NamedTuple):
 
     Args:
         members: By name.
-        pool: Their temperatures and weights.
+        pool: Their temperatures, weights and powers.
         label_count: K.
         trials: How each candidate did, and last the ensemble.
         chance: The probability that guessing the most frequent label does as well as the ensemble did.
@@ -104,6 +104,7 @@ class Ensemble(NamedTuple):
             "members": list(self.members),
             "temperatures": self.pool.temperatures.tolist(),
             "weights": self.pool.weights.tolist(),
+            "powers": None if self.pool.powers is None else self.pool.powers.tolist(),
             "label_count": self.label_count,
             "trials": [trial._asdict() for trial in self.trials],
             "chance": self.chance,
@@ -125,10 +126,10 @@ class Ensemble(NamedTuple):
         try:
             count = int(settings["label_count"])
             members = {name: _member(name, settings, arrays, count, build) for name in settings["members"]}
-            pool = Pool(np.array(settings["temperatures"], float), np.array(settings["weights"], float))
+            pool = _stored_pool(settings)
             trials = [Trial(**trial) for trial in settings["trials"]]
-            if not len(members) == len(pool.weights) == len(pool.temperatures) > 0:
-                raise ValueError("there must be a weight and a temperature for each member")
+            if not members or any(len(values) != len(members) for values in pool if values is not None):
+                raise ValueError("there must be a temperature, a weight and a power for each member")
             gain = settings.get("unlabelled_gain")
             difference = None if gain is None else (float(gain[0]), float(gain[1]))
             stored = settings.get("agreement")
@@ -187,7 +188,7 @@ def learn_ensemble(rows: LearningRows, train: TrainNetworks | None, report: Call
         hits = [scores.argmax(axis=1) == rows.y[seen] for scores in (*others, out_of_fold)]
         behind = max((hit.astype(float) - hits[-1] for hit in hits[:-1]), key=lambda gap: float(gap.mean()))
         clearly = behind.mean() > 2 * behind.std() / np.sqrt(len(seen))
-        pool = fit_pool([*others, out_of_fold], rows.y[seen])
+        pool = fit_mixture([*others, out_of_fold], rows.y[seen])
         go_on = not clearly or bool(pool.weights[-1] >= LEAST_WEIGHT)
         if not go_on:
             given_up.append(_trial(NETWORK, calibrate(out_of_fold, pool.temperatures[-1]), rows.y[seen], 0.0, 0.0))
@@ -204,8 +205,8 @@ def _joined(
 ) -> Ensemble:
     scores = {name: one.out_of_fold for name, one in learned.items()}
     pool = fit_pool(list(scores.values()), rows.y)
-    kept = [name for name, weight in zip(scores, pool.weights, strict=True) if weight >= LEAST_WEIGHT]
-    weights = dict(zip(scores, pool.weights, strict=True))
+    kept = [name for name, share in zip(scores, pool.shares, strict=True) if share >= LEAST_WEIGHT]
+    weights = dict(zip(scores, pool.shares, strict=True))
     trials = [
         _trial(
             name, calibrate(scores[name], temperature), rows.y, weights[name] if name in kept else 0.0, seconds[name]
@@ -238,6 +239,14 @@ def _trial(
     loss = float(-np.mean(log_p[np.arange(len(y)), y]))
     learns_from = "labelled rows" if name in FROM_LABELS else "all rows"
     return Trial(name, learns_from, accuracy, error, loss, None if weight is None else float(weight), seconds)
+
+
+def _stored_pool(settings: Mapping[str, Any]) -> Pool:
+    if int(settings["format"]) > FORMAT:
+        raise ValueError(f"it is of format {settings['format']}, and this version reads {FORMAT}")
+    powers = settings.get("powers")  # which a run of an earlier version does not have
+    temperatures, weights = (np.array(settings[name], float) for name in ("temperatures", "weights"))
+    return Pool(temperatures, weights, None if powers is None else np.array(powers, float))
 
 
 def _member(

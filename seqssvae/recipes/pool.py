@@ -1,4 +1,4 @@
-"""One prediction of several members: each is calibrated, and their probabilities are averaged with fitted weights."""
+"""One prediction of several members: each is calibrated, and their probabilities are joined with fitted weights."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,26 +14,40 @@ LEAST_LOG = -50.0
 CONCENTRATION = 0.1
 """Of the Dirichlet prior of the weights: below 1, so that a member that adds nothing gets none."""
 ITERATIONS = 200
+PRECISION = 10.0
+"""Of the normal prior of the powers, around equal ones that sum to 1: as much as some ten labelled rows say."""
 
 
 class Pool(NamedTuple):
-    """How predictions are joined: `p(y|x) = sum_m weight_m softmax_y(log p_m(y|x) / temperature_m)`.
+    """How predictions are joined, with `p_m(y|x) = softmax_y(log p_m(y|x) / temperature_m)` of each of M members.
+
+    Without powers by their mixture, `sum_m weight_m p_m(y|x)`. With powers by the mean of the mixture and the
+    normalised product `prod_m p_m(y|x)^power_m`. A mixture is robust: one member that is right is enough. A product
+    lets evidence add up that members have from different parts of a row.
 
     Args:
-        temperatures: Of each of M members.
-        weights: Of each member; they sum to 1.
+        temperatures: Of each member.
+        weights: Of each member in the mixture; they sum to 1.
+        powers: Of each member in the product, none below 0.
     """
 
     temperatures: Float[np.ndarray, " M"]
     weights: Float[np.ndarray, " M"]
+    powers: Float[np.ndarray, " M"] | None = None
+
+    @property
+    def shares(self) -> Float[np.ndarray, " M"]:
+        """What each member contributes; the shares sum to 1."""
+        if self.powers is None or not self.powers.any():
+            return self.weights
+        return (self.weights + self.powers / self.powers.sum()) / 2
 
     def log_proba(self, members: Sequence[Float[np.ndarray, "N K"]]) -> Float[np.ndarray, "N K"]:
         """Join the log-probabilities of the members."""
-        calibrated = (
-            np.exp(calibrate(scores, temperature))
-            for scores, temperature in zip(members, self.temperatures, strict=True)
-        )
-        joined = sum(weight * p for weight, p in zip(self.weights, calibrated, strict=True))
+        calibrated = np.stack([calibrate(scores, t) for scores, t in zip(members, self.temperatures, strict=True)])
+        joined = np.einsum("m,mnk->nk", self.weights, np.exp(calibrated))
+        if self.powers is not None:
+            joined = (joined + np.exp(log_normalised(np.einsum("m,mnk->nk", self.powers, calibrated)))) / 2
         return np.log(np.maximum(joined, np.exp(LEAST_LOG)))
 
 
@@ -59,11 +73,11 @@ def fit_temperature(scores: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"], 
     return float(np.exp(-scipy.optimize.minimize_scalar(loss, bounds=(-5.0, 3.0), method="bounded").x))
 
 
-def fit_pool(members: Sequence[Float[np.ndarray, "N K"]], y: Int[np.ndarray, " N"]) -> Pool:
-    """Fit temperatures and weights on rows that no member has seen.
+def fit_mixture(members: Sequence[Float[np.ndarray, "N K"]], y: Int[np.ndarray, " N"]) -> Pool:
+    """Fit temperatures and weights of a mixture on rows that no member has seen.
 
-    The weights are those of a mixture, by EM with a Dirichlet prior (the linear opinion pool of Stone 1961, fitted as
-    in Smyth and Wolpert 1999, Linearly combining density estimators via stacking).
+    The weights are found by EM with a Dirichlet prior (the linear opinion pool of Stone 1961, fitted as in Smyth and
+    Wolpert 1999, Linearly combining density estimators via stacking).
 
     Args:
         members: log p(y|x) of these rows, by member.
@@ -79,6 +93,29 @@ def fit_pool(members: Sequence[Float[np.ndarray, "N K"]], y: Int[np.ndarray, " N
         shares /= shares.sum(axis=0)
         weights = (shares.sum(axis=1) + CONCENTRATION) / (len(y) + CONCENTRATION * count)
     return Pool(temperatures, weights)
+
+
+def fit_pool(members: Sequence[Float[np.ndarray, "N K"]], y: Int[np.ndarray, " N"]) -> Pool:
+    """Fit a mixture and a product on rows that no member has seen.
+
+    The powers of the product (the logarithmic opinion pool: Genest and Zidek 1986, Combining probability distributions)
+    are those with which the rows are most likely, under a normal prior around the geometric mean.
+
+    Args:
+        members: log p(y|x) of these rows, by member.
+        y: Their labels.
+    """
+    mixture, count, rows = fit_mixture(members, y), len(members), np.arange(len(y))
+    calibrated = np.stack([calibrate(scores, t) for scores, t in zip(members, mixture.temperatures, strict=True)])
+
+    def loss(powers: Float[np.ndarray, " M"]) -> tuple[float, Float[np.ndarray, " M"]]:
+        log_p, away = log_normalised(np.einsum("m,mnk->nk", powers, calibrated)), powers - 1 / count
+        gradient = np.einsum("mnk,nk->m", calibrated, np.exp(log_p)) - calibrated[:, rows, y].sum(axis=1)
+        return float(0.5 * PRECISION * away @ away - log_p[rows, y].sum()), gradient + PRECISION * away
+
+    start, bounds = np.full(count, 1.0 / count), [(0.0, None)] * count
+    found = scipy.optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return mixture._replace(powers=found.x)
 
 
 def pooled_out_of_fold(

@@ -13,7 +13,7 @@ from seqssvae.errors import ConfigurationError
 from seqssvae.inference.per_row import classify_rows, label_bounds
 from seqssvae.recipes.ensemble import Ensemble
 from seqssvae.recipes.names import PredictionMethod
-from seqssvae.recipes.pool import Pool, calibrate, fit_pool
+from seqssvae.recipes.pool import Pool, calibrate, fit_mixture
 
 PARTICLES = 8
 MOST_ROWS, MOST_PAIRS = 500, 5000
@@ -103,7 +103,7 @@ def fit_network_pool(backend: Backend, config: Config, held_out: Corpus, label_c
     scores = [_classified(backend, config, corpus)]
     if config.objective.name != "classifier":
         scores.append(_generative(backend, config, corpus, seed))
-    return fit_pool(scores, corpus.y)
+    return fit_mixture(scores, corpus.y)
 
 
 def _classified(backend: Backend, config: Config, corpus: Corpus) -> Float[np.ndarray, "N K"]:

@@ -109,7 +109,7 @@ def calibration_file(pool: Pool | None) -> dict[str, bytes]:
     """The content of the file of how the network's predictions are calibrated, by name; none if they are not."""
     if pool is None:
         return {}
-    return {CALIBRATION: to_json({name: values.tolist() for name, values in pool._asdict().items()})}
+    return {CALIBRATION: to_json({"temperatures": pool.temperatures.tolist(), "weights": pool.weights.tolist()})}
 
 
 def read_network_pool(files: CheckpointFiles, count: int) -> Pool | None:
@@ -125,7 +125,7 @@ def read_network_pool(files: CheckpointFiles, count: int) -> Pool | None:
     if CALIBRATION not in files:
         return None
     entries = read_json(files, CALIBRATION)
-    lists, what = [entries.get(name) for name in Pool._fields], f"{count} numbers above 0 each"
+    lists, what = [entries.get(name) for name in ("temperatures", "weights")], f"{count} numbers above 0 each"
     if not all(
         isinstance(values, list) and len(values) == count and all(map(_is_positive, values)) for values in lists
     ):

@@ -39,13 +39,8 @@ class Linear:
         frequency = _rows_with(counts) + _rows_with(ngrams.count(rows.unlabelled))
         inverse = np.log((1 + len(rows.labelled) + len(rows.unlabelled)) / (1 + frequency)) + 1
         features = _weighted(counts, inverse)
-        out_of_fold = np.zeros((len(rows.y), rows.label_count))
-        for fold in range(rows.fold_count):
-            kept, held_out = rows.folds != fold, rows.folds == fold
-            weight, bias = fit_logistic(features[kept], rows.y[kept], rows.label_count, INVERSE_PENALTY)
-            out_of_fold[held_out] = log_normalised(features[held_out] @ weight.T + bias)
-        learned = fit_logistic(features, rows.y, rows.label_count, INVERSE_PENALTY)
-        return Learned(out_of_fold, cls(ngrams, inverse, *learned))
+        out_of_fold, weight, bias = cross_validated_logistic(features, rows, INVERSE_PENALTY)
+        return Learned(out_of_fold, cls(ngrams, inverse, weight, bias))
 
     def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
         """log p(y|x)."""
@@ -54,30 +49,18 @@ class Linear:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What it learned, by name."""
         own = {"inverse_frequency": self.inverse_frequency, "weight": self.weight, "bias": self.bias}
-        return {**ngram_arrays(self.ngrams), **own}
+        return {**self.ngrams.to_arrays(), **own}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Linear":
         """The member that these arrays are of."""
-        return cls(stored_ngrams(arrays), arrays["inverse_frequency"], arrays["weight"], arrays["bias"])
+        return cls(NgramVocabulary.from_arrays(arrays), arrays["inverse_frequency"], arrays["weight"], arrays["bias"])
 
 
 def bag_vocabulary(rows: LearningRows) -> NgramVocabulary:
     """The n-grams of a bag: symbols where they are like words, else n-grams of up to four symbols."""
     order = ORDER_OF_WORDS if rows.symbols_are_words else ORDER_OF_LETTERS
     return NgramVocabulary.learn(rows.all_rows, rows.vocabulary_size, order)
-
-
-def ngram_arrays(ngrams: NgramVocabulary) -> dict[str, np.ndarray]:
-    """The n-grams as arrays."""
-    codes = {f"codes.{n}": codes for n, codes in enumerate(ngrams.codes, start=1)}
-    return {"vocabulary_size": np.array(ngrams.size), **codes}
-
-
-def stored_ngrams(arrays: Mapping[str, np.ndarray]) -> NgramVocabulary:
-    """The n-grams that `ngram_arrays` made arrays of."""
-    orders = range(1, 1 + sum(name.startswith("codes.") for name in arrays))
-    return NgramVocabulary(int(arrays["vocabulary_size"]), [arrays[f"codes.{n}"] for n in orders])
 
 
 def _rows_with(counts: scipy.sparse.csr_matrix) -> Float[np.ndarray, " G"]:
@@ -90,6 +73,27 @@ def _weighted(counts: scipy.sparse.csr_matrix, inverse: Float[np.ndarray, " G"])
     weighted.data = (1 + np.log(counts.data)) * inverse[counts.indices]
     norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
     return scipy.sparse.diags(1 / np.maximum(norms, 1e-12)) @ weighted
+
+
+def cross_validated_logistic(
+    features: scipy.sparse.csr_matrix, rows: LearningRows, inverse_penalty: float
+) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "K G"], Float[np.ndarray, " K"]]:
+    """Fit a logistic regression to all labelled rows, and without each fold.
+
+    Args:
+        features: Features of the labelled rows, of shape `(N, G)`.
+        rows: The rows.
+        inverse_penalty: C, the inverse of the weight of the squares of the weights.
+
+    Returns:
+        log p(y|x) of each labelled row by what was learned without its fold; weights and biases by all rows.
+    """
+    out_of_fold = np.zeros((len(rows.y), rows.label_count))
+    for fold in range(rows.fold_count):
+        kept, held_out = rows.folds != fold, rows.folds == fold
+        weight, bias = fit_logistic(features[kept], rows.y[kept], rows.label_count, inverse_penalty)
+        out_of_fold[held_out] = log_normalised(features[held_out] @ weight.T + bias)
+    return out_of_fold, *fit_logistic(features, rows.y, rows.label_count, inverse_penalty)
 
 
 def fit_logistic(

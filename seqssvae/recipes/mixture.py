@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from seqssvae.recipes.rows import LearningRows, log_normalised
+from seqssvae.data.ragged import RaggedArray
+from seqssvae.recipes.rows import Learned, LearningRows, log_normalised
 
 GROUPS = 5
 GROUP_STREAM = 0xE5
@@ -87,6 +88,65 @@ class Mixture:
             learned = self.learn(np.flatnonzero(folds != fold))
             result[held_out] = self.score(self.rows.labelled[held_out], learned)
         return result
+
+
+class Features(Protocol):
+    """What is counted in rows: G features."""
+
+    def count(self, rows: RaggedArray) -> scipy.sparse.csr_matrix:
+        """How often each row has each: a sparse matrix of shape `(N, G)`."""
+        ...
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The features as arrays."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class CountedMember:
+    """Features that are independent of each other given the label, each with its probability.
+
+    Args:
+        features: The features, G in all.
+        log_probabilities: Of each, by label.
+        label_shares: p(y).
+    """
+
+    features: Features
+    log_probabilities: Float[np.ndarray, "G K"]
+    label_shares: Float[np.ndarray, " K"]
+
+    @classmethod
+    def from_counts(
+        cls,
+        features: Features,
+        rows: LearningRows,
+        unlabelled_shares: Float[np.ndarray, " K"],
+        model: Callable[[Float[np.ndarray, " G"]], LogProbabilities],
+    ) -> Learned:
+        """Learn from all rows, and without each fold of the labelled ones.
+
+        Args:
+            features: What to count.
+            rows: The rows.
+            unlabelled_shares: The shares of the labels among rows without label.
+            model: From how often each feature stands in all rows, the model.
+        """
+        counts = features.count(rows.all_rows)
+        log_probabilities = model(np.asarray(counts.sum(axis=0)).ravel())
+        counted = in_groups(counts, rows)
+        mixture = Mixture(counted, rows.one_hot, rows.label_shares, unlabelled_shares, log_probabilities)
+        learned = log_probabilities(mixture.learn(np.arange(len(rows.y))))
+        return Learned(mixture.cross_validate(rows.folds), cls(features, learned, rows.label_shares))
+
+    def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
+        """log p(y|x)."""
+        return log_normalised(self.features.count(rows) @ self.log_probabilities + np.log(self.label_shares))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What it learned, by name."""
+        own = {"log_probabilities": self.log_probabilities, "label_shares": self.label_shares}
+        return {**self.features.to_arrays(), **own}
 
 
 def group_of_rows(count: int, seed: int) -> list[Int[np.ndarray, " _"]]:

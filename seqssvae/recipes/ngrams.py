@@ -1,6 +1,6 @@
 """n-grams of symbol ids, as numbers that can be sorted and looked up, and how often each row has them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,17 @@ class NgramVocabulary:
             before += len(known)
         numbers, columns = np.concatenate([[], *all_numbers]), np.concatenate([[], *all_columns])
         return scipy.sparse.csr_matrix((np.ones(len(numbers)), (numbers, columns)), shape=(len(rows), before))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The n-grams as arrays."""
+        codes = {f"codes.{n}": codes for n, codes in enumerate(self.codes, start=1)}
+        return {"vocabulary_size": np.array(self.size), **codes}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "NgramVocabulary":
+        """The n-grams that these arrays are of."""
+        orders = range(1, 1 + sum(name.startswith("codes.") for name in arrays))
+        return cls(int(arrays["vocabulary_size"]), [arrays[f"codes.{n}"] for n in orders])
 
 
 def _of_rows(rows: RaggedArray, size: int, order: int) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:

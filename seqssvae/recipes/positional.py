@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seqssvae.data.ragged import RaggedArray
-from seqssvae.recipes.linear import fit_logistic
+from seqssvae.recipes.linear import cross_validated_logistic
 from seqssvae.recipes.places import Places
 from seqssvae.recipes.rows import Learned, LearningRows, log_normalised
 
@@ -32,13 +32,8 @@ class Positional:
     def learn(cls, rows: LearningRows) -> Learned:
         """Learn from all labelled rows, and without each fold; rows without label tell what there is at places."""
         places = Places.learn(rows.all_rows, rows.vocabulary_size, rows.label_count)
-        features = places.count(rows.labelled)
-        out_of_fold = np.zeros((len(rows.y), rows.label_count))
-        for fold in range(rows.fold_count):
-            kept, held_out = rows.folds != fold, rows.folds == fold
-            weight, bias = fit_logistic(features[kept], rows.y[kept], rows.label_count, INVERSE_PENALTY)
-            out_of_fold[held_out] = log_normalised(features[held_out] @ weight.T + bias)
-        return Learned(out_of_fold, cls(places, *fit_logistic(features, rows.y, rows.label_count, INVERSE_PENALTY)))
+        out_of_fold, weight, bias = cross_validated_logistic(places.count(rows.labelled), rows, INVERSE_PENALTY)
+        return Learned(out_of_fold, cls(places, weight, bias))
 
     def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
         """log p(y|x)."""

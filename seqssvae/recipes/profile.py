@@ -1,53 +1,27 @@
 """For each label, a distribution of symbols at each place, which learns from all rows by EM."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-from seqssvae.data.ragged import RaggedArray
-from seqssvae.recipes.mixture import LogProbabilities, Mixture, in_groups
+from seqssvae.recipes.mixture import CountedMember, LogProbabilities
 from seqssvae.recipes.places import Places
-from seqssvae.recipes.rows import Learned, LearningRows, log_normalised
+from seqssvae.recipes.rows import Learned, LearningRows
 
 STRENGTH = 1.0
 """Of the prior that a label's symbols at a place have from those of all rows, in multiples of their perplexity."""
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """Symbols at places, independent of each other given the label (Stormo 2000, DNA binding sites).
-
-    Args:
-        places: The symbols at places, G in all.
-        log_probabilities: Of each symbol at its place, by label.
-        label_shares: p(y).
-    """
-
-    places: Places
-    log_probabilities: Float[np.ndarray, "G K"]
-    label_shares: Float[np.ndarray, " K"]
+class Profile(CountedMember):
+    """Symbols at places, independent of each other given the label (Stormo 2000, DNA binding sites)."""
 
     @classmethod
     def learn(cls, rows: LearningRows, unlabelled_shares: Float[np.ndarray, " K"]) -> Learned:
         """Learn from all rows, and without each fold of the labelled ones."""
         places = Places.learn(rows.all_rows, rows.vocabulary_size, rows.label_count)
-        counts = places.count(rows.all_rows)
-        model = smoothed(places, np.asarray(counts.sum(axis=0)).ravel())
-        mixture = Mixture(in_groups(counts, rows), rows.one_hot, rows.label_shares, unlabelled_shares, model)
-        learned = model(mixture.learn(np.arange(len(rows.y))))
-        return Learned(mixture.cross_validate(rows.folds), cls(places, learned, rows.label_shares))
-
-    def log_proba(self, rows: RaggedArray) -> Float[np.ndarray, "N K"]:
-        """log p(y|x)."""
-        return log_normalised(self.places.count(rows) @ self.log_probabilities + np.log(self.label_shares))
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """What it learned, by name."""
-        own = {"log_probabilities": self.log_probabilities, "label_shares": self.label_shares}
-        return {**self.places.to_arrays(), **own}
+        return cls.from_counts(places, rows, unlabelled_shares, lambda all_counts: smoothed(places, all_counts))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Profile":

@@ -59,6 +59,8 @@ def test_a_standard_error_is_the_root_of_the_squares_of_what_each_row_moves_the_
         higher, lower = (weighted(metric, evaluation, y, lengths, objective, weights) for weights in (more, less))
         moved.append((higher - lower) / 2e-5)
     expected = math.sqrt(sum(by**2 for by in moved))
+    if metric == "accuracy":
+        expected = max(expected, 1 / np.sum(y != NO_LABEL))
     assert standard_error(metric, evaluation, y, lengths, objective) == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
@@ -68,3 +70,12 @@ def test_the_standard_error_of_a_share_is_the_textbooks():
     evaluation = Evaluation(ELBOTerms(*np.zeros((len(ELBOTerms._fields), 50))), log_q_y)
     error = standard_error("accuracy", evaluation, y, np.ones(50, int), ObjectiveConfig())
     assert error == pytest.approx(math.sqrt(0.75 * 0.25 / 40))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_one_row_is_no_difference_where_all_are_right(rows):
+    evaluation = Evaluation(
+        ELBOTerms(*np.zeros((len(ELBOTerms._fields), rows))), np.log(np.tile([0.8, 0.2], (rows, 1)))
+    )
+    error = standard_error("accuracy", evaluation, np.zeros(rows, int), np.ones(rows, int), ObjectiveConfig())
+    assert error == pytest.approx(1 / rows)

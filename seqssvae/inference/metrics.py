@@ -165,7 +165,7 @@ def standard_error(
     """Compute the standard error of a metric over evaluated rows, as of a mean over rows drawn at random.
 
     It is the root of the sum of squares of what each row moves the metric by; of a share p of n rows, `accuracy`, that
-    is `sqrt(p (1 - p) / n)`.
+    is `sqrt(p (1 - p) / n)`, and not less than `1 / n`: one row is no difference, even where all are right.
 
     Args:
         metric: As in `seqssvae.config.TrainingConfig`; `elbo` is per symbol.
@@ -195,7 +195,8 @@ def standard_error(
     if metric == "loss" and objective.name == "ssvae":
         elbo = _elbo_of_rows(evaluation.terms)
         moved = objective.alpha * moved - (elbo - elbo.mean()) / len(elbo)
-    return float(np.sqrt(np.sum(moved**2)))
+    least = 1 / len(labelled) if metric == "accuracy" and len(labelled) else 0.0
+    return max(float(np.sqrt(np.sum(moved**2))), least)
 
 
 def _exp(value: float) -> float:

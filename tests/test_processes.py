@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kills import SIZES, write_rows
 from safetensors.numpy import load_file
+from toy import NAMES, TEXTS, make_estimator
 
 from seqssvae.cli.main import main
 from seqssvae.errors import ConfigurationError
@@ -63,6 +64,17 @@ def test_processes_that_would_train_otherwise_are_refused():
     ALONE.check_same({"rows": b"any"})
     with pytest.raises(ConfigurationError, match="do not have the same rows"):
         Second().check_same({"rows": b"own"})
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_estimators_that_would_train_otherwise_are_refused(method, fake_twins, monkeypatch):
+    class Third(Second):
+        def of_first(self, content: bytes) -> bytes:
+            return b"0" if content.isdigit() else b"other"
+
+    monkeypatch.setattr("seqssvae.estimator.fitting.join_for", lambda *given: Third())
+    with pytest.raises(ConfigurationError, match="do not have the same configuration"):
+        getattr(make_estimator(), method)(TEXTS, NAMES)
 
 
 def test_a_twin_of_one_device_says_so(fake_twins):

@@ -1,7 +1,6 @@
 """The commands that make a run: `fit` and `import-yoyodyne`."""
 
 import os
-from dataclasses import replace
 from importlib import import_module
 
 from jsonargparse import Namespace
@@ -15,8 +14,8 @@ from seqssvae.cli.signals import noted_signals
 from seqssvae.cli.tables import console, fit_table
 from seqssvae.config import Config
 from seqssvae.config.fields import check_fields, field_paths
-from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict, to_yaml
-from seqssvae.data.prepare import Prepared, prepare_files
+from seqssvae.config.settings import Settings, from_dict, merge, read_yaml, to_dict
+from seqssvae.data.prepare import prepare_files
 from seqssvae.data.prepared_rows import prepared_settings
 from seqssvae.diagnosis.diagnose import Diagnosis, diagnose_fitted
 from seqssvae.errors import ConfigurationError
@@ -26,9 +25,9 @@ from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import kept_sentence, training_summary
 from seqssvae.runs.checkpoints import has_checkpoint
-from seqssvae.runs.files import corpus_digest
 from seqssvae.runs.learned import calibration_file, ensemble_of_first, learned_files, read_ensemble
 from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.sharing import check_same_training
 from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.processes import Processes, ProcessLost, devices_of, join_processes, twin_module
@@ -87,8 +86,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     schema = prepared.schema
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
     state = checkpoint.state if checkpoint else None
-    if processes.count > 1:
-        _check_same(processes, config, prepared, state)
+    check_same_training(processes, config, prepared, state)
     device = processes.device(arguments.get("device"))
     summary = _Summary("" if quiet else training_summary(config, prepared, backend, device))
 
@@ -152,15 +150,6 @@ class _Summary(Observer):
         if self.text:
             say(self.text)
         self.text = ""
-
-
-def _check_same(processes: Processes, config: Config, prepared: Prepared, state: TrainingState | None) -> None:
-    """Check that all processes train the same: their files may have other names."""
-    fields = replace(config, data=replace(config.data, train="", validation=None))
-    rows = corpus_digest(prepared.training) + corpus_digest(prepared.validation)
-    step = "0" if state is None else str(state.step)
-    what = {"configuration": to_yaml(fields), "rows": rows, "checkpoint to go on from": step}
-    processes.check_same({name: content.encode() for name, content in what.items()})
 
 
 def _tell(fitted: Fitted, diagnosis: Diagnosis, output: str, quiet: bool) -> None:

@@ -29,6 +29,7 @@ from seqssvae.recipes.report import generator_warning, training_summary
 from seqssvae.runs.files import Checkpoint, corpus_digest, metrics_line
 from seqssvae.runs.learned import ensemble_of_first, learned_files
 from seqssvae.runs.run import RunDirectory
+from seqssvae.runs.sharing import check_same_training
 from seqssvae.runs.usable import usable_backend
 from seqssvae.training.history import History
 from seqssvae.training.processes import ALONE, Processes, join_for
@@ -93,6 +94,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         is_first, quiet = processes.rank == 0, not self.verbose or processes.rank > 0
         observers = self._observers(quiet) if is_first else []
         prepared, config = given.prepare(given.config), given.config
+        check_same_training(processes, config, prepared)
         warn_of_counts(prepared.training, config)
         if not quiet:
             print(f"seqssvae: {training_summary(config, prepared, self._backend_name, self.device)}", file=sys.stderr)
@@ -157,6 +159,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         prepared = given.prepare(config)
         warn_of_counts(prepared.training, config)
         config, resume = _next_pass(config, prepared, start)
+        check_same_training(processes, config, prepared, resume)
         before = list(self.history_) if is_fitted else []
         fitted = self._train(given, prepared, config, None, observers, resume)
         fitted = fitted._replace(config=given.config)  # as it was asked for, for a fit that follows

@@ -44,10 +44,14 @@ class Pool(NamedTuple):
 
     def log_proba(self, members: Sequence[Float[np.ndarray, "N K"]]) -> Float[np.ndarray, "N K"]:
         """Join the log-probabilities of the members."""
-        calibrated = np.stack([calibrate(scores, t) for scores, t in zip(members, self.temperatures, strict=True)])
-        joined = np.einsum("m,mnk->nk", self.weights, np.exp(calibrated))
+        powers = np.zeros(len(self.weights)) if self.powers is None else self.powers
+        joined, product = np.zeros(members[0].shape), np.zeros(members[0].shape)
+        for scores, temperature, weight, power in zip(members, self.temperatures, self.weights, powers, strict=True):
+            calibrated = calibrate(scores, temperature)
+            joined += weight * np.exp(calibrated)
+            product += power * calibrated
         if self.powers is not None:
-            joined = (joined + np.exp(log_normalised(np.einsum("m,mnk->nk", self.powers, calibrated)))) / 2
+            joined = (joined + np.exp(log_normalised(product))) / 2
         return np.log(np.maximum(joined, np.exp(LEAST_LOG)))
 
 

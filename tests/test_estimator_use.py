@@ -68,7 +68,10 @@ def test_cross_validation_and_grid_search_work():
         scores = cross_val_score(model, TEXTS, NAMES, cv=3)
         assert scores.shape == (3,)
         assert scores.mean() > 0.7
-        search = GridSearchCV(model, {"learning_rate": [1e-6, 0.05]}, cv=2).fit(TEXTS, NAMES)
+        rates = {"learning_rate": [1e-6, 0.05]}
+        search = GridSearchCV(model, rates, scoring="neg_log_loss", cv=2).fit(TEXTS, NAMES)
+    untrained, trained = search.cv_results_["mean_test_score"]
+    assert untrained < trained - 0.1
     assert search.best_params_ == {"learning_rate": 0.05}
     assert search.predict(OTHER_TEXTS).shape == (40,)
 

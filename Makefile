@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOST := $(VENV)/.yoyodyne
+DOCS := $(VENV)/.docs
+# what is never imported need not be compiled: Python compiles the rest at its first import, and keeps it
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 WORKERS ?= 2
 SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -12,11 +15,13 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export PYTHONDONTWRITEBYTECODE :=
 
 OLDEST := $(VENV)/.minimum
+OLDEST_TORCH := $(OLDEST)/.torch
+PACKAGING := $(VENV)/.packaging
 # as in conftest.py: the tutorials' programs are tiny, and compiling them is most of what they take
 QUICK_XLA := --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
-.PHONY: help setup demo docs test thorough package minimum parity lint accuracy few-labels bench estimators inflection
+.PHONY: help setup environments demo docs test thorough package minimum installed parity lint accuracy few-labels bench estimators inflection
 
 help:
 	@echo "make demo      train both twins on the peptides and show what unlabelled rows are worth"
@@ -38,22 +43,26 @@ setup: $(READY)
 # torch first and alone: under the constraints it is a CPU build, and nothing later asks for another
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/$(INSTALL) -c constraints.txt torch
+	$(BIN)/$(INSTALL) -c constraints.txt -e ".[dev]"
 	touch $@
 
 # yoyodyne asks for torchvision and torchaudio, imports neither, and theirs do not go with a CPU build of torch
 $(HOST): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps yoyodyne
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
+	$(BIN)/$(INSTALL) -c constraints.txt --no-deps yoyodyne
+	$(BIN)/$(INSTALL) -c constraints.txt lightning "jsonargparse[signatures]" maxwell omegaconf rich torchmetrics wandb
+	touch $@
+
+# what the project itself asks for is there, and is not to be installed anew beside tests that import it
+$(DOCS): $(HOST)
+	$(BIN)/$(INSTALL) -c constraints.txt "seqssvae[docs]"
 	touch $@
 
 # The tutorials are run on the way, in a directory of their own, and their shells end at the first command that fails.
 # Warnings are errors: a tutorial that fails, a link that leads nowhere, a name that the reference does not find. (With
 # --quiet they would be none.) Then a browser opens every page.
 docs: export XLA_FLAGS := $(QUICK_XLA)
-docs: $(HOST)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+docs: $(DOCS)
 	cd "$$(mktemp -d)" && env PATH="$(abspath $(BIN)):$$PATH" SHELLOPTS=errexit:pipefail NO_MKDOCS_2_WARNING=1 \
 		python -W ignore::UserWarning -m mkdocs build --strict -f $(CURDIR)/mkdocs.yml
 	$(BIN)/python -m pytest tests/test_site.py
@@ -70,20 +79,35 @@ thorough: $(HOST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/test_site.py -m "" --hypothesis-profile thorough
 
 # the wheel is built from the sdist, so that both are known to be whole
-package: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+package: $(READY) $(PACKAGING)
 	rm -rf build dist
-	$(BIN)/python -m build --outdir dist . > $(VENV)/build.log || { cat $(VENV)/build.log; exit 1; }
-	$(BIN)/twine check --strict dist/*
+	$(PACKAGING)/bin/python -m build --outdir dist . > $(VENV)/build.log || { cat $(VENV)/build.log; exit 1; }
+	$(PACKAGING)/bin/twine check --strict dist/*
+
+# an environment of their own: two commands must not install into one at the same time
+$(PACKAGING): constraints.txt
+	$(PYTHON) -m venv --clear $@
+	$@/bin/$(INSTALL) -c constraints.txt build twine
+	touch $@
+
+$(OLDEST_TORCH): constraints-minimum.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/$(INSTALL) -c constraints-minimum.txt torch
+	touch $@
+
+# all that is to be installed before the tests, the tutorials and `make installed` can run side by side
+environments: $(DOCS) $(OLDEST_TORCH) package
 
 # The wheel in an environment made from nothing, used from outside of the checkout; then some of the tests, which see the
 # checkout. With a cache of its own, as programs compiled by another version are of no use.
-minimum: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
 minimum: package
-	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt torch
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-minimum.txt "seqssvae[all]" beartype hypothesis pytest pytest-xdist scikit-learn
+	$(MAKE) installed
+
+# the same for a wheel that is in dist/ already; torch, which is large, can be installed long before there is one
+installed: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
+installed: $(OLDEST_TORCH)
+	$(OLDEST)/bin/$(INSTALL) --force-reinstall --no-deps dist/*.whl
+	$(OLDEST)/bin/$(INSTALL) -c constraints-minimum.txt "seqssvae[all]" beartype hypothesis pytest pytest-xdist scikit-learn
 	OMP_NUM_THREADS=1 tests/installed.sh $(abspath $(OLDEST)/bin)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(SMOKE)
 
@@ -105,16 +129,16 @@ accuracy: $(READY)
 	$(BIN)/python -m benchmarks.accuracy
 
 estimators: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/$(INSTALL) -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.estimators $(PARTS)
 	$(BIN)/python -m benchmarks.estimator_tables
 
 inflection: $(HOST)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/$(INSTALL) -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.inflection
 	$(BIN)/python -m benchmarks.inflection_tables
 
 bench: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/$(INSTALL) -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.enumeration $(PARTS)
 	$(BIN)/python -m benchmarks.tables

@@ -63,7 +63,7 @@ $(DOCS): $(HOST)
 # --quiet they would be none.) Then a browser opens every page.
 docs: export XLA_FLAGS := $(QUICK_XLA)
 docs: $(DOCS)
-	cd "$$(mktemp -d)" && env PATH="$(abspath $(BIN)):$$PATH" SHELLOPTS=errexit:pipefail NO_MKDOCS_2_WARNING=1 \
+	cd "$$(mktemp -d)" && env OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" SHELLOPTS=errexit:pipefail NO_MKDOCS_2_WARNING=1 \
 		python -W ignore::UserWarning -m mkdocs build --strict -f $(CURDIR)/mkdocs.yml
 	$(BIN)/python -m pytest tests/test_site.py
 

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from parity_tests.cover import representatives
 from parity_tests.findings import Finding
 from parity_tests.fixtures import load_problem, problem_files
-from parity_tests.ladder import in_precision
 from parity_tests.problems import Problem
 from parity_tests.summary import Summary, describe, merge, print_controls, print_table, summarise
-from parity_tests.twins import TWINS, JaxTwin, Solution, TorchTwin
 from seqssvae.config import Precision
+
+if TYPE_CHECKING:  # the process that only hands tests out to workers does without the frameworks
+    from parity_tests.twins import JaxTwin, Solution, TorchTwin
 
 FILES = problem_files()
 PROPERTY, CONTROL = "parity", "control"
@@ -26,24 +27,28 @@ Check = Callable[[Iterable[Finding]], None]
 @cache
 def problem_at(index: int, precision: Precision) -> Problem:
     """A problem of the cover, by its number."""
+    from parity_tests.ladder import in_precision
+
     return in_precision(load_problem(FILES[index]), precision)
 
 
 @cache
-def twin_of(index: int, name: str, precision: Precision) -> TorchTwin | JaxTwin:
+def twin_of(index: int, name: str, precision: Precision) -> "TorchTwin | JaxTwin":
     """A twin of a problem, compiled at most once."""
+    from parity_tests.twins import TWINS
+
     return TWINS[name](problem_at(index, precision), precision)
 
 
 @cache
-def solution_of(index: int, name: str, precision: Precision) -> Solution:
+def solution_of(index: int, name: str, precision: Precision) -> "Solution":
     """What that twin makes of it."""
     return twin_of(index, name, precision).solve()
 
 
 SOLVED_ENTRY_BY_ENTRY = (0, 7, 14)
 """The problems whose gradient the oracle takes entry by entry; along a direction it does so for all."""
-OPTIONS = [asdict(problem_at(number, "float64").options) for number in range(len(FILES))]
+OPTIONS = [asdict(load_problem(path).options) for path in FILES]
 PROGRAMS = ("cell", "conditioning", "kind", "name", "source", "posterior", "encoder", "label_gradient")
 """The options that decide which programs run."""
 COSTS = [2 if options["kind"] == "mixed" else 1 for options in OPTIONS]

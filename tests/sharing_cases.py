@@ -7,12 +7,13 @@ PyTorch has a process for each device and JAX one for both; each does all cases,
 
 import dataclasses
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from seqssvae.backend import NO_LABEL, Batch, Dimensions, GivenRows, TrainingStep, get_backend
+from seqssvae.backend import NO_LABEL, Backend, Batch, Dimensions, GivenRows, TrainingStep, get_backend
 from seqssvae.config import (
     Config,
     ConsistencyConfig,
@@ -65,10 +66,16 @@ def given(config: Config, batch: Batch, labels: int | None) -> GivenRows:
     return GivenRows(batch, draw_noise(specs, np.random.default_rng(9)))
 
 
+@cache
+def untrained(twin: str, name: str, devices: int, steps: int) -> tuple[Config, Backend]:
+    """A twin of first weights for all cases that take so many steps, so that it is compiled once."""
+    config = Config(model=MODEL, objective=OBJECTIVES[name], training=TrainingConfig(precision="float64"))
+    return config, get_backend(twin)(config, DIMENSIONS, **({} if devices == 1 else {"devices": devices}))
+
+
 def found(twin: str, name: str, spread: str, devices: int, steps: int = 3) -> dict[str, np.ndarray]:
     """What so many steps of a case report and leave, or with none what loss, gradient and an evaluation are."""
-    config = Config(model=MODEL, objective=OBJECTIVES[name], training=TrainingConfig(precision="float64"))
-    backend = get_backend(twin)(config, DIMENSIONS, **({} if devices == 1 else {"devices": devices}))
+    config, backend = untrained(twin, name, devices, steps)
     labelled = batch_of(PLACES[twin][spread], 6, True, seed=1)
     unlabelled = batch_of([0, 1, 2, 3], 5, False, seed=2)
     if not steps:
@@ -111,6 +118,7 @@ def write_all(twin: str, folder: Path, most: int, is_first: bool = True) -> None
             if is_first:
                 np.savez(folder / f"{number} {devices}.npz", **arrays)
     objectives.total = lambda value: 2 * value
+    untrained.cache_clear()
     arrays = found(twin, *CASES[0][:2], 2, 0)
     if is_first:
         np.savez(folder / "mean of means.npz", **arrays)

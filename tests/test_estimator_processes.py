@@ -1,6 +1,7 @@
 """A fitted estimator crosses to other processes, as joblib and scikit-learn's tools ask of it."""
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -34,9 +35,8 @@ def test_a_pickle_has_the_same_weights_and_optimizer(fitted, tmp_path):
     path = tmp_path / "model.pickle"
     path.write_bytes(pickle.dumps(fitted))
     code = f"import pickle; print(pickle.load(open({str(path)!r}, 'rb')).predict({OTHER_TEXTS[:5]!r}).tolist())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
-    )
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(fitted.predict(OTHER_TEXTS[:5]).tolist())
 

@@ -1,5 +1,6 @@
 """Sweeps: spaces, what can be compared, trials that fail, going on after a kill, and what is left on file."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -251,7 +252,7 @@ def run_until(steps: int, output: str, place: Path) -> int:
         cwd=place,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode

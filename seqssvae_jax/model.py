@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Int
 from numpyro import distributions as dist
 from numpyro import handlers
+from numpyro.primitives import _PYRO_STACK
 
 from seqssvae.config import ModelConfig, Precision, weight_type
 from seqssvae.parameters import (
@@ -136,8 +137,21 @@ class SSVAE(nnx.Module):
                 numpyro.sample("z", ssvae.latent_encoder(x, ssvae.one_hot(y), noise))
 
     def registered(self) -> "SSVAE":
-        """This model with the weights that NumPyro has for it, if it has any."""
-        return self.bind(numpyro.param(self.name, self.parameters()))
+        """This model with the weights that NumPyro has for it, if it has any.
+
+        Raises:
+            ValueError: If these weights are of other shapes, or if the program that is being traced has another model
+                of this name: NumPyro would train one of the two.
+        """
+        parameters = self.parameters()
+        for handler in _PYRO_STACK:
+            site = handler.trace.get(self.name) if isinstance(handler, handlers.trace) else None
+            if site is not None and not any(_same(parameters, known) for known in (*site["args"], site["value"])):
+                raise ValueError(
+                    f"two models of one NumPyro program have the name {self.name!r}, and only one of them would be "
+                    "trained: give each a name of its own, SSVAE(..., name=...)."
+                )
+        return self.bind(numpyro.param(self.name, parameters))
 
     def encode(
         self, x: Int[Array, "B T"] | Encoding, source: Array | Encoding | None = None, noise: Noise | None = None
@@ -212,7 +226,12 @@ class SSVAE(nnx.Module):
         return {name: jnp.array(weights[name], self.precision) for name in self.shapes}
 
     def bind(self, parameters: Mapping[str, Any]) -> "SSVAE":
-        """The same model with these weights, for use inside a transformation."""
+        """The same model with these weights, for use inside a transformation.
+
+        Raises:
+            ValueError: On a missing or unknown name, or a wrong shape.
+        """
+        check_weights(parameters, self.shapes)
         graph, state = nnx.split(self, nnx.Param)
         nested: dict = {}
         for name, value in parameters.items():
@@ -235,6 +254,11 @@ class SSVAE(nnx.Module):
     def get_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights, in the order of `seqssvae.parameters`."""
         return {name: np.array(value) for name, value in self.parameters().items()}
+
+
+def _same(parameters: Mapping[str, Any], others: Any) -> bool:
+    """Whether these are the same arrays, not merely equal ones."""
+    return all(others.get(name) is value for name, value in parameters.items())
 
 
 def _path(name: str) -> list[str | int]:

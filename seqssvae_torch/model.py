@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.params import param_with_module_name
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
 from seqssvae.config import ModelConfig, Precision, weight_type
@@ -143,12 +145,26 @@ class SSVAE(nn.Module):
         """This model, whose weights Pyro's parameter store now knows.
 
         Raises:
-            ValueError: If the store was loaded with values of another shape.
+            ValueError: If the store was loaded with values of another shape, or if what is being traced, a program or a
+                step of `SVI`, has another model of this name: Pyro would train one of the two.
         """
         if self.name is not None:
+            self._check_alone(self.name)
             self._bind(self.name)
             pyro.module(self.name, self)
         return self
+
+    def _check_alone(self, name: str) -> None:
+        """Raise an error if a program that is being traced has another model's weights under this name."""
+        traced = [handler.trace.nodes for handler in _PYRO_STACK if isinstance(handler, TraceMessenger)]
+        for own_name, parameter in self.named_parameters():
+            full_name = param_with_module_name(name, own_name)
+            sites = [nodes[full_name] for nodes in traced if full_name in nodes]
+            if any(site["type"] == "param" and site["value"] is not parameter for site in sites):
+                raise ValueError(
+                    f"two models of one Pyro program have the name {name!r}, and only one of them would be trained: "
+                    "give each a name of its own, SSVAE(..., name=...)."
+                )
 
     def _bind(self, name: str) -> None:
         """Remove other models' weights from Pyro's store under this name, and copy in what it was loaded with."""

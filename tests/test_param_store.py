@@ -7,10 +7,10 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from pyro.infer import SVI, TraceEnum_ELBO
-from test_programs import CONFIG, PRIOR, X
+from pyro.contrib.autoname import scope
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from test_programs import CONFIG, OTHER, PRIOR, X, Y, joined
 
-from seqssvae.config import DecoderConfig, EncoderConfig, ModelConfig
 from seqssvae_torch.model import SSVAE
 
 
@@ -57,14 +57,9 @@ def test_a_second_model_of_the_same_name_trains_as_the_first_did(keep):
 
 def test_a_model_of_other_sizes_can_have_the_name():
     train(SSVAE(CONFIG, 7, PRIOR))
-    other = ModelConfig(
-        latent_size=3,
-        encoder=EncoderConfig(embedding_size=2, hidden_size=5),
-        decoder=DecoderConfig(2, 5, conditioning="init"),
-    )
-    losses = train(SSVAE(other, 7, PRIOR))
+    losses = train(SSVAE(OTHER, 7, PRIOR))
     pyro.clear_param_store()
-    assert train(SSVAE(other, 7, PRIOR)) == losses
+    assert train(SSVAE(OTHER, 7, PRIOR)) == losses
 
 
 def test_models_of_one_name_can_train_in_turns():
@@ -110,3 +105,27 @@ def test_loaded_values_of_another_shape_are_refused(tmp_path):
         ValueError, match=r"has encoder.*of shape \(7, 3\) under the name 'ssvae', not \(9, 3\): pyro.clear"
     ):
         SSVAE(CONFIG, 9, PRIOR).registered()
+
+
+@pytest.mark.parametrize("names", [("one", "other"), ("ssvae", "ssvae")])
+def test_two_models_of_one_program_both_train_or_are_refused(names):
+    models = [SSVAE(config, 7, PRIOR, name=name) for config, name in zip((CONFIG, OTHER), names, strict=True)]
+    model, guide = joined(models, scope)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    before = [model.get_weights() for model in models]
+    if names[0] == names[1]:
+        match = r"two models of one Pyro program have the name 'ssvae', .*: give each a name"
+        with pytest.raises(ValueError, match=match):
+            svi.step(torch.tensor(X), torch.tensor(Y))
+    else:
+        for _ in range(2):
+            svi.step(torch.tensor(X), torch.tensor(Y))
+    for model, weights in zip(models, before, strict=True):
+        moved = {name.partition(".")[0] for name, old in weights.items() if (old != model.get_weights()[name]).any()}
+        assert moved == (set() if names[0] == names[1] else {"encoder", "latent_encoder", "decoder"})
+
+
+def test_one_models_guide_does_not_go_with_anothers_model():
+    one, other = (SSVAE(CONFIG, 7, PRIOR, seed=seed) for seed in range(2))
+    with pytest.raises(ValueError, match="two models of one Pyro program have the name 'ssvae'"):
+        SVI(one.model, other.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO()).step(torch.tensor(X), torch.tensor(Y))

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ import numpyro
 import pyro
 import pytest
 import torch
+from numpyro import handlers
 from numpyro.infer import SVI as NumPyroSVI
+from numpyro.infer import Trace_ELBO as NumPyroTrace
 from numpyro.infer import TraceEnum_ELBO as NumPyroTraceEnum
 from pyro.infer import SVI as PyroSVI
 from pyro.infer import Trace_ELBO as PyroTrace
@@ -25,11 +28,30 @@ CONFIG = ModelConfig(
     encoder=EncoderConfig(embedding_size=3, hidden_size=4),
     decoder=DecoderConfig(3, 4, conditioning="every_step"),
 )
+OTHER = ModelConfig(
+    latent_size=3,
+    encoder=EncoderConfig(embedding_size=2, hidden_size=5),
+    decoder=DecoderConfig(2, 5, conditioning="init"),
+)
 X = np.array([[4, 5, 4, 3], [6, 3, 0, 0], [5, 5, 3, 0]])
 Y = np.array([0, 1, 1])
 PRIOR = (0.5, 0.5)
 NETWORKS = ("encoder", "classifier", "latent_encoder", "decoder")
 pytestmark = pytest.mark.usefixtures("unchecked")  # the same programs are checked wherever a twin takes a step
+
+
+def joined(models, scope):
+    """A program and its guide of all these models, whose sites have a prefix each; `scope` is Pyro's or NumPyro's."""
+
+    def of(program):
+        def run(x, y):
+            for number, model in enumerate(models):
+                with scope(prefix=str(number)):
+                    getattr(model, program)(x, y)
+
+        return run
+
+    return of("model"), of("guide")
 
 
 def test_plain_svi_in_pyro() -> None:
@@ -57,6 +79,32 @@ def test_plain_svi_in_numpyro() -> None:
     moved = {name for name, value in trained.get_weights().items() if (value != ssvae.get_weights()[name]).any()}
     assert {name.partition(".")[0] for name in moved} == set(NETWORKS)
     assert trained.classifier(trained.encode(jnp.array(X))).probs.shape == (3, 2)
+
+
+@pytest.mark.parametrize("names", [("one", "other"), ("ssvae", "ssvae")])
+def test_two_models_of_one_program_both_train_or_are_refused_in_numpyro(names) -> None:
+    """What `test_param_store` says of Pyro."""
+    models = [JaxSSVAE(config, 7, PRIOR, name=name) for config, name in zip((CONFIG, OTHER), names, strict=True)]
+    programs = joined(models, partial(handlers.scope, hide_types=["param"]))
+    svi = NumPyroSVI(*programs, numpyro.optim.Adam(0.02), NumPyroTrace())
+    x, y = jnp.array(X), jnp.array(Y)
+    if names[0] == names[1]:
+        match = r"two models of one NumPyro program have the name 'ssvae', .*: give each a name"
+        with pytest.raises(ValueError, match=match):
+            svi.init(jax.random.key(0), x, y)
+    else:
+        first = svi.init(jax.random.key(0), x, y)
+        assert set(svi.get_params(first)) == set(names)
+
+
+def test_weights_of_other_sizes_are_refused_in_numpyro() -> None:
+    other = JaxSSVAE(CONFIG, 9, PRIOR).parameters()
+    ssvae = JaxSSVAE(CONFIG, 7, PRIOR)
+    match = r"the weight encoder.*embedding has shape \(9, 3\), not \(7, 3\)"
+    with pytest.raises(ValueError, match=match):
+        ssvae.bind(other)
+    with pytest.raises(ValueError, match=match), handlers.substitute(data={"ssvae": other}):
+        ssvae.registered()
 
 
 SOURCE = np.array([[4, 5, 3], [5, 3, 0], [4, 4, 3]])

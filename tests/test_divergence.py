@@ -9,8 +9,10 @@ import pytest
 from fake_backend import FakeBackend
 from hypothesis import given
 from hypothesis import strategies as st
+from kills import final
 from test_fit import DIMENSIONS, TRAINING, VALIDATION, Recorder, assert_same_weights, make_config
 from toy import toy_config, toy_table
+from toy_runs import train, with_training
 
 from seqssvae.backend import get_backend
 from seqssvae.config import ObjectiveConfig
@@ -19,6 +21,7 @@ from seqssvae.data.buckets import bounded_size
 from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import ConfigurationError, NonFiniteError, UserError
 from seqssvae.inference.evaluate import evaluate, predict_proba
+from seqssvae.runs.run import RunDirectory
 from seqssvae.training.fit import fit
 from seqssvae.training.step_order import StepOrder
 
@@ -166,6 +169,53 @@ def test_a_step_that_is_skipped_moves_neither_weights_nor_the_optimizer(twin):
     assert math.isfinite(float(totals.loss))
     assert [np.asarray(flags).all() for flags in totals.finite] == [True, True]
     assert int(backend.get_optimizer_state()["step"]) == 2
+
+
+def twin_whose_steps_are_not_finite(twin, bad):
+    """A twin in which beta is infinite in these steps."""
+
+    class Spoiling(get_backend(twin)):
+        def train(self, steps):
+            return super().train([dataclasses.replace(one, beta=math.inf) if one.step in bad else one for one in steps])
+
+    return Spoiling
+
+
+@pytest.mark.filterwarnings("ignore:.* steps were skipped")
+@pytest.mark.parametrize(
+    ("twin", "bad"),
+    [
+        ("torch", {1, 7, 9}),
+        ("jax", {1, 7, 9}),
+        ("torch", {6, 7, 8}),
+        pytest.param("jax", {6, 7, 8}, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_run_that_skips_steps_and_is_stopped_midway_goes_on_to_the_same_bits(tmp_path, monkeypatch, twin, bad):
+    """Steps are skipped before and after the checkpoint; or all are that were taken since the last evaluation."""
+    monkeypatch.setattr("seqssvae.training.fit.CHUNK", 3)
+    config = with_training(toy_config(), on_nonfinite="skip", buckets=1, evaluation_interval=6, max_steps=12)
+    twin = twin_whose_steps_are_not_finite(twin, bad)
+    state = train(tmp_path / "whole", config, twin)[0].state
+    assert (state.step, int(state.optimizer["step"])) == (12, 12 - len(bad))
+    with monkeypatch.context() as patch:
+        patch.setattr(twin, "train", stopped_after(twin.train, 9))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", with_training(config, checkpoint_minutes=1e-9), twin)
+    assert RunDirectory(tmp_path / "run").read_checkpoint().state.step == 9
+    train(tmp_path / "run", config, twin, resume=tmp_path / "run")
+    assert final(tmp_path / "run") == final(tmp_path / "whole")
+
+
+def stopped_after(train, count):
+    """Have training interrupted where this step is the next."""
+
+    def taking(self, steps):
+        if steps[0].step >= count:
+            raise KeyboardInterrupt
+        return train(self, steps)
+
+    return taking
 
 
 # Sizes

@@ -5,6 +5,7 @@ import json
 from jsonargparse import Namespace
 
 from seqssvae.backend import Backend, Dimensions, get_backend
+from seqssvae.cli.activity import activity
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.recipe_tables import compare_table
@@ -25,14 +26,16 @@ def compare_command(arguments: Namespace) -> None:
     settings = read_yaml(arguments.config) if arguments.get("config") else {}
     own = merge(settings, config_overrides(arguments))
     config = from_dict(with_recipe("auto", prepared_settings(own)))
-    prepared = prepare_files(config)
+    quiet = bool(arguments.get("quiet"))
+    with activity(quiet, config.data.train) as show:
+        prepared = prepare_files(config, show)
     warn_of_counts(prepared.training, config.data.max_length)
     name = arguments.get("backend") or usable_backend()
 
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(name)(config, dimensions, arguments.get("device"))
 
-    with progress("comparison", bool(arguments.get("quiet"))) as shown:
+    with progress("comparison", quiet) as shown:
         comparisons = compare(config, prepared, build, shown.candidate)
     if arguments.get("json"):
         print(json.dumps([one._asdict() for one in comparisons]))

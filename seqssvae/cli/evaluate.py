@@ -7,7 +7,15 @@ import numpy as np
 from jsonargparse import Namespace
 
 from seqssvae.backend import Evaluation
-from seqssvae.cli.inputs import RowBlock, RowsToWrite, check_options, read_rows_to_write, read_table_and_run
+from seqssvae.cli.activity import activity
+from seqssvae.cli.inputs import (
+    RowBlock,
+    RowsToWrite,
+    announced,
+    check_options,
+    read_rows_to_write,
+    read_table_and_run,
+)
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.config.checks import check_number
@@ -31,7 +39,9 @@ def evaluate_command(arguments: Namespace) -> None:
     limited = limit_lengths(table, run.config.data)
     corpus = encode_limited(limited, run.schema)
     warn_of_counts(corpus, run.config.data.max_length)
-    evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
+    with activity() as show:
+        show(f"evaluating {len(corpus):,} rows")
+        evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
     measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
     if measured and run.ensemble is not None:
         method, labelled = "combined", corpus.take(np.flatnonzero(corpus.y >= 0))
@@ -148,9 +158,10 @@ def _write_rows(
     compute: Callable[[RowBlock], Iterable[Sequence[str]]],
 ) -> None:
     """Write a line for each row as it is computed: identifier and text as they were, and what was computed."""
-    lines = (
-        (*texts, *values)
-        for block in rows.blocks
-        for *texts, values in zip(*block.columns(), compute(block), strict=True)
-    )
-    write_table(arguments.output, (*rows.names, *names), lines)
+    with activity(source=arguments.data, output=arguments.output) as show:
+        lines = (
+            (*texts, *values)
+            for block in announced(rows.blocks, show)
+            for *texts, values in zip(*block.columns(), compute(block), strict=True)
+        )
+        write_table(arguments.output, (*rows.names, *names), lines)

@@ -6,6 +6,7 @@ from importlib import import_module
 from jsonargparse import Namespace
 
 from seqssvae.backend import Backend, Dimensions, get_backend
+from seqssvae.cli.activity import activity
 from seqssvae.cli.arguments import config_overrides
 from seqssvae.cli.main import main
 from seqssvae.cli.messages import say, speak_among, warn, warn_of_counts
@@ -79,7 +80,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         status = twin_module(backend).start(main, arguments.words, devices, arguments.get("device"))
         if status is not None:
             return status
-    prepared = prepare_files(config)
+    with activity(quiet, config.data.train) as show:
+        prepared = prepare_files(config, show)
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)

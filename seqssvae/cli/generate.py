@@ -3,13 +3,15 @@
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
 from jsonargparse import Namespace
 
+from seqssvae.cli.activity import activity
 from seqssvae.cli.inputs import (
+    announced,
     check_options,
     check_source,
     file_columns,
@@ -147,8 +149,8 @@ def transduce_command(arguments: Namespace) -> None:
     of_each = len(run.labels) if arguments.all_labels else 1
     counts = Counter[str]()
 
-    def lines() -> Iterator[tuple[str, ...]]:
-        for block in rows.blocks:
+    def lines(show: Callable[[str], None]) -> Iterator[tuple[str, ...]]:
+        for block in announced(rows.blocks, show):
             corpus = block.corpus
             assert corpus.sources is not None
             seed = block.seed(arguments.seed)
@@ -167,7 +169,8 @@ def transduce_command(arguments: Namespace) -> None:
                 counts["hits"] += sequence.symbols == vocabulary.split(target)
                 yield *texts, text, run.labels.names[sequence.label], f"{sequence.log_p:.8g}"
 
-    write_table(arguments.output, (*rows.names, "sequence", "label", "log_p"), lines())
+    with activity(source=arguments.data, output=arguments.output) as show:
+        write_table(arguments.output, (*rows.names, "sequence", "label", "log_p"), lines(show))
     hits, unended, count = counts["hits"], counts["unended"], counts["rows"]
     if arguments.score:
         column = file_columns(run.config.data, arguments).sequence_column

@@ -1,12 +1,13 @@
 """What commands are given: values of options, a run, and the rows of a file."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from jsonargparse import Namespace
 
+from seqssvae.cli.activity import activity
 from seqssvae.cli.messages import warn_of_counts
 from seqssvae.config import DataConfig
 from seqssvae.config.checks import check_integer
@@ -155,8 +156,11 @@ def read_rows_to_write(arguments: Namespace, labelled: bool = False, name: str =
     targets = name == "sequence" or bool(arguments.get("score"))
     data = file_columns(directory.config.data, arguments, targets)
     blocks = in_blocks(read_blocks(arguments.data, data, labelled, targets))
-    first = next(blocks)
-    run = directory.open(arguments.backend, arguments.device)
+    with activity(source=arguments.data) as show:
+        show(f"reading {named(arguments.data)}")
+        first = next(blocks)
+        show(f"opening {directory.path}")
+        run = directory.open(arguments.backend, arguments.device)
     names = [role for role in ("id", name) if role in first.columns]
     return RowsToWrite(run, _encoded(run, chain([first], blocks), data, arguments.data), names)
 
@@ -178,6 +182,15 @@ def _encoded(run: Run, blocks: Iterable[Block], data: DataConfig, path: str) -> 
     warn_of_counts(summary, run.config.data.max_length)
 
 
+def announced(blocks: Iterable[RowBlock], show: Callable[[str], None]) -> Iterator[RowBlock]:
+    """The same rows; before they are used, it is shown which they are."""
+    rows = 0
+    for block in blocks:
+        show(f"computing rows {rows + 1:,} to {rows + len(block.corpus):,}")
+        rows += len(block.corpus)
+        yield block
+
+
 def read_table_and_run(arguments: Namespace, labelled: bool, texts: bool = False) -> tuple[Table, Run]:
     """Read the rows of `--data`, and then open the run, which takes longer.
 
@@ -188,5 +201,7 @@ def read_table_and_run(arguments: Namespace, labelled: bool, texts: bool = False
     """
     directory = run_directory(arguments)
     data = file_columns(directory.config.data, arguments)
-    table = read_table(arguments.data, data, labelled=labelled, texts=texts)
-    return table, directory.open(arguments.backend, arguments.device)
+    with activity(source=arguments.data) as show:
+        table = read_table(arguments.data, data, labelled=labelled, texts=texts, report=show)
+        show(f"opening {directory.path}")
+        return table, directory.open(arguments.backend, arguments.device)

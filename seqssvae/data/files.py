@@ -1,6 +1,6 @@
 """Files of rows in any of the formats that people have them in, read some rows at a time or whole."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from seqssvae.config import DataConfig, FileFormat
@@ -17,7 +17,12 @@ from seqssvae.errors import ConfigurationError, DataError
 
 
 def read_table(
-    path: str | Path, data: DataConfig, labelled: bool = True, targets: bool = True, texts: bool = False
+    path: str | Path,
+    data: DataConfig,
+    labelled: bool = True,
+    targets: bool = True,
+    texts: bool = False,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Table:
     """Read all rows of a file.
 
@@ -27,6 +32,7 @@ def read_table(
         labelled: Whether to read labels and groups; without, their columns need not be there.
         targets: Whether to read the sequences; without, only the sources are read.
         texts: Whether to keep the texts of sequences and sources as they were, and the identifiers.
+        report: Called with how many rows were read, in words, now and then.
 
     Returns:
         At least one row.
@@ -39,9 +45,12 @@ def read_table(
     Warns:
         UserWarning: If the first line seems to name the columns, and `data.header` is false.
     """
-    builder = TableBuilder(data, named(str(path)), texts)
+    builder, rows = TableBuilder(data, named(str(path)), texts), 0
+    report(f"reading {builder.origin}")
     for block in read_blocks(path, data, labelled, targets, identified=texts):
         builder.add(block)
+        rows += len(block)
+        report(f"reading {builder.origin}: {rows:,} rows")
     table = builder.table()
     if may_have_header(path, data):
         warn_of_header(table)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 from seqssvae.config import Config
@@ -30,11 +31,12 @@ class Prepared(NamedTuple):
     validation_given: bool = False
 
 
-def prepare_files(config: Config) -> Prepared:
+def prepare_files(config: Config, report: Callable[[str], None] = lambda text: None) -> Prepared:
     """Read and prepare the files named by `data.train` and `data.validation`.
 
     Args:
         config: The run's configuration.
+        report: Called with what is being done, in words.
 
     Raises:
         ConfigurationError: If no training file is named.
@@ -44,24 +46,29 @@ def prepare_files(config: Config) -> Prepared:
     if data.train is None:
         raise ConfigurationError("data.train is missing: name a file to learn from (--data.train FILE).")
     if is_prepared(data.train):
-        return _prepare_directory(PreparedDirectory(data.train), config)
-    table = read_table(data.train, data)
-    return prepare_table(table, config, _read_validation(config))
+        return _prepare_directory(PreparedDirectory(data.train), config, report)
+    table = read_table(data.train, data, report=report)
+    return prepare_table(table, config, _read_validation(config, report), report=report)
 
 
-def _read_validation(config: Config) -> Table | None:
+def _read_validation(config: Config, report: Callable[[str], None]) -> Table | None:
     data = config.data
-    return None if data.validation is None else read_table(data.validation, data)
+    return None if data.validation is None else read_table(data.validation, data, report=report)
 
 
-def _prepare_directory(directory: PreparedDirectory, config: Config) -> Prepared:
+def _prepare_directory(directory: PreparedDirectory, config: Config, report: Callable[[str], None]) -> Prepared:
     """The rows of a directory that was prepared, which are not read into memory."""
     directory.check(config.data)
-    return _hold_out(directory.corpus(), directory.schema, config, _read_validation(config))
+    validation = _read_validation(config, report)
+    return _hold_out(directory.corpus(), directory.schema, config, validation, report)
 
 
 def prepare_table(
-    table: Table, config: Config, validation: Table | None = None, known: Schema | None = None
+    table: Table,
+    config: Config,
+    validation: Table | None = None,
+    known: Schema | None = None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Learn symbols and labels from rows, encode them, and hold some out for validation.
 
@@ -70,6 +77,7 @@ def prepare_table(
         config: The run's configuration; `training.seed` decides every split.
         validation: Rows for validation; None: `data.validation_fraction` of `table` is held out.
         known: What a trained model knows from which training starts; None of a new model.
+        report: Called with what is being done, in words.
 
     Raises:
         ConfigurationError: If the given prior probabilities, or shifts of labels, are not as many as the labels.
@@ -78,16 +86,20 @@ def prepare_table(
     Warns:
         UserWarning: If no rows can be held out.
     """
+    report(f"counting the symbols and labels of {len(table):,} rows")
     limited = limit_lengths(table, config.data)
     schema = build_schema(limited.table, config.data, known)
-    return _hold_out(encode_limited(limited, schema), schema, config, validation)
+    return _hold_out(encode_limited(limited, schema), schema, config, validation, report)
 
 
-def _hold_out(training: Corpus, schema: Schema, config: Config, validation: Table | None) -> Prepared:
+def _hold_out(
+    training: Corpus, schema: Schema, config: Config, validation: Table | None, report: Callable[[str], None]
+) -> Prepared:
     """Hold rows out for validation, if none are given, and compute p(y)."""
     data, seed = config.data, config.training.seed
     check_label_shift(config.objective, schema.labels)
     if validation is None:
+        report(f"holding some of {len(training):,} rows out for validation")
         kept, held_out = split(training.y, training.groups, data.validation_fraction, seed)
         if data.validation_fraction and not len(held_out):
             warnings.warn(

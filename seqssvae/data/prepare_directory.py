@@ -38,7 +38,7 @@ BATCH_ROWS, BATCH_BYTES = 1 << 20, 1 << 27
 
 
 def prepare_directory(
-    files: Sequence[str], output: str, data: DataConfig, report: Callable[[int], None] = lambda rows: None
+    files: Sequence[str], output: str, data: DataConfig, report: Callable[[str], None] = lambda text: None
 ) -> CorpusCounts:
     """Read files, in bounded memory, and write a directory of their rows.
 
@@ -46,7 +46,7 @@ def prepare_directory(
         files: The files, in any format.
         output: The directory, which must not exist.
         data: How rows are read: columns, separators, lengths, classes.
-        report: Called with the number of rows, as they are read.
+        report: Called with what is being done, in words.
 
     Returns:
         What happened to the rows.
@@ -62,6 +62,7 @@ def prepare_directory(
         with _unfinished(path) as place:
             found = _FirstPass(pa, data)
             found.write(files, place / NUMBERED, report)
+            report(f"writing {found.counts.rows - found.counts.skipped:,} rows")
             return _write_numbers(pa, found, place, files)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror or error}).") from error
@@ -124,7 +125,7 @@ class _FirstPass:
         self.schema: Schema
         self._occurred = {role: Counter[str]() for role in ("sequence", "source", "label")}
 
-    def write(self, files: Sequence[str], path: Path, report: Callable[[int], None]) -> None:
+    def write(self, files: Sequence[str], path: Path, report: Callable[[str], None]) -> None:
         """Write the rows with their numbers."""
         pa, builder = self._pa, TableBuilder(self.data, "", texts=True)
         writer = None
@@ -136,7 +137,7 @@ class _FirstPass:
                     batch = self._batch(builder, block, number == 0 and may_have_header(name, self.data))
                     writer = writer or stack.enter_context(pa.ipc.new_file(file, batch.schema))
                     writer.write_batch(batch)
-                    report(self.counts.rows)
+                    report(f"reading {builder.origin}: {self.counts.rows:,} rows")
         occurred, origin = self._occurred, named(files[0]) if len(files) == 1 else f"{len(files)} files"
         check_rows_left(self.counts.rows - self.counts.skipped, origin, self.data)
         self.schema = schema_of(

@@ -54,8 +54,6 @@ LIMITS |= {TRAINED_ON[0]: 1 << 16, TRAINED_ON[1]: 1 << 30, CALIBRATION: 1 << 12}
 CARRIED = (ESTIMATOR, *ENSEMBLE, *BASELINES, *TRAINED_ON)
 """Files that are not needed to train and that a resumed run keeps as they are."""
 
-MOST_LAYERS = 1000
-"""Greatest number of recurrent layers of a run: the names of more weights would fill the memory."""
 MOST_STEPS = 10**6
 """Greatest number of steps whose totals a checkpoint holds."""
 
@@ -155,28 +153,16 @@ def read_weights(files: CheckpointFiles, name: str, config: Config, schema: Sche
         which = "no source_vocabulary" if schema.source_vocabulary is None else "a source_vocabulary"
         column = config.data.source_column
         raise RunError(f"{files.folder}: {VOCABULARY} has {which}, but {CONFIG} has data.source_column: {column}.")
-    shapes = weight_shapes(files.folder, config, schema)
+    shapes = schema.parameter_shapes(config.model)
     return _read_arrays(files, name, shapes, dict.fromkeys(shapes, weight_type(config.training.precision)))
 
 
 def read_optimizer(files: CheckpointFiles, config: Config, schema: Schema) -> tuple[Weights, int]:
     """Read the state of the optimiser; arguments, result and errors are those of `read_weights`."""
-    shapes = optimizer_shapes(config.optimizer, weight_shapes(files.folder, config, schema))
+    shapes = optimizer_shapes(config.optimizer, schema.parameter_shapes(config.model))
     shapes |= baseline_shapes(config.objective, len(schema.vocabulary))
     types = {**dict.fromkeys(shapes, weight_type(config.training.precision)), "step": "int32"}
     return _read_arrays(files, OPTIMIZER, shapes, types)
-
-
-def weight_shapes(origin: Path, config: Config, schema: Schema) -> dict[str, Shape]:
-    """Return name and shape of every weight of a run.
-
-    Raises:
-        RunError: If there are more than a run can have; the error names where that is said.
-    """
-    layers = config.model.encoder.layers + config.model.decoder.layers
-    if layers > MOST_LAYERS:
-        raise RunError(f"{origin / CONFIG}: {layers} recurrent layers are more than a run can have ({MOST_LAYERS}).")
-    return schema.parameter_shapes(config.model)
 
 
 def read_totals(files: CheckpointFiles, count: int) -> Weights:

@@ -12,7 +12,7 @@ from seqssvae.config.settings import from_dict
 from seqssvae.data.schema import FORMAT, Schema
 from seqssvae.errors import RunError
 from seqssvae.parameters import Shape, check_weights
-from seqssvae.runs.files import parse_schema, weight_shapes
+from seqssvae.runs.files import parse_schema
 from seqssvae.runs.storage import parse_json, to_json
 from seqssvae.runs.trained import write_trained
 from seqssvae.runs.writer import refuse_existing
@@ -46,7 +46,7 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
             }
         )
         schema = _schema(state, config, Path(checkpoint))
-        weights = _weights(stored["state_dict"], weight_shapes(Path(checkpoint), config, schema))
+        weights = _weights(stored["state_dict"], schema.parameter_shapes(config.model))
         step = _step(stored.get("global_step", 0))
     except Exception as error:  # whatever takes exception to it: it is from elsewhere
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

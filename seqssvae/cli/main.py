@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.commands import COMMANDS
 from seqssvae.cli.messages import abandon_others, say, say_aloud, speak_among, speaks_of_errors, warn
-from seqssvae.cli.signals import Terminated
+from seqssvae.cli.signals import Terminated, terminable
 from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
 from seqssvae.training.processes import ALONE
@@ -37,7 +37,7 @@ def _run(words: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # not every locale has every symbol
     speak_among(ALONE)
     try:
-        with warnings.catch_warnings():
+        with terminable(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: warn(str(message))
             command, arguments = parse_arguments(words)
             arguments.words = list(words)

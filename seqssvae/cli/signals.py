@@ -1,6 +1,8 @@
 """What the command line does when it is told to stop."""
 
+import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +12,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Terminated(KeyboardInterrupt):
     """The process was told to end by SIGTERM."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM raise `Terminated`, as Ctrl-C raises KeyboardInterrupt, so that what was begun is tidied away.
+
+    A process that another one of this program has started ends at once, as that one expects.
+    """
+    is_main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

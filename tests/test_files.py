@@ -216,6 +216,30 @@ def test_numbers_and_categories_of_parquet_are_texts(tmp_path):
     assert list(table.sequences.joined("")) == ["ab", "cd", "ab"]
 
 
+def test_parquet_may_have_several_columns_of_one_name(tmp_path):
+    pa, pq = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    columns = [["ab", "cd"], ["x", "y"], ["A", "B"]]
+    pq.write_table(pa.table([pa.array(column) for column in columns], ["s", "s", "l"]), tmp_path / "rows.parquet")
+    for sequence, label in ((1, 2), (2, 1), (3, 1), (1, 3), (1, "l")):
+        table = read_table(tmp_path / "rows.parquet", DataConfig(sequence_column=sequence, label_column=label))
+        assert list(table.sequences.joined("")) == columns[sequence - 1]
+        assert list(table.labels) == columns[(3 if label == "l" else label) - 1]
+    with pytest.raises(DataError, match=r"more than one column 's' among 's', 's', 'l'; give its number"):
+        read_table(tmp_path / "rows.parquet", DataConfig(sequence_column="s"))
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path):
+    pa, pq = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"s": ["abcdefgh"] * 9, "l": ["A"] * 9}), path, compression="none")
+    content = path.read_bytes()
+    damaged = [content.replace(b"abcd", b"ab\xff\xff"), content[:-40] + b"\xee" * 32 + content[-8:], b"PAR1" * 9]
+    for one in damaged:
+        path.write_bytes(one)
+        with pytest.raises(DataError, match=r"rows\.parquet: not a Parquet file that can be read \(.*\)\.$"):
+            read_table(path, DataConfig())
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -149,6 +149,13 @@ def test_damaged_temperatures_are_one_sentence(toy_run, content):
         read_network_pool(files, 2)
 
 
+def test_a_weight_may_be_next_to_nothing(toy_run):
+    """As that of a way to predict that adds nothing, fitted on a million rows."""
+    files = RunDirectory(toy_run, verify=False).files
+    (files.folder / CALIBRATION).write_text(json.dumps({"temperatures": [1.0, 2.0], "weights": [1 - 1e-7, 1e-7]}))
+    assert read_network_pool(files, 2).weights.tolist() == [1 - 1e-7, 1e-7]
+
+
 def test_equal_weights_and_no_temperature_are_what_there_is_without(fake_twins):
     model = make_estimator().fit(TEXTS, NAMES)
     rows = model.fitted_.encode(TEXTS, None)

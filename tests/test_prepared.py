@@ -168,6 +168,48 @@ def test_mistakes_are_one_line_and_leave_nothing(workplace, capsys):
     assert_one_error(capsys, "rows: damaged")
 
 
+@given(data=st.data())
+def test_a_directory_that_was_changed_is_never_another_result_without_a_word(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "changed"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "rows.tsv").write_text("".join(f"{line}\n" for line, _ in ROWS))
+        prepare_directory([str(folder / "rows.tsv")], str(folder / "rows"), DataConfig(**DATA))
+    path = folder / "rows"
+    whole = all_of(path)
+    file = path / data.draw(st.sampled_from(["rows.arrow", "prepared.json"]))
+    content = file.read_bytes()
+    changed = bytearray(content)
+    changed[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        file.write_bytes(bytes(changed))
+        found, said = all_of(path), ""
+    except DataError as error:
+        found, said = whole, str(error)
+    finally:
+        file.write_bytes(content)
+    assert found == whole
+    assert said == "" or ("again" in said and "\n" not in said)
+
+
+def all_of(path: Path) -> list[object]:
+    """All that a directory holds."""
+    directory = PreparedDirectory(path)
+    corpus, columns = directory.corpus(), wanted_columns(DataConfig(**DATA), ("sequence", "label", "source", "id"))
+    assert corpus.sources is not None
+    numbers = [corpus.sequences.loaded(), corpus.sources.loaded()]
+    blocks = [block.columns for block in directory.blocks(columns)]
+    return [directory.schema, corpus.y.tolist(), *(rows.values.tolist() for rows in numbers), blocks]
+
+
+def test_a_directory_of_another_version_is_to_be_made_again(written):
+    prepare_directory(["all.tsv"], "rows", DataConfig(**DATA))
+    stored = json.loads(Path("rows/prepared.json").read_text())
+    Path("rows/prepared.json").write_text(json.dumps({**stored, "format": 1}))
+    with pytest.raises(DataError, match="rows: it is of format 1, and this version reads 2; prepare the files again"):
+        PreparedDirectory("rows")
+
+
 def test_a_prepare_that_is_killed_leaves_nothing_that_looks_whole(workplace):
     slow = (
         "import sys, time; from seqssvae.data import prepare_directory as p; whole = p._large_batches\n"

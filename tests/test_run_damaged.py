@@ -1,12 +1,14 @@
 """Run directories that are damaged: each is refused with a sentence that names the file and what is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
+from toy import NAMES, TEXTS, make_estimator
 from toy_runs import without_manifest
 
 from seqssvae.errors import RunError
@@ -137,6 +139,48 @@ def test_a_run_whose_state_is_damaged_can_be_used_but_not_resumed(trained, infli
     assert open_run(path).step > 0
     with pytest.raises(RunError, match=message):
         RunDirectory(path).resume(prepared.schema, prepared.training)
+
+
+def edit_ensemble(change):
+    def edit(path: Path) -> None:
+        stored = json.loads((path / "ensemble.json").read_text())
+        change(stored)
+        (path / "ensemble.json").write_text(json.dumps(stored))
+
+    return edit
+
+
+@pytest.fixture
+def learned(tmp_path_factory, fake_twins):
+    """A run with an ensemble, which is made once."""
+    path = tmp_path_factory.getbasetemp() / "learned" / "run"
+    if path.exists():
+        return path.with_name("old")
+    make_estimator(recipe="auto").fit(TEXTS, [*NAMES[:40], *[None] * 20]).save(path)
+    return without_manifest(path, path.with_name("old"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(label_count=3), "it is of 3 labels, not 2"),
+        (lambda s: s.update(label_count=[]), r"it is of \[\] labels, not 2"),
+        (lambda s: s.update(members=[], temperatures=[], weights=[]), "the weights must sum to 1"),
+        (lambda s: s["temperatures"].__setitem__(0, 0), "temperatures must be numbers from 1e-06 to 1e"),
+        (lambda s: s["weights"].__setitem__(0, 0.9), "the weights must sum to 1"),
+        (lambda s: s["weights"].pop(), "weights must be . numbers"),
+        (lambda s: s["trials"][0].update(accuracy="high"), "a trial is two texts and five numbers"),
+        (lambda s: s["trials"][0].update(name=None), "a trial is two texts and five numbers"),
+        (lambda s: s["network"]["model"]["encoder"].update(channels=16_000), "the weight encoder"),
+        (lambda s: s["arrays"].update({"network.x": s["arrays"].pop("network.known")}), "network.x"),
+    ],
+)
+def test_an_ensemble_that_is_damaged_is_refused_before_it_predicts(learned, tmp_path, fake_twins, change, message):
+    path = Path(shutil.copytree(learned, tmp_path / "run"))
+    edit_ensemble(change)(path)
+    with pytest.raises(RunError, match=message) as caught:
+        open_run(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_run_directory_is_said_to_be_none(tmp_path):

@@ -100,7 +100,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     def share(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(backend)(config, dimensions, device, devices=devices)
 
-    ensemble = read_ensemble(resumed.files, build) if resumed else None
+    ensemble = read_ensemble(resumed.files, schema.dimensions, build) if resumed else None
     if not resumed and (arguments.get("recipe") or "auto") == "auto":
         config, reason = affordable(config, prepared), obstacle(config, prepared)
         if reason is None:
@@ -108,7 +108,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
                 summary.say()
                 with progress("candidates", quiet) as shown:
                     ensemble = learn(config, prepared, build, [shown], shown.candidate)
-            ensemble = ensemble_of_first(processes, ensemble, build)
+            ensemble = ensemble_of_first(processes, ensemble, schema.dimensions, build)
             if not quiet and ensemble is not None:
                 console().print(trials_table(ensemble.trials))
         else:

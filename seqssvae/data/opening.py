@@ -92,7 +92,7 @@ def open_bytes(path: str) -> Iterator[BufferedReader]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{named(path)}: the compressed file is damaged or not whole ({error}).") from error
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition("\n")[0]
         raise DataError(f"{named(path)}: the file cannot be read ({reason}); check its permissions.") from error
 
 

@@ -31,14 +31,20 @@ def parquet_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column
     try:
         file = pq.ParquetFile(stream if is_file else io.BytesIO(stream.read()))
         places = resolve(columns, file.schema_arrow.names, origin)
-        names = {role: file.schema_arrow.names[place] for role, place in places.items()}
-        before = 0
-        for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(dict.fromkeys(names.values()))):
-            texts = {role: _texts(pa, batch.column(name), name, origin) for role, name in names.items()}
+        names, before = file.schema_arrow.names, 0
+        read = sorted(set(places.values()))
+        if len(set(names)) < len(names):  # pyarrow takes columns by name
+            read = list(range(len(names)))
+        for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=[names[place] for place in read]):
+            found = {role: batch.column(read.index(place)) for role, place in places.items()}
+            texts = {role: _texts(pa, column, names[places[role]], origin) for role, column in found.items()}
             yield Block(texts, np.arange(before, before + batch.num_rows, dtype=np.int32) + 1)
             before += batch.num_rows
-    except pa.ArrowException as error:
-        raise DataError(f"{origin}: not a Parquet file that can be read ({str(error).splitlines()[0]}).") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+            raise
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{origin}: not a Parquet file that can be read ({reason}).") from error
 
 
 def _texts(pa: Any, column: Any, name: str, origin: str) -> list[str]:

@@ -24,7 +24,7 @@ from seqssvae.data.directories import lock, sync_directory
 from seqssvae.data.files import may_have_header, read_blocks
 from seqssvae.data.lookalikes import warn_of_header
 from seqssvae.data.opening import arrow, named
-from seqssvae.data.prepared_rows import FORMAT, MANIFEST, ROWS, SHARED
+from seqssvae.data.prepared_rows import FORMAT, MANIFEST, ROWS, SHARED, checksums, manifest_checksum
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.schema import Occurrences, Schema, schema_of
 from seqssvae.data.vocabulary import END, UNK, Labels
@@ -225,9 +225,18 @@ def _write_numbers(pa: Any, found: _FirstPass, place: Path, files: Sequence[str]
         "labels": schema.labels.to_dict(),
         "vocabulary": schema.vocabulary.to_dict(),
         "source_vocabulary": None if source is None else source.to_dict(),
+        "checksums": _checksums(pa, place / ROWS),
     }
+    manifest["checksum"] = manifest_checksum(manifest)
     (place / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
     return counts
+
+
+def _checksums(pa: Any, path: Path) -> list[dict[str, int]]:
+    """Of each record batch of a file as it is read."""
+    with pa.OSFile(str(path), "rb") as file:
+        reader = pa.ipc.open_file(file)
+        return [checksums(reader.get_batch(number)) for number in range(reader.num_record_batches)]
 
 
 def _large_batches(pa: Any, path: Path) -> Iterator[Any]:

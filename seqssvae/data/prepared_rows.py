@@ -4,7 +4,9 @@ DIRECTORY/rows.arrow      the rows, as the schema below says
 DIRECTORY/prepared.json   symbols, labels, and how the rows were read; it is written last
 """
 
+import contextlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ from seqssvae.data.vocabulary import Labels, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
 
 MANIFEST, ROWS = "prepared.json", "rows.arrow"
-FORMAT = 1
+FORMAT = 2
 """Version of the directory's layout."""
 
 SHARED = ("separator", "source_separator", "max_length", "too_long", "minimum_count", "labels")
@@ -51,26 +53,31 @@ class PreparedDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self.manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            known = self.manifest["format"]
-            if known > FORMAT:
-                raise DataError(
-                    f"{self.path}: it is of format {known}, and this version reads {FORMAT}; update seqssvae."
-                )
-            size, rows = self.manifest["bytes"], self.manifest["rows"]
-            found = (self.path / ROWS).stat().st_size
-            self.counts = CorpusCounts(**self.manifest["counts"])
-            self.data: dict[str, Any] = {name: self.manifest["data"][name] for name in SHARED}
-            self.labels = Labels.from_dict(self.manifest["labels"])
-            self.vocabulary = Vocabulary.from_dict(self.manifest["vocabulary"])
-            source = self.manifest["source_vocabulary"]
-            self.source_vocabulary = None if source is None else Vocabulary.from_dict(source)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.path}: damaged ({error}); prepare the files again.") from error
-        if found != size:
+        self.manifest = self._read_manifest()
+        self.rows: int = self.manifest["rows"]
+        self.counts = CorpusCounts(**self.manifest["counts"])
+        self.data: dict[str, Any] = {name: self.manifest["data"][name] for name in SHARED}
+        self.labels = Labels.from_dict(self.manifest["labels"])
+        self.vocabulary = Vocabulary.from_dict(self.manifest["vocabulary"])
+        source = self.manifest["source_vocabulary"]
+        self.source_vocabulary = None if source is None else Vocabulary.from_dict(source)
+        if (found := (self.path / ROWS).stat().st_size) != (size := self.manifest["bytes"]):
             raise DataError(f"{self.path / ROWS}: it has {found} bytes in place of {size}; prepare the files again.")
-        self.rows = int(rows)
+
+    def _read_manifest(self) -> dict[str, Any]:
+        """What `prepared.json` holds, which is as it was written."""
+        try:
+            (self.path / ROWS).stat()
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            known, checksum = manifest["format"], manifest.pop("checksum", None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{self.path}: damaged ({error}); prepare the files again.") from error
+        if known != FORMAT:
+            remedy = "prepare the files again, or update seqssvae"
+            raise DataError(f"{self.path}: it is of format {known!r:.20}, and this version reads {FORMAT}; {remedy}.")
+        if checksum != manifest_checksum(manifest):
+            raise DataError(f"{self.path / MANIFEST}: it was changed or damaged; prepare the files again.")
+        return manifest
 
     @property
     def schema(self) -> Schema:
@@ -104,16 +111,51 @@ class PreparedDirectory:
                 )
 
     @cached_property
+    def _pa(self) -> Any:
+        return arrow(f"{self.path}, which was prepared,")
+
+    @cached_property
     def _batches(self) -> list[Any]:
-        pa = arrow(f"{self.path}, which was prepared,")
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(self.path / ROWS)))
+        with self._explained():
+            reader = self._pa.ipc.open_file(self._pa.memory_map(str(self.path / ROWS)))
             return [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path / ROWS}: damaged ({error}); prepare the files again.") from error
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{self.path / ROWS}: damaged ({reason}); prepare the files again.") from error
+
+    def _check(self, number: int, batch: Any) -> None:
+        """Check that the columns of a batch are as they were written."""
+        written = self.manifest["checksums"][number : number + 1]
+        if not written or any(written[0].get(name) != value for name, value in checksums(batch).items()):
+            raise DataError(f"{self.path / ROWS}: it was changed or damaged; prepare the files again.")
+
+    def _check_all(self, names: Sequence[str]) -> None:
+        """Check these columns of all rows, which are read for it once, and in parts, rather than mapped."""
+        with self._explained(), self._pa.OSFile(str(self.path / ROWS), "rb") as file:
+            known = self._pa.ipc.open_file(file).schema.names
+            fields = [place for place, name in enumerate(known) if name in names]
+            options = self._pa.ipc.IpcReadOptions(included_fields=fields)
+            reader = self._pa.ipc.open_file(file, options=options)
+            rows = 0
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                self._check(number, batch)
+                rows += batch.num_rows
+        if rows != self.rows:
+            raise DataError(f"{self.path / ROWS}: it has {rows} rows in place of {self.rows}; prepare the files again.")
 
     def corpus(self) -> Corpus:
-        """The rows, encoded, which stay in the file."""
+        """The rows, encoded, which stay in the file.
+
+        Raises:
+            DataError: If they are not as they were written.
+        """
+        self._check_all(("symbols", "label", "group", "source_symbols"))
         sequences = self._symbols("symbols")
         assert sequences is not None
         labels = [batch.column("label").to_numpy() for batch in self._batches]
@@ -138,11 +180,13 @@ class PreparedDirectory:
         """The texts and labels of the rows, some at a time.
 
         Raises:
-            DataError: If there are no sources, and they are wanted.
+            DataError: If there are no sources, and they are wanted, or if rows are not as they were written.
         """
         names = np.array([*self.labels.names, ""], object)  # a label that is missing has the number -1
-        before = 0
-        for batch in self._batches:
+        wanted, before = [COLUMNS[column.role] for column in columns], 0
+        for index, batch in enumerate(self._batches):
+            with self._explained():
+                self._check(index, batch.select([name for name in wanted if name in self._names]))
             for first in range(0, batch.num_rows, BLOCK_ROWS):
                 part = batch.slice(first, BLOCK_ROWS)
                 numbers = np.arange(before, before + part.num_rows, dtype=np.int32) + 1
@@ -160,6 +204,21 @@ class PreparedDirectory:
         if column.role == "group":
             return ["" if number < 0 else str(number) for number in part.column(name).to_pylist()]
         return part.column(name).to_pylist()
+
+
+def manifest_checksum(manifest: Mapping[str, Any]) -> int:
+    """A checksum (CRC-32) of what `prepared.json` holds beside it."""
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
+def checksums(batch: Any) -> dict[str, int]:
+    """A checksum (CRC-32) of each column of a record batch as it is read from a file: its type, length and content."""
+    found = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        found[name] = zlib.crc32(f"{column.type} {len(column)} {column.offset} {column.null_count}".encode())
+        for buffer in column.buffers():
+            found[name] = zlib.crc32(b"none" if buffer is None else buffer, found[name])
+    return found
 
 
 def prepared_blocks(path: str, columns: Sequence[Column]) -> Iterator[Block]:

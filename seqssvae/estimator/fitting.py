@@ -107,7 +107,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             if is_first:
                 with progress("candidates", quiet) as shown:
                     ensemble = learn(config, prepared, self._build_backend, [shown], shown.candidate)
-            ensemble = ensemble_of_first(processes, ensemble, self._build_backend)
+            ensemble = ensemble_of_first(processes, ensemble, prepared.schema.dimensions, self._build_backend)
         fitted = self._train(given, prepared, config, ensemble, observers)
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float, Int
 
+from seqssvae.backend import Dimensions
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import RunError
 from seqssvae.inference.agreement import Agreement, agreement
@@ -116,20 +117,34 @@ class Ensemble(NamedTuple):
 
     @classmethod
     def from_stored(
-        cls, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray], build: BuildBackend
+        cls,
+        settings: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        dimensions: Dimensions,
+        build: BuildBackend,
     ) -> "Ensemble":
         """The ensemble that these values and arrays are of.
+
+        Args:
+            settings: The values.
+            arrays: The arrays.
+            dimensions: Of the model that it is to predict beside.
+            build: Builds the twin of members that are networks.
 
         Raises:
             RunError: If they are not of an ensemble.
         """
         try:
-            count = int(settings["label_count"])
-            members = {name: _member(name, settings, arrays, count, build) for name in settings["members"]}
-            pool = _stored_pool(settings)
-            trials = [Trial(**trial) for trial in settings["trials"]]
-            if not members or any(len(values) != len(members) for values in pool if values is not None):
-                raise ValueError("there must be a temperature, a weight and a power for each member")
+            if settings["format"] not in range(1, FORMAT + 1):
+                raise ValueError(f"it is of format {settings['format']}, and this version reads {FORMAT}")
+            count = len(dimensions.label_prior)
+            if settings["label_count"] != count:
+                raise ValueError(f"it is of {settings['label_count']} labels, not {count}")
+            members = {name: _member(name, settings, arrays, dimensions, build) for name in settings["members"]}
+            pool = Pool.from_stored(settings, len(members))
+            trials = [_stored_trial(trial) for trial in settings["trials"]]
+            if not trials:
+                raise ValueError("there must be trials")
             gain = settings.get("unlabelled_gain")
             difference = None if gain is None else (float(gain[0]), float(gain[1]))
             stored = settings.get("agreement")
@@ -241,18 +256,31 @@ def _trial(
     return Trial(name, learns_from, accuracy, error, loss, None if weight is None else float(weight), seconds)
 
 
-def _stored_pool(settings: Mapping[str, Any]) -> Pool:
-    if int(settings["format"]) > FORMAT:
-        raise ValueError(f"it is of format {settings['format']}, and this version reads {FORMAT}")
-    powers = settings.get("powers")  # which a run of an earlier version does not have
-    temperatures, weights = (np.array(settings[name], float) for name in ("temperatures", "weights"))
-    return Pool(temperatures, weights, None if powers is None else np.array(powers, float))
+def _stored_trial(stored: Mapping[str, Any]) -> Trial:
+    trial = Trial(**stored)
+    numbers = (trial.accuracy, trial.standard_error, trial.loss, trial.weight or 0.0, trial.seconds)
+    if not all(isinstance(text, str) for text in (trial.name, trial.learns_from)) or not all(map(_is_number, numbers)):
+        raise TypeError(f"a trial is two texts and five numbers, not {stored}")
+    return trial
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _member(
-    name: str, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray], label_count: int, build: BuildBackend
+    name: str,
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    dimensions: Dimensions,
+    build: BuildBackend,
 ) -> Member:
     own = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
     if name == NETWORK:
-        return Networks.from_arrays(own, settings["network"], label_count, build)
-    return KINDS[name].from_arrays(own)
+        return Networks.from_arrays(own, settings["network"], dimensions, build)
+    member: Member = KINDS[name].from_arrays(own)
+    every_symbol = np.arange(dimensions.vocabulary_size, dtype=np.int32)
+    found = member.log_proba(RaggedArray.from_lengths(every_symbol, np.array([len(every_symbol)])))
+    if found.shape != (1, len(dimensions.label_prior)) or not np.isfinite(found).all():
+        raise ValueError(f"the arrays of {name} are not of {len(dimensions.label_prior)} labels")
+    return member

@@ -23,7 +23,7 @@ from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import NO_GROUP, Corpus, CorpusCounts
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.inference.per_row import classify_rows
-from seqssvae.parameters import initial_weights
+from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 from seqssvae.recipes.rows import Learned, LearningRows, known_only, log_normalised
 from seqssvae.training.fit import fit
 from seqssvae.training.state import Observer
@@ -133,16 +133,25 @@ class Networks:
 
     @classmethod
     def from_arrays(
-        cls, arrays: Mapping[str, np.ndarray], settings: dict[str, Any], label_count: int, build: BuildBackend
+        cls, arrays: Mapping[str, np.ndarray], settings: dict[str, Any], like: Dimensions, build: BuildBackend
     ) -> "Networks":
-        """The member that these arrays and settings are of."""
-        config, known = from_dict(settings), arrays["known"].astype(bool)
+        """The member that these arrays and settings are of.
+
+        Raises:
+            ValueError: If the arrays are not the weights of networks of these settings; before one is built.
+        """
+        config, known, label_count = from_dict(settings), arrays["known"].astype(bool), len(like.label_prior)
+        if known.shape != (like.vocabulary_size,):
+            raise ValueError(f"the networks know {known.size} symbols, not {like.vocabulary_size}")
         dimensions = Dimensions(len(known), (1.0 / label_count,) * label_count)
         count = 1 + max(int(name.split(".")[0]) for name in arrays if name != "known")
         weights = [
             {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{number}.")}
             for number in range(count)
         ]
+        shapes = parameter_shapes(config.model, dimensions.vocabulary_size, label_count)
+        for one in weights:
+            check_weights(one, shapes)
         return cls(build(config, dimensions), config, weights, known, label_count)
 
 

@@ -1,7 +1,7 @@
 """One prediction of several members: each is calibrated, and their probabilities are joined with fitted weights."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -42,6 +42,30 @@ class Pool(NamedTuple):
             return self.weights
         return (self.weights + self.powers / self.powers.sum()) / 2
 
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any], count: int) -> "Pool":
+        """The pool of lists that a file holds.
+
+        Args:
+            stored: The lists, by name.
+            count: M.
+
+        Raises:
+            ValueError: If they are not what a pool of so many members has.
+        """
+        bounds = {"temperatures": (1e-6, 1e6), "weights": (0, 1), "powers": (0, 1e6)}
+        given = {name: stored.get(name) for name in cls._fields if name != "powers" or stored.get(name) is not None}
+        for name, values in given.items():
+            least, most = bounds[name]
+            if not isinstance(values, list) or len(values) != count or any(map(_is_no_number, values)):
+                raise ValueError(f"{name} must be {count} numbers.")
+            if not all(least <= value <= most for value in values):
+                raise ValueError(f"{name} must be numbers from {least:g} to {most:g}, not {values}.")
+        pool = cls(**{name: np.array(values, float) for name, values in given.items()})
+        if not np.isclose(pool.weights.sum(), 1):
+            raise ValueError("the weights must sum to 1.")
+        return pool
+
     def log_proba(self, members: Sequence[Float[np.ndarray, "N K"]]) -> Float[np.ndarray, "N K"]:
         """Join the log-probabilities of the members."""
         powers = np.zeros(len(self.weights)) if self.powers is None else self.powers
@@ -53,6 +77,10 @@ class Pool(NamedTuple):
         if self.powers is not None:
             joined = (joined + np.exp(log_normalised(product))) / 2
         return np.log(np.maximum(joined, np.exp(LEAST_LOG)))
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, bool) or not isinstance(value, (int, float))
 
 
 def calibrate(scores: Float[np.ndarray, "N K"], temperature: float) -> Float[np.ndarray, "N K"]:

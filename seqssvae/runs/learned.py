@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from seqssvae.backend import Dimensions
 from seqssvae.errors import RunError
 from seqssvae.parameters import Shape
 from seqssvae.recipes.baselines import Baselines
@@ -32,11 +33,12 @@ def learned_files(ensemble: Ensemble | None, baselines: Baselines, trained_on: T
     return files if ensemble is None else {**files, **_stored(ENSEMBLE, *ensemble.to_stored())}
 
 
-def read_ensemble(files: CheckpointFiles, build: BuildBackend) -> Ensemble | None:
+def read_ensemble(files: CheckpointFiles, dimensions: Dimensions, build: BuildBackend) -> Ensemble | None:
     """Read the ensemble of a run; None if it has none.
 
     Args:
         files: The files of the checkpoint.
+        dimensions: Of the run's model.
         build: Builds the twin of members that are networks.
 
     Raises:
@@ -46,17 +48,20 @@ def read_ensemble(files: CheckpointFiles, build: BuildBackend) -> Ensemble | Non
         return None
     settings, arrays = _read(files, ENSEMBLE)
     try:
-        return Ensemble.from_stored(settings, arrays, build)
+        return Ensemble.from_stored(settings, arrays, dimensions, build)
     except RunError as error:
         raise RunError(f"{files.folder / ENSEMBLE[0]}: {error}") from error
 
 
-def ensemble_of_first(processes: Processes, ensemble: Ensemble | None, build: BuildBackend) -> Ensemble | None:
+def ensemble_of_first(
+    processes: Processes, ensemble: Ensemble | None, dimensions: Dimensions, build: BuildBackend
+) -> Ensemble | None:
     """The ensemble that the first of several processes has learned.
 
     Args:
         processes: The processes, all of which call this.
         ensemble: What this one has learned; of others than the first it does not matter.
+        dimensions: Of the model.
         build: Builds the twin of members that are networks.
     """
     if processes.count == 1:
@@ -68,7 +73,7 @@ def ensemble_of_first(processes: Processes, ensemble: Ensemble | None, build: Bu
     stored = parse_json(settings, ENSEMBLE[0])
     shapes, types = _layout(stored)
     arrays, _ = parse_safetensors(content, Path(ENSEMBLE[1]), shapes, types)
-    return Ensemble.from_stored(stored, arrays, build)
+    return Ensemble.from_stored(stored, arrays, dimensions, build)
 
 
 def read_baselines(files: CheckpointFiles) -> Baselines | None:
@@ -124,20 +129,10 @@ def read_network_pool(files: CheckpointFiles, count: int) -> Pool | None:
     """
     if CALIBRATION not in files:
         return None
-    entries = read_json(files, CALIBRATION)
-    lists, what = [entries.get(name) for name in ("temperatures", "weights")], f"{count} numbers above 0 each"
-    if not all(
-        isinstance(values, list) and len(values) == count and all(map(_is_positive, values)) for values in lists
-    ):
-        raise RunError(f"{files.folder / CALIBRATION}: temperatures and weights must be {what}.")
-    pool = Pool(*(np.array(values, float) for values in lists))
-    if not np.isclose(pool.weights.sum(), 1):
-        raise RunError(f"{files.folder / CALIBRATION}: the weights must sum to 1.")
-    return pool
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 1e-6 < value < 1e6
+    try:
+        return Pool.from_stored(read_json(files, CALIBRATION), count)
+    except ValueError as error:
+        raise RunError(f"{files.folder / CALIBRATION}: {error}") from error
 
 
 def _stored(names: tuple[str, str], settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:

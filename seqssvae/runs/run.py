@@ -172,7 +172,7 @@ class RunDirectory:
 
         twin = build(config, schema.dimensions)
         twin.set_weights(weights)
-        ensemble = self._read(lambda files: read_ensemble(files, build))
+        ensemble = self._read(lambda files: read_ensemble(files, schema.dimensions, build))
         trained_on = self._read(lambda files: read_trained_on(files, len(schema.labels)))
         learned = ensemble, self._read(read_baselines), trained_on, self.network_pool
         return Run(self.path, config, schema, twin, step, trained_by, *learned)

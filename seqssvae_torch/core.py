@@ -324,9 +324,9 @@ class TorchModel:
 def _device(name: str | None) -> torch.device:
     try:
         device = torch.device((name or "cpu").replace("gpu", "cuda"))
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).tolist()  # which one without values has not
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigurationError(f"PyTorch has no device {name!r} here ({reason}): try cpu.") from error
     return device
 

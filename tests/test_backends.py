@@ -265,6 +265,14 @@ def test_unknown_device_is_named(name: str) -> None:
         get_backend(name)(CONFIG, DIMENSIONS, "abacus")
 
 
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_what_names_no_device_that_can_compute_is_one_line(name: str) -> None:
+    for device in ("meta", "mps", "xla", "cpu:x"):
+        with pytest.raises(ConfigurationError, match=f"has no device '{device}' here .*: try cpu") as caught:
+            get_backend(name)(CONFIG, DIMENSIONS, device)
+        assert len(str(caught.value)) < 250
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_clipping_and_first_step_by_hand(optimizer: str) -> None:
     """The first step of Adam is the learning rate times the sign; of SGD, the clipped gradient."""

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,41 @@ def test_texts_are_repeated_byte_for_byte(workplace, capsys):
 def test_one_run_alone_reads_standard_input(toy_run, capsys):
     assert main(["report", "run", "run", "--data", "-", "--output", "x.html"]) == 2
     assert_one_error(capsys, "standard input can be read for one run only")
+
+
+def test_a_closed_standard_output_is_named(toy_run, capsys, monkeypatch):
+    command = ["predict", "run", "--data=train.tsv"]
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)
+        assert main([*command, "--output=-"]) == 2
+        assert main([*command, "--output=labels.tsv"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["seqssvae: error: standard output is closed; name a file."]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["fit", "--help"], ["config"]])
+def test_what_cannot_be_printed_is_one_line(words):
+    command = [sys.executable, "-m", "seqssvae", *words]
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (found.returncode, found.stderr) == (2, "seqssvae: error: the output: No space left on device.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generate", "run", "--label=left", "--count=99999999999999999999"], "--count must be a whole number of at"),
+        (
+            ["predict", "run", "--data=train.tsv", "--output=-", "--abstain-below=x"],
+            "--abstain-below must be a number",
+        ),
+        (["gradient-estimators", "run", "--data=train.tsv", f"--draws={10**30}"], "--draws must be a whole number of"),
+        (["gradient-estimators", "run", "--data=train.tsv", f"--rows={10**30}"], "--rows must be a whole number of"),
+    ],
+)
+def test_numbers_that_nothing_can_be_made_of_are_one_line(toy_run, capsys, words, message):
+    assert main(words) == 2
+    assert_one_error(capsys, message)
 
 
 def test_a_column_in_memory_keeps_its_rows():

@@ -205,7 +205,7 @@ def test_labels_listed_in_the_configuration_need_not_all_be_there():
         ([["a"], 3], r"X\[1\] must be a list of symbols, as X\[0\] is, not int"),
         ([["a"], [3]], r"X\[1\] must hold symbols that are texts"),
         ([["a"], [""]], r"X\[1\] must hold symbols that are texts and not empty"),
-        ([b"ab"], r"X\[0\] must be a list of symbols"),
+        ([b"ab"], r"X\[0\] must be a text or a list of symbols, not bytes"),
     ],
 )
 def test_what_are_no_sequences_is_refused(X, message):
@@ -254,3 +254,11 @@ def test_groups_are_not_split():
     assert not trained & held_out
     with pytest.raises(DataError, match="groups must have an entry for each of the 60 sequences, not 1"):
         make().fit(TEXTS, NAMES, ["a"])
+
+
+def test_a_device_is_given_by_its_name(fake_twins, tmp_path):
+    with pytest.raises(ConfigurationError, match="device must be a name, such as cpu or cuda:1, not 5"):
+        make(device=5).fit(TEXTS, NAMES)
+    make(epochs=1).fit(TEXTS, NAMES).save(tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="device must be a name"):
+        SequenceSSVAE.load(tmp_path / "run", device=5)

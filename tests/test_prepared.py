@@ -192,6 +192,15 @@ def test_a_directory_that_was_changed_is_never_another_result_without_a_word(tmp
     assert said == "" or ("again" in said and "\n" not in said)
 
 
+def test_a_column_that_lost_its_name_is_missed(written):
+    prepare_directory(["all.tsv"], "rows", DataConfig(**DATA))
+    content = Path("rows/rows.arrow").read_bytes()
+    for name in (b"label", b"group", b"source_symbols", b"symbols"):
+        Path("rows/rows.arrow").write_bytes(content.replace(name + b"\0", name[:-1] + b"x\0"))
+        with pytest.raises(DataError, match="changed or damaged; prepare the files again"):
+            PreparedDirectory("rows").corpus()
+
+
 def all_of(path: Path) -> list[object]:
     """All that a directory holds."""
     directory = PreparedDirectory(path)

@@ -40,4 +40,4 @@ def activity(
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
+    return stream is not None and hasattr(stream, "isatty") and stream.isatty()  # what stands in for one may lack it

@@ -31,6 +31,7 @@ _EXPECTED = {
     "sampler": "one of tpe, random",
     "pruner": "one of median, halving, none",
     "minutes": "a number",
+    "abstain_below": "a number",
     "precision": "one of float32, float64, bf16",
     "temperature": "a number above 0",
     "top_p": "a number above 0 and at most 1",
@@ -105,8 +106,16 @@ class _Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Leaves the lines of examples as they are."""
 
 
+class _Parser(ArgumentParser):
+    """Says so where help cannot be printed, which argparse passes over."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not None:
+            file.write(message)
+
+
 def _parser(description: str, usage: str) -> ArgumentParser:
-    return ArgumentParser(prog="seqssvae", exit_on_error=False, description=description, usage=usage, parser_mode=_YAML)
+    return _Parser(prog="seqssvae", exit_on_error=False, description=description, usage=usage, parser_mode=_YAML)
 
 
 def _top_parser(argv: Sequence[str]) -> ArgumentParser:

@@ -26,6 +26,9 @@ from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import initial_weights
 from seqssvae.runs.usable import usable_backend
 
+MOST_MEASURED = 10**6
+"""Greatest number of draws, repetitions, rows or particles that are measured."""
+
 
 def verify_command(arguments: Namespace) -> int:
     """Print how far the twins differ on a run, as tables or as JSON.
@@ -51,13 +54,15 @@ def verify_command(arguments: Namespace) -> int:
 
 def gradient_estimators_command(arguments: Namespace) -> None:
     """Print what each gradient estimator of a missing label costs and how good its gradient is, as a table or JSON."""
-    check_options(arguments, {"draws": 2, "repetitions": 1, "seed": 0})
+    check_options(
+        arguments, {"draws": 2, "repetitions": 1, "seed": 0}, {"draws": MOST_MEASURED, "repetitions": MOST_MEASURED}
+    )
     for k in arguments.k:
-        check_integer("--k", k, 1)
+        check_integer("--k", k, 1, MOST_MEASURED)
     model = _read_model(arguments)
     warn_of_counts(model.corpus, model.config.data.max_length)
     size = arguments.rows or model.config.training.batch_size
-    check_integer("--rows", size, 1)
+    check_integer("--rows", size, 1, MOST_MEASURED)
     batch = random_batch(model.corpus, size, arguments.seed)
     dimensions, label_count = model.schema.dimensions, len(model.schema.labels)
     setting = Setting(model.twin, model.config, dimensions, model.weights, batch, arguments.device, arguments.seed)

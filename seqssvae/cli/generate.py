@@ -25,7 +25,7 @@ from seqssvae.config import DataConfig, DecodingMethod, DecodingOptions
 from seqssvae.data.files import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
 from seqssvae.errors import ConfigurationError, DataError
-from seqssvae.inference.generate import Generated, check_generator, generate
+from seqssvae.inference.generate import MOST_SEQUENCES, Generated, check_generator, generate
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel
 from seqssvae.runs.run import Run
@@ -59,7 +59,7 @@ def generate_command(arguments: Namespace) -> None:
 
 def _check_generate(arguments: Namespace) -> None:
     """Check options of `generate`, by themselves and beside each other."""
-    check_options(arguments, {"count": 1, "seed": 0})
+    check_options(arguments, {"count": 1, "seed": 0}, {"count": MOST_SEQUENCES})
     if arguments.interpolate is not None:
         check_options(arguments, {"count": 2})
     if arguments.like is not None and arguments.interpolate is not None:

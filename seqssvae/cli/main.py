@@ -39,7 +39,12 @@ def _run(words: Sequence[str]) -> int:
     try:
         with terminable(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: warn(str(message))
-            command, arguments = parse_arguments(words)
+            try:
+                command, arguments = parse_arguments(words)
+            except SystemExit:  # what was asked for, such as help, is printed
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                raise
             arguments.words = list(words)
             status = COMMANDS[command].run(arguments)
             if sys.stdout is not None:

@@ -72,6 +72,8 @@ def write_chunks(output: str, chunks: Iterable[bytes]) -> None:
         RunError: If it cannot be written.
     """
     if output == STANDARD_OUTPUT:
+        if sys.stdout is None:
+            raise RunError("standard output is closed; name a file.")
         sys.stdout.flush()
         for chunk in chunks:
             sys.stdout.buffer.write(chunk)

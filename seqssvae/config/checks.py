@@ -54,6 +54,11 @@ def check_flag(path: str, value: bool) -> None:
     check(isinstance(value, bool), path, "true or false", value)
 
 
+def check_device(name: str | None) -> None:
+    """Check that a device is given by its name, if it is."""
+    check(name is None or isinstance(name, str), "device", "a name, such as cpu or cuda:1", name)
+
+
 def check_names(path: str, value: Sequence[str]) -> tuple[str, ...]:
     """Check that a value is a list of texts, and return it as a tuple."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)

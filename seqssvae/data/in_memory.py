@@ -52,8 +52,9 @@ def _read_sequence(sequence: Any, text: bool, name: str, index: int) -> Any:
     if sequence is None:
         raise DataError(f"{name}[{index}] is missing; leave it out.")
     if isinstance(sequence, str) != text or isinstance(sequence, bytes) or not hasattr(sequence, "__len__"):
-        kind = "a text" if text else "a list of symbols"
-        raise DataError(f"{name}[{index}] must be {kind}, as {name}[0] is, not {type(sequence).__name__}.")
+        kind = f"{'a text' if text else 'a list of symbols'}, as {name}[0] is"
+        kind = kind if index else "a text or a list of symbols"
+        raise DataError(f"{name}[{index}] must be {kind}, not {type(sequence).__name__}.")
     symbols = sequence if text else as_list(sequence, f"{name}[{index}]")
     if not symbols:
         raise DataError(f"{name}[{index}] is an empty sequence; leave it out.")

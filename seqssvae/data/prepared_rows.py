@@ -128,10 +128,10 @@ class PreparedDirectory:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{self.path / ROWS}: damaged ({reason}); prepare the files again.") from error
 
-    def _check(self, number: int, batch: Any) -> None:
-        """Check that the columns of a batch are as they were written."""
+    def _check(self, number: int, batch: Any, names: Sequence[str]) -> None:
+        """Check that those of these columns of a batch that were written are as they were."""
         written = self.manifest["checksums"][number : number + 1]
-        if not written or any(written[0].get(name) != value for name, value in checksums(batch).items()):
+        if [checksums(batch)] != [{name: value for name, value in one.items() if name in names} for one in written]:
             raise DataError(f"{self.path / ROWS}: it was changed or damaged; prepare the files again.")
 
     def _check_all(self, names: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ class PreparedDirectory:
             rows = 0
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
-                self._check(number, batch)
+                self._check(number, batch, names)
                 rows += batch.num_rows
         if rows != self.rows:
             raise DataError(f"{self.path / ROWS}: it has {rows} rows in place of {self.rows}; prepare the files again.")
@@ -186,7 +186,9 @@ class PreparedDirectory:
         wanted, before = [COLUMNS[column.role] for column in columns], 0
         for index, batch in enumerate(self._batches):
             with self._explained():
-                self._check(index, batch.select([name for name in wanted if name in self._names]))
+                self._check(
+                    index, batch.select([name for name in dict.fromkeys(wanted) if name in self._names]), wanted
+                )
             for first in range(0, batch.num_rows, BLOCK_ROWS):
                 part = batch.slice(first, BLOCK_ROWS)
                 numbers = np.arange(before, before + part.num_rows, dtype=np.int32) + 1

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from seqssvae.backend import Backend, Dimensions, get_backend
 from seqssvae.config import Config
+from seqssvae.config.checks import check_device
 from seqssvae.data.in_memory import as_array
 from seqssvae.data.plain import as_list
 from seqssvae.data.prepare import Prepared
@@ -241,6 +242,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         self.fitted_ = FittedModel(*parts, *known)._replace(network_pool=fitted.network_pool)
 
     def _build_backend(self, config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
+        check_device(self.device)
         device = join_for(self._backend_name, self.devices, self.device).device(self.device)
         shared = {} if devices == 1 else {"devices": devices}  # which a twin of one device need not know
         return get_backend(self._backend_name)(config, dimensions, device, **shared)

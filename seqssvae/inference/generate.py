@@ -15,6 +15,8 @@ from seqssvae.noise import batch_seed
 
 GENERATION_BATCH = 256
 """Most sequences generated at once."""
+MOST_SEQUENCES = 10**8
+"""Greatest number of sequences that are generated at once: they are kept in memory."""
 LABEL_STREAM = 0x1ABE
 """The random stream of labels, apart from that of z and symbols."""
 
@@ -64,9 +66,9 @@ def generate(
         source: Symbol ids, with END, of what the sequences are made from, for a model that has sources.
 
     Raises:
-        ConfigurationError: If the count or the seed is below 0.
+        ConfigurationError: If the count or the seed is below 0, or the count is too large.
     """
-    check_integer("the number of sequences", count, 0)
+    check_integer("the number of sequences", count, 0, MOST_SEQUENCES)
     sources = None if source is None else np.broadcast_to(source, (count, len(source)))
     return decode(backend, vocabulary, np.full(count, label, np.int32), None, options, seed, sources)
 
@@ -88,9 +90,9 @@ def draw_labels(
         source: Symbol ids, with END, of a model that has sources.
 
     Raises:
-        ConfigurationError: If the count or the seed is below 0.
+        ConfigurationError: If the count or the seed is below 0, or the count is too large.
     """
-    check_integer("the number of sequences", count, 0)
+    check_integer("the number of sequences", count, 0, MOST_SEQUENCES)
     check_integer("seed", seed, 0)
     log_p = np.log(label_prior) if source is None else backend.classify_source(source[None])[0]
     shares = np.exp(np.asarray(log_p, float))

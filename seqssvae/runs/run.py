@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from seqssvae.backend import Backend, Dimensions, Weights, get_backend
 from seqssvae.config import Config
+from seqssvae.config.checks import check_device
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import Labels, Vocabulary
@@ -162,6 +163,7 @@ class RunDirectory:
             BackendError: If the twin is not installed.
             ConfigurationError: If the twin does not know the device.
         """
+        check_device(device)
         config, schema, trained_by = self.config, self.schema, self.trained_by
         weights, step = self.weights
 

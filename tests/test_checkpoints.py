@@ -126,6 +126,15 @@ def test_a_reader_that_was_overtaken_by_later_checkpoints_reads_those(tmp_path, 
     assert directory.open().step == result.state.best_step
 
 
+def test_a_reader_of_the_state_that_was_overtaken_reads_a_later_one(tmp_path, fake_twins):
+    train(tmp_path / "run", with_training(CONFIG, max_steps=4))
+    directory = RunDirectory(tmp_path / "run")
+    assert directory.files.folder.name == "00000004"
+    result, _, _ = train(tmp_path / "run", CONFIG, resume=tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints" / "00000004").exists()
+    assert directory.read_checkpoint().state.step == result.state.step
+
+
 def test_two_processes_do_not_write_to_one_run(tmp_path, fake_twins):
     path, prepared = tmp_path / "run", prepare_table(toy_table(), CONFIG)
     backend = FakeBackend(CONFIG, prepared.schema.dimensions)

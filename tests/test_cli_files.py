@@ -132,3 +132,21 @@ def test_a_column_in_memory_keeps_its_rows():
 
     table = make_table(["a  b", "c"], DataConfig(separator=" "))
     assert list(table.sequences) == [("a", "b"), ("c",)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3221225472 bytes."),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 3.00 GiB."),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(toy_run, capsys, monkeypatch, error):
+    def lack(*_):
+        raise error
+
+    monkeypatch.setattr("seqssvae.cli.evaluate.evaluate", lack)
+    assert main(["evaluate", "run", "--data=train.tsv"]) == 2
+    assert_one_error(capsys, "there is not enough memory.")

@@ -16,6 +16,9 @@ from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
 from seqssvae.training.processes import ALONE
 
+_NO_MEMORY = ("can't allocate memory", "RESOURCE_EXHAUSTED", "Out of memory")
+"""What PyTorch and JAX say on a CPU, or on any device, where there is not enough memory."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -60,15 +63,22 @@ def _run(words: Sequence[str]) -> int:
     except OSError as error:
         _drop_output()
         return _fail(f"{error.filename or 'the output'}: {error.strerror or error}.")
-    except MemoryError:
-        return _fail("there is not enough memory.")
     except Exception as error:
+        if _is_lack_of_memory(error):
+            return _fail("there is not enough memory.")
         if speaks_of_errors():
             traceback.print_exc()
             name = type(error).__name__
             say_aloud(f"error: this is a fault of seqssvae ({name}); please report it with what is above.")
         return 3
     return status
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether memory, or that of a device, was not enough, as Python, PyTorch or JAX say."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def _fail(message: str) -> int:

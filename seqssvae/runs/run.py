@@ -136,11 +136,12 @@ class RunDirectory:
 
     def _read(self, read: Callable[[CheckpointFiles], Content]) -> Content:
         """Read something of the latest checkpoint, or of a later one if that has been removed meanwhile."""
+        files = self.files  # what is read may find by itself that they are gone, and go on with later ones
         try:
-            return read(self.files)
+            return read(files)
         except RunError:
             latest = CheckpointFiles(self.path, self._verify)
-            if latest.folder == self.files.folder:
+            if latest.folder == files.folder:
                 raise
             self.files = latest
             for name in ("_state", "trained_by", "weights"):

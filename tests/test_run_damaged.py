@@ -165,10 +165,12 @@ def learned(tmp_path_factory, fake_twins):
     [
         (lambda s: s.update(label_count=3), "it is of 3 labels, not 2"),
         (lambda s: s.update(label_count=[]), r"it is of \[\] labels, not 2"),
-        (lambda s: s.update(members=[], temperatures=[], weights=[]), "the weights must sum to 1"),
+        (lambda s: s.update(members=[], temperatures=[], weights=[], powers=[]), "the weights must sum to 1"),
         (lambda s: s["temperatures"].__setitem__(0, 0), "temperatures must be numbers from 1e-06 to 1e"),
         (lambda s: s["weights"].__setitem__(0, 0.9), "the weights must sum to 1"),
         (lambda s: s["weights"].pop(), "weights must be . numbers"),
+        (lambda s: s.update(powers=[-1.0] * len(s["members"])), "powers must be numbers from 0 to"),
+        (lambda s: s.update(format=9), "it is of format 9, and this version reads 2"),
         (lambda s: s["trials"][0].update(accuracy="high"), "a trial is two texts and five numbers"),
         (lambda s: s["trials"][0].update(name=None), "a trial is two texts and five numbers"),
         (lambda s: s["network"]["model"]["encoder"].update(channels=16_000), "the weight encoder"),

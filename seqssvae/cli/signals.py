@@ -1,7 +1,7 @@
 """What the command line does when it is told to stop."""
 
-import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +20,10 @@ def terminable() -> Iterator[None]:
 
     A process that another one of this program has started ends at once, as that one expects.
     """
-    is_main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    multiprocessing = sys.modules.get("multiprocessing")  # which a process that it has started has loaded
+    is_child = multiprocessing is not None and multiprocessing.parent_process() is not None
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_child or not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

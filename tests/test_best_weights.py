@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from fake_backend import FakeBackend
-from fit_problems import DIMENSIONS, TRAINING, VALIDATION, assert_same_weights, build, make_config
+from fit_problems import DIMENSIONS, TRAINING, VALIDATION, assert_same_weights, build, make_config, with_objective
 
 from seqssvae.config import OptimizerConfig
 from seqssvae.training.fit import fit
@@ -16,22 +16,26 @@ class Scripted(FakeBackend):
     """Gets the first so many of the validation labels right, evaluation by evaluation, with a given confidence."""
 
     script: list[tuple[int, float]]
+    elbos: list[float] | None = None
 
     def evaluate(self, batch, seed):
         evaluation = super().evaluate(batch, seed)
         right, confidence = self.script[self.evaluations]
+        terms = evaluation.terms
+        if self.elbos is not None:
+            terms = terms._replace(reconstruction=terms.reconstruction + self.elbos[self.evaluations])
         if set(batch.rows[batch.row_mask]) & {len(VALIDATION) - 1}:
             self.evaluations += 1
         wrong = batch.rows >= right
         log_q_y = np.full((len(batch.y), 2), math.log(1 - confidence))
         log_q_y[np.arange(len(batch.y)), np.where(wrong, 1 - batch.y, batch.y)] = math.log(confidence)
-        return evaluation._replace(log_q_y=log_q_y)
+        return evaluation._replace(log_q_y=log_q_y, terms=terms)
 
 
-def run_script(script, **training):
+def run_script(script, elbos=None, **training):
     config = make_config(epochs=len(script), batch_size=64, buckets=1, **{"standard_errors": 0.0, **training})
     backend = Scripted(config, DIMENSIONS)
-    backend.script, backend.evaluations = script, 0
+    backend.script, backend.elbos, backend.evaluations = script, elbos, 0
     result = fit(config, TRAINING, VALIDATION, backend)
     return result, backend
 
@@ -57,7 +61,7 @@ def test_between_equal_accuracies_the_lower_classification_loss_is_best_but_pati
     assert (result.state.waited, len(result.records)) == (3, 4)
 
 
-def test_of_evaluations_within_a_standard_error_of_the_best_the_last_ones_weights_are_kept():
+def test_of_evaluations_within_a_standard_error_of_the_best_a_better_trained_ones_weights_are_kept():
     script = [(14, 0.9), (12, 0.9), (9, 0.9), (13, 0.9), (12, 0.9), (10, 0.9)]  # of 20; a standard error is 2.05 rows
     result, backend = run_script(script, standard_errors=1.0, patience=6)
     assert [record.standard_error for record in result.records][:2] == pytest.approx(
@@ -82,6 +86,29 @@ def test_what_is_hardly_worse_is_measured_from_the_best_and_not_from_what_was_ke
     assert result.best is result.records[1]  # of 20; a standard error of .75 is 1.94 rows
     later, _ = run_script([(11, 0.9), (16, 0.9), (14, 0.9)], standard_errors=1.0)  # 1.79 rows; of the first's .55, 2.22
     assert later.best is later.records[1]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "classification"])
+def test_of_evaluations_within_a_standard_error_of_the_best_the_elbo_decides(metric):
+    script = [(9, 0.9), (15, 0.9), (15, 0.9), (15, 0.9), (14, 0.9), (16, 0.9), (15, 0.9)]  # of .8, one is 1.79 rows
+    elbos = [9.0, 3.0, 5.0, 4.0, 4.8, 4.5, 1.0]
+    result, backend = run_script(script, elbos, standard_errors=1.0, metric=metric)
+    assert result.best is result.records[2]
+    assert result.state.best_step == result.records[2].step
+    assert result.state.kept == (result.state.kept[0], result.records[2].validation.elbo_per_symbol)
+    assert_same_weights(backend.get_weights(), result.state.best_weights)
+    exact, _ = run_script(script, elbos, standard_errors=0.0, metric=metric)
+    assert exact.best is exact.records[5]
+    fell, _ = run_script([*script, (20, 0.9)], [*elbos, 0.5], standard_errors=1.0, metric=metric)
+    assert fell.best is fell.records[7]  # nothing else is near it any more
+
+
+def test_where_there_is_no_generator_the_last_of_them_is_kept():
+    config = make_config(epochs=3, batch_size=64, buckets=1, standard_errors=1.0)
+    backend = Scripted(with_objective(config, name="classifier"), DIMENSIONS)
+    backend.script, backend.elbos, backend.evaluations = [(15, 0.9), (14, 0.9), (14, 0.9)], [3.0, 2.0, 1.0], 0
+    result = fit(backend.config, TRAINING, VALIDATION, backend)
+    assert result.best is result.records[2]
 
 
 @pytest.mark.parametrize(("metric", "best"), [("classification", min), ("loss", min), ("elbo", max)])

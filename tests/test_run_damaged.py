@@ -126,6 +126,7 @@ def test_a_damaged_run_is_refused_with_a_sentence_that_names_the_file(trained, d
         (edit_json("state.json", waited=None), "state.json: waited is missing"),
         (edit_json("state.json", best_error="0"), "state.json: best_error is missing or of a wrong kind"),
         (edit_json("state.json", best=[1]), "state.json: best must be null or a list of two numbers"),
+        (edit_json("state.json", kept=["1", 0]), "state.json: kept must be null or a list of two numbers"),
         (edit_json("state.json", data="0"), "was trained on other rows than memory"),
         (put("metrics.jsonl", b"{}\n"), "metrics.jsonl:1: must be a JSON object with a step"),
         (put("metrics.jsonl", b'{"step": 1}\n{'), "metrics.jsonl:2: not valid JSON"),

@@ -43,9 +43,10 @@ class TrainingConfig:
             small.
         patience: Evaluations without a better metric after which training stops; with 0 it never stops early.
         standard_errors: How far a metric may be from the best, in standard errors of the best over the validation rows,
-            for a later evaluation's weights to be kept all the same: few rows cannot tell evaluations apart, and later
-            weights are trained further. 1 is the one-standard-error rule (Breiman et al. 1984, Classification and
-            Regression Trees, section 3.4.3); with 0 the weights of the best evaluation are kept.
+            for another evaluation's weights to be kept: few rows cannot tell evaluations apart. Of those the ELBO
+            decides if `metric` is of labels and there is a generator; else the last is kept, which is trained further.
+            1 is the one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees, section 3.4.3);
+            with 0 the weights of the best evaluation are kept.
         seed: Seed of everything that is drawn: split, first weights, order of rows, noise.
         precision: Floating-point type. With `bf16` the operands of matrix products are rounded to bfloat16; weights,
             sums, attention weights and the log-likelihood stay in float32.

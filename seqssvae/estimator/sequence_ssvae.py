@@ -58,8 +58,8 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         batch_size: Rows of an unlabelled batch.
         metric: What decides the best weights: `accuracy`, `classification`, `elbo` or `loss`.
         patience: Evaluations without a better metric after which training stops.
-        standard_errors: How far from the best metric a later evaluation's may be, in standard errors of the best, for
-            the later weights to be kept; with 0 the weights of the best evaluation are kept.
+        standard_errors: How far from the best metric another evaluation's may be, in standard errors of the best, for
+            its weights to be kept (those with the best ELBO, or the last); with 0 those of the best evaluation are.
         validation_fraction: Share of the sequences given to `fit` that is held out to evaluate the metric.
         max_length: Greatest length of a sequence: longer ones are left out in training and cut afterwards.
         separator: What separates the symbols of a text; if it is empty, each character is a symbol.

@@ -15,7 +15,7 @@ estimator.json         what an estimator adds: its labels, its marker, and wheth
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,15 +254,12 @@ def state_scalars(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     """
     counts = ("step", "epoch", "epoch_step", "evaluations", "best_step", "waited")
     fields: dict[str, Any] = {name: state_entry(path, state, name, int) for name in counts}
-    best: Score | None = None
-    if state.get("best") is not None:
-        value, tie_break = (float(item) for item in _pair(path, state["best"]))
-        best = (value, tie_break)
+    scores = {name: _score(path, state, name) for name in ("best", "kept")}  # earlier versions had no `kept`
     numbers = {"best_error": 0.0, "schedule_steps": 0, **state}  # earlier versions had no such entries
     for name in ("seconds", "best_error"):
         fields[name] = float(state_entry(path, numbers, name, (int, float)))
     fields["schedule_steps"] = state_entry(path, numbers, "schedule_steps", int)
-    return {**fields, "best": best}
+    return {**fields, **scores}
 
 
 def _finite(value: Any) -> Any:
@@ -279,10 +276,13 @@ def _label_prior(file: Path, prior: Any, count: int) -> tuple[float, ...]:
     raise RunError(f"{file}: label_prior must be a list of {count} probabilities that sum to 1.")
 
 
-def _pair(path: Path, value: Any) -> Sequence[float]:
+def _score(path: Path, state: dict[str, Any], name: str) -> Score | None:
+    value = state.get(name)
+    if value is None:
+        return None
     if isinstance(value, list) and len(value) == 2 and all(isinstance(item, (int, float)) for item in value):
-        return value
-    raise RunError(f"{path}: best must be null or a list of two numbers.")
+        return float(value[0]), float(value[1])
+    raise RunError(f"{path}: {name} must be null or a list of two numbers.")
 
 
 def _read_arrays(

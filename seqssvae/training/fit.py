@@ -44,8 +44,9 @@ def fit(
 
     The best evaluation is the one with the best `training.metric`; between equal accuracies the one with the lower
     classification loss, though such a tie does not count as an improvement for `training.patience`. Its weights are
-    kept, or with `training.standard_errors` those of the last evaluation that is no more than that below it. Without
-    validation rows the last weights are kept, and patience plays no part.
+    kept, or with `training.standard_errors` those of another evaluation that is no more than that below it: the one
+    with the best ELBO where labels decide and there is a generator, else the last. Without validation rows the last
+    weights are kept, and patience plays no part.
 
     Args:
         config: The run's configuration.
@@ -290,10 +291,19 @@ def _score(validation: Metrics | None, config: Config) -> Score | None:
     return (value if metric == "elbo" else -value), 0.0
 
 
+def _kept(score: Score | None, record: Record, config: Config) -> Score | None:
+    """What `TrainingState.kept` is if this evaluation's weights are kept."""
+    if score is None or record.validation is None:
+        return None
+    elbo, by_labels = record.validation.elbo_per_symbol, config.training.metric in ("accuracy", "classification")
+    return score[0], float(record.step) if elbo is None or not by_labels else elbo
+
+
 def _next_state(
     state: TrainingState, record: Record, last: ScheduledStep, config: Config, weights: Weights, optimizer: Weights
 ) -> TrainingState:
     score, error = _score(record.validation, config), record.standard_error or 0.0
+    kept = _kept(score, record, config)
     state = replace(
         state,
         step=record.step,
@@ -305,13 +315,15 @@ def _next_state(
         optimizer=optimizer,
         totals={},
     )
-    if score is None or state.best is None:
-        return replace(state, best=score, best_error=error, best_step=record.step, best_weights=weights, waited=0)
-    better, allowed = score > state.best, config.training.standard_errors
-    hardly_worse = allowed > 0 and score[0] >= state.best[0] - allowed * state.best_error
+    if score is None or kept is None or state.best is None:
+        state = replace(state, best=score, best_error=error, waited=0)
+        return replace(state, best_step=record.step, best_weights=weights, kept=kept)
     waited = 0 if score[0] > state.best[0] else state.waited + 1
-    if better or hardly_worse:
-        state = replace(state, best_step=record.step, best_weights=weights)
-    if better:
-        state = replace(state, best=score, best_error=error)
+    is_best, allowed = score > state.best, config.training.standard_errors
+    best, best_error = (score, error) if is_best else (state.best, state.best_error)
+    least = best[0] - allowed * best_error
+    outdone = state.kept is None or state.kept[0] < least or state.kept[1] < kept[1]
+    if score[0] >= least and outdone if allowed else is_best:
+        state = replace(state, best_step=record.step, best_weights=weights, kept=kept)
+    state = replace(state, best=best, best_error=best_error)
     return replace(state, waited=waited)

@@ -22,7 +22,10 @@ class TrainingState:
         evaluations: The number of evaluations made.
         best: The score of the best evaluation; None before the first, or without validation rows.
         best_error: The standard error of its metric.
-        best_step: The step of the evaluation whose weights are kept: the best, or a later one that is hardly worse.
+        best_step: The step of the evaluation whose weights are kept: the best, or another one that is hardly worse.
+        kept: The metric's value (signed) of that evaluation, and what decides between it and others that are hardly
+            worse than the best: the ELBO, or the step where there is none; None before the first evaluation, or without
+            validation rows.
         waited: The number of evaluations since the metric last improved.
         seconds: The time spent training and evaluating.
         schedule_steps: The length of the learning rate's schedule.
@@ -39,6 +42,7 @@ class TrainingState:
     best: Score | None = None
     best_error: float = 0.0
     best_step: int = 0
+    kept: Score | None = None
     waited: int = 0
     seconds: float = 0.0
     schedule_steps: int = 0

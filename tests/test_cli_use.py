@@ -135,7 +135,10 @@ BAD_USES = {
         ["evaluate", "run", "--data", "new.tsv", "--importance-samples=1000000"],
         "--importance-samples must be a whole number of at least 0 and at most 1000, not 1000000.",
     ),
-    "count": (["generate", "run", "--label=left", "--count=0"], "--count must be a whole number of at least 1, not 0."),
+    "count": (
+        ["generate", "run", "--label=left", "--count=0"],
+        "--count must be a whole number of at least 1 and at most 100000000, not 0.",
+    ),
     "beam": (
         ["generate", "run", "--label=left", "--beam-width=0"],
         "--beam-width must be a whole number of at least 1",

@@ -12,6 +12,7 @@ import torch
 from pyro.infer import TraceEnum_ELBO
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import seqssvae_torch.core
 import seqssvae_torch.modules
 from parity_tests.elsewhere import METHODS, WITH_SOURCE, Case, problem_of, random_batch
 from seqssvae.backend import Batch, GivenRows, TrainingStep
@@ -86,8 +87,9 @@ class Stream(torch.Generator):
 
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random numbers come from there too."""
+    """Random numbers come from there too, and it is taken although it holds no values."""
     monkeypatch.setattr(torch, "Generator", Stream)
+    monkeypatch.setattr(seqssvae_torch.core, "_use", lambda device: None)
 
 
 def torch_backend(case: Case, optimizer: str = "adam") -> TorchBackend:

@@ -324,11 +324,16 @@ class TorchModel:
 def _device(name: str | None) -> torch.device:
     try:
         device = torch.device((name or "cpu").replace("gpu", "cuda"))
-        torch.zeros(1, device=device).tolist()  # which one without values has not
+        _use(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ConfigurationError(f"PyTorch has no device {name!r} here ({reason}): try cpu.") from error
     return device
+
+
+def _use(device: torch.device) -> None:
+    """Raise an error if a device is not there, or if, as `meta`, it holds no values."""
+    torch.zeros(1, device=device).tolist()
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

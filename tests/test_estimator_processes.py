@@ -54,8 +54,8 @@ def test_joblib_and_scikit_learn_s_tools_work_in_processes(fitted):
     ("arguments", "message"),
     [
         ({"method": "topk"}, "method must be one of sample, greedy, beam, not 'topk'"),
-        ({"n": -1}, "the number of sequences must be a whole number of at least 0, not -1"),
-        ({"n": 2.5}, "the number of sequences must be a whole number of at least 0, not 2.5"),
+        ({"n": -1}, "a whole number of at least 0 and at most 100000000, not -1"),
+        ({"n": 2.5}, "a whole number of at least 0 and at most 100000000, not 2.5"),
         (
             {"beam_width": 0, "method": "beam"},
             "beam_width must be a whole number of at least 1 and at most 1000, not 0",

@@ -9,6 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqssvae.backend import Dimensions
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import RunError
 from seqssvae.recipes.bag import Bag
@@ -309,15 +310,15 @@ def test_a_candidate_that_is_given_up_is_told_all_the_same():
 
 
 def test_an_ensemble_that_was_stored_before_there_were_powers_is_a_mixture():
-    ensemble = learn_ensemble(toy_rows(), None, lambda name: None)
+    ensemble, dimensions = learn_ensemble(toy_rows(), None, lambda name: None), Dimensions(8, (0.5, 0.5))
     settings_, arrays = ensemble.to_stored()
-    again = Ensemble.from_stored(settings_, arrays, None)
+    again = Ensemble.from_stored(settings_, arrays, dimensions, None)
     rows = toy_rows().labelled
     np.testing.assert_array_equal(again.log_proba(rows), ensemble.log_proba(rows))
-    earlier = Ensemble.from_stored({**settings_, "format": 1, "powers": None}, arrays, None)
+    earlier = Ensemble.from_stored({**settings_, "format": 1, "powers": None}, arrays, dimensions, None)
     mixture = ensemble.pool._replace(powers=None)
     members = [member.log_proba(rows) for member in ensemble.members.values()]
     np.testing.assert_array_equal(earlier.log_proba(rows), mixture.log_proba(members))
     for damaged in ({"format": 3}, {"powers": [1.0]}, {"weights": [1.0]}):
         with pytest.raises(RunError, match="The ensemble cannot be read"):
-            Ensemble.from_stored({**settings_, **damaged}, arrays, None)
+            Ensemble.from_stored({**settings_, **damaged}, arrays, dimensions, None)

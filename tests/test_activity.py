@@ -52,8 +52,8 @@ def test_fit_shows_what_it_reads_and_holds_out(workplace, terminal):
         "reading train.tsv: 48 rows",
         "counting the symbols and labels of 48 rows",
         "holding some of 48 rows out for validation",
-        "loading fake",
         "counting the symbols of 36 training rows",
+        "loading fake",
     ]
     shown.clear()
     assert main([*FIT, "--training.max_steps=1", "--output=quiet", "--quiet"]) == 0

@@ -31,6 +31,7 @@ from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.sharing import check_same_training
 from seqssvae.runs.usable import usable_backend
 from seqssvae.runs.writer import RunWriter, refuse_existing
+from seqssvae.training.allocation import keep_freed_memory
 from seqssvae.training.processes import Processes, ProcessLost, devices_of, join_processes, twin_module
 from seqssvae.training.progress import progress
 from seqssvae.training.state import Observer, TrainingState
@@ -82,7 +83,10 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
             return status
     with activity(quiet, config.data.train) as show:
         prepared = prepare_files(config, show)
+        show(f"counting the symbols of {len(prepared.training):,} training rows")
+        baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         show(f"loading {backend}")
+        keep_freed_memory()
         get_backend(backend)  # an error, if it is one, before anything else is said
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
@@ -114,9 +118,6 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         else:
             warn(reason)
         config = network_config(config, ensemble)
-    with activity(quiet) as show:
-        show(f"counting the symbols of {len(prepared.training):,} training rows")
-        baselines = Baselines.learn(prepared.training.sequences, schema.dimensions.vocabulary_size)
     trained_on = rows_trained_on(config, prepared, ensemble)
     carried = learned_files(ensemble, baselines, trained_on)
     given = checkpoint or prepared.training

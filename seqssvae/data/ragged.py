@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Integer
 ROWS_AT_ONCE = 1 << 14
 """Rows that are processed at a time, so that what is in between stays small and in the processor's cache."""
 
-ROWS_OF_A_PART = 1 << 18
+ROWS_OF_A_PART = 1 << 16
 """Rows that a part has, where all rows are gone through."""
 
 

@@ -120,7 +120,7 @@ def test_random_labels():
 
 def test_a_classifier_that_memorised():
     wide = {"encoder": {"hidden_size": 32, "embedding_size": 16}}
-    model = trained(0, WEAK, labelled=30, model=wide, training={"max_steps": 300})
+    model = trained(0, WEAK, labelled=30, model=wide, training={"max_steps": 300, "evaluation_interval": 300})
     assert "classifier memorised" in names(model.diagnose(*rows(WEAK, 1000)))
 
 

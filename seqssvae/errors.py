@@ -3,9 +3,29 @@
 The command line prints their message on one line, without a traceback, and exits with status 2.
 """
 
+import re
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters, which a terminal would obey, as escapes.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
-    """A mistake in what the user gave; the message says what, where, and what would be right."""
+    """A mistake in what the user gave; the message says what, where, and what would be right.
+
+    It is one line, whatever the names in it that somebody gave.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigurationError(UserError, ValueError):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from seqssvae.cli.messages import printable
 from seqssvae.data.opening import STANDARD_INPUT
+from seqssvae.errors import printable
 
 
 @contextmanager

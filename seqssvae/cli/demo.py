@@ -8,7 +8,6 @@ from jsonargparse import Namespace
 
 from seqssvae.backend import Backend, get_backend, installed_backends
 from seqssvae.cli.inputs import check_options
-from seqssvae.cli.messages import printable
 from seqssvae.cli.tables import comparison_table, console
 from seqssvae.config import Config, DecodingOptions
 from seqssvae.config.presets import PRESETS
@@ -22,7 +21,7 @@ from seqssvae.demo.experiment import (
     train_and_test,
     with_seed,
 )
-from seqssvae.errors import BackendError
+from seqssvae.errors import BackendError, printable
 from seqssvae.inference.generate import generate
 from seqssvae.runs.writer import RunWriter, refuse_existing
 from seqssvae.training.progress import progress

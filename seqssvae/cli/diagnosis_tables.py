@@ -6,9 +6,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from seqssvae.cli.messages import printable
 from seqssvae.diagnosis.diagnose import Diagnosis
 from seqssvae.diagnosis.findings import LEAST_ROWS
+from seqssvae.errors import printable
 from seqssvae.inference.label_report import LabelReport
 
 MOST_LABELS = 50

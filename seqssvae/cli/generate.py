@@ -19,12 +19,12 @@ from seqssvae.cli.inputs import (
     row_corpus,
     run_directory,
 )
-from seqssvae.cli.messages import printable, say, warn
+from seqssvae.cli.messages import say, warn
 from seqssvae.cli.output import STANDARD_OUTPUT, check_output, write_table
 from seqssvae.config import DataConfig, DecodingMethod, DecodingOptions
 from seqssvae.data.files import read_table
 from seqssvae.data.vocabulary import UNK, Vocabulary
-from seqssvae.errors import ConfigurationError, DataError
+from seqssvae.errors import ConfigurationError, DataError, printable
 from seqssvae.inference.generate import MOST_SEQUENCES, Generated, check_generator, generate
 from seqssvae.inference.transduce import transduce
 from seqssvae.inference.transfer import interpolate, relabel

@@ -1,26 +1,13 @@
 """What the command line says beside its output: one line each, on stderr."""
 
-import re
 import sys
 from typing import TYPE_CHECKING
 
+from seqssvae.errors import printable
 from seqssvae.training.processes import ALONE, Processes, is_first
 
 if TYPE_CHECKING:
     from seqssvae.data.corpus import Corpus
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Return a text with control characters, which a terminal would obey, as escapes.
-
-    Example:
-        >>> printable("a\\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
 
 _processes: Processes = ALONE
 

@@ -5,9 +5,10 @@ import dataclasses
 from jsonargparse import Namespace
 
 from seqssvae.cli.inputs import check_options, read_table_and_run, row_corpus
-from seqssvae.cli.messages import printable, warn_of_counts
+from seqssvae.cli.messages import warn_of_counts
 from seqssvae.data.corpus import encode_table
 from seqssvae.data.table import TextColumn
+from seqssvae.errors import printable
 from seqssvae.inference.evaluate import encode
 from seqssvae.inference.neighbors import nearest
 

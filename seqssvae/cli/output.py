@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqssvae.cli.arguments import STANDARD_OUTPUT
-from seqssvae.cli.messages import printable
-from seqssvae.errors import RunError
+from seqssvae.errors import RunError, printable
 from seqssvae.runs.writing import explained, is_stream, write_atomically
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from seqssvae.checks.certificate import TWINS, Certificate, Comparison
 from seqssvae.checks.gradient_estimators import GradientQuality, Measurement
-from seqssvae.cli.messages import printable
 from seqssvae.demo.experiment import TrainedModel
+from seqssvae.errors import printable
 from seqssvae.inference.metrics import Metrics
 from seqssvae.training.state import FitResult
 

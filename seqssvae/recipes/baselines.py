@@ -32,8 +32,8 @@ class Baselines(NamedTuple):
 
     def nats_per_symbol(self, rows: Rows) -> dict[str, float]:
         """The mean log-probability of the symbols of rows, END included, by model."""
-        symbols, loaded = int(rows.lengths.sum()), rows.loaded()
-        return {name: float(model.log_likelihood(loaded).sum()) / symbols for name, model in self._asdict().items()}
+        totals = np.sum([[model.log_likelihood(part).sum() for model in self] for part in rows.parts()], axis=0)
+        return dict(zip(self._fields, (totals / int(rows.lengths.sum())).tolist(), strict=True))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What was counted, by name."""

@@ -124,7 +124,7 @@ class PreparedDirectory:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (self._pa.ArrowException, OSError, KeyError) as error:
+        except (self._pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{self.path / ROWS}: damaged ({reason}); prepare the files again.") from error
 

@@ -198,7 +198,7 @@ def test_a_column_that_lost_its_name_is_missed(written):
     for name in (b"label", b"group", b"source_symbols", b"symbols"):
         for last in (b"x", b"\x8b"):  # the latter is no UTF-8
             Path("rows/rows.arrow").write_bytes(content.replace(name + b"\0", name[:-1] + last + b"\0"))
-            with pytest.raises(DataError, match="damaged.*; prepare the files again"):
+            with pytest.raises(DataError, match=r"damaged.*; prepare the files again"):
                 PreparedDirectory("rows").corpus()
 
 

@@ -8,6 +8,8 @@ import pytest
 from commands import FIT
 from rich.console import Console
 
+import seqssvae.cli.fit
+import seqssvae.cli.main
 from seqssvae.cli.activity import activity
 from seqssvae.cli.main import main
 from seqssvae.data import files
@@ -58,6 +60,19 @@ def test_fit_shows_what_it_reads_and_holds_out(workplace, terminal):
     shown.clear()
     assert main([*FIT, "--training.max_steps=1", "--output=quiet", "--quiet"]) == 0
     assert shown == []
+
+
+def test_fit_keeps_freed_memory_only_once_rows_are_read_and_before_a_framework_is_loaded(
+    workplace, terminal, monkeypatch
+):
+    shown = terminal()
+    monkeypatch.setattr(seqssvae.cli.main, "keep_freed_memory", lambda: shown.append("kept by main"))
+    monkeypatch.setattr(seqssvae.cli.fit, "keep_freed_memory", lambda: shown.append("kept"))
+    assert main([*FIT, "--training.max_steps=1"]) == 0
+    assert shown[-3:] == ["counting the symbols of 36 training rows", "loading fake", "kept"]
+    assert "kept by main" not in shown
+    assert main(["evaluate", "nowhere", "--data=train.tsv"]) == 2
+    assert "kept by main" in shown
 
 
 def test_rows_are_counted_as_they_are_read(workplace, terminal, monkeypatch):

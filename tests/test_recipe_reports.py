@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import OTHER_TEXTS, make_estimator
 
+import seqssvae.data.ragged
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.inference.metrics import Metrics
@@ -26,9 +27,15 @@ def ragged(rows: list[list[int]]) -> RaggedArray:
 
 
 @settings(deadline=None)
-@given(ROWS, ROWS)
-def test_simple_generators_are_smoothed_counts(training, others):
-    """Both computed here from counts of pairs."""
+@given(ROWS, ROWS, st.sampled_from([2, 1 << 16]))
+def test_simple_generators_are_smoothed_counts(training, others, rows_of_a_part):
+    """Both computed here from counts of pairs; rows are gone through in parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seqssvae.data.ragged, "ROWS_OF_A_PART", rows_of_a_part)
+        check_simple_generators(training, others)
+
+
+def check_simple_generators(training, others):
     baselines = Baselines.learn(ragged(training), SIZE)
     symbols = [symbol for row in training for symbol in [*row, END]]
     pairs = Counter(pair for row in training for pair in zip([START, *row], [*row, END], strict=True))

@@ -39,9 +39,14 @@ def check_column(path: str, value: int | str, minimum: int) -> None:
         check_integer(path, value, minimum)
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a number, and not true or false, which Python takes for numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def check_number(path: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """Check that a value is a finite number within bounds, of which the lower one may be excluded (`open_low`)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = is_number(value) and math.isfinite(value)
     inside = number and (value > low if open_low else value >= low) and value <= high
     bounds = f"{'above' if open_low else 'of at least'} {low:g}" + (
         "" if high == math.inf else f" and at most {high:g}"

@@ -9,6 +9,7 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from seqssvae.backend import Dimensions
+from seqssvae.config.checks import is_number
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import RunError
 from seqssvae.inference.agreement import Agreement, agreement
@@ -259,13 +260,9 @@ def _trial(
 def _stored_trial(stored: Mapping[str, Any]) -> Trial:
     trial = Trial(**stored)
     numbers = (trial.accuracy, trial.standard_error, trial.loss, trial.weight or 0.0, trial.seconds)
-    if not all(isinstance(text, str) for text in (trial.name, trial.learns_from)) or not all(map(_is_number, numbers)):
+    if not all(isinstance(text, str) for text in (trial.name, trial.learns_from)) or not all(map(is_number, numbers)):
         raise TypeError(f"a trial is two texts and five numbers, not {stored}")
     return trial
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _member(

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Float, Int
 
+from seqssvae.config.checks import is_number
 from seqssvae.recipes.rows import log_normalised
 
 LEAST_LOG = -50.0
@@ -57,7 +58,7 @@ class Pool(NamedTuple):
         given = {name: stored.get(name) for name in cls._fields if name != "powers" or stored.get(name) is not None}
         for name, values in given.items():
             least, most = bounds[name]
-            if not isinstance(values, list) or len(values) != count or any(map(_is_no_number, values)):
+            if not isinstance(values, list) or len(values) != count or not all(map(is_number, values)):
                 raise ValueError(f"{name} must be {count} numbers.")
             if not all(least <= value <= most for value in values):
                 raise ValueError(f"{name} must be numbers from {least:g} to {most:g}, not {values}.")
@@ -77,10 +78,6 @@ class Pool(NamedTuple):
         if self.powers is not None:
             joined = (joined + np.exp(log_normalised(product))) / 2
         return np.log(np.maximum(joined, np.exp(LEAST_LOG)))
-
-
-def _is_no_number(value: Any) -> bool:
-    return isinstance(value, bool) or not isinstance(value, (int, float))
 
 
 def calibrate(scores: Float[np.ndarray, "N K"], temperature: float) -> Float[np.ndarray, "N K"]:

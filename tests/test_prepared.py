@@ -25,7 +25,7 @@ from seqssvae.data.prepare_directory import prepare_directory
 from seqssvae.data.prepared_rows import PreparedDirectory
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import DataError
-from seqssvae.recipes.auto import learning_rows, rows_trained_on
+from seqssvae.recipes.auto import learning_rows, rows_trained_on, with_reference
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.runs.files import corpus_digest
 
@@ -119,7 +119,10 @@ def test_the_recipe_auto_learns_from_a_directory_what_it_learns_from_its_file(wo
         config = from_dict({"data": {"train": train}})
         prepared = prepare_files(config)
         rows, baselines = learning_rows(config, prepared), Baselines.learn(prepared.training.sequences, 8)
-        arrays = {**rows_trained_on(config, prepared, None).to_arrays(), **baselines.to_arrays()}
+        arrays = {
+            **with_reference(rows_trained_on(prepared, None), config, prepared, None).to_arrays(),
+            **baselines.to_arrays(),
+        }
         learned.append(
             [array.tolist() for array in arrays.values()]
             + [part.tolist() for part in (rows.labelled.values, rows.unlabelled.values, rows.y, rows.folds)]

@@ -18,6 +18,7 @@ from seqssvae_jax import ops as jax_ops
 from seqssvae_torch import ops as torch_ops
 from seqssvae_torch.ops import fold, tanh, tanh_of_sum, unfold
 from seqssvae_torch.ops.recurrence import reference
+from tests.operations import Operations
 
 K, B, T, INPUTS, H = 3, 4, 5, 2, 6
 CELLS = ("gru", "lstm")
@@ -135,6 +136,18 @@ def test_a_wrong_gradient_is_noticed(twin: str, cell: str, monkeypatch: pytest.M
     for one, other in zip(sound[0], broken[0], strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.abs(sound[1]["0.weight_hh"] - broken[1]["0.weight_hh"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_of_a_decoders_outputs_stays_where_it_lies(cell: str) -> None:
+    """It is as large as the states of all labels; a copy of it, read out of order, took a tenth of a step."""
+    leaves = {name: torch.tensor(value, requires_grad=True) for name, value in operands(cell).items()}
+    (outputs,) = torch_ops.recurrence(*arguments(leaves, torch_ops.CellWeights))
+    gradient = torch.ones_like(outputs.permute(2, 3, 0, 1), memory_format=torch.contiguous_format).permute(2, 3, 0, 1)
+    with Operations("stack.default", "cat.default") as operations:
+        outputs.backward(gradient)
+    assert outputs.stride() == gradient.stride()
+    assert operations.counts["clone.default"] <= 1  # of the row gates, to be in one piece
 
 
 @pytest.mark.parametrize("cell", CELLS)

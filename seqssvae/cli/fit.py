@@ -21,12 +21,21 @@ from seqssvae.data.prepared_rows import prepared_settings
 from seqssvae.diagnosis.diagnose import Diagnosis, diagnose_fitted
 from seqssvae.errors import ConfigurationError
 from seqssvae.loggers.named import named_logger
-from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, network_config, obstacle, rows_trained_on
+from seqssvae.recipes.auto import (
+    Fitted,
+    affordable,
+    fit_towards,
+    learn,
+    network_config,
+    obstacle,
+    rows_trained_on,
+    with_reference,
+)
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.report import kept_sentence, training_summary
 from seqssvae.runs.checkpoints import has_checkpoint
-from seqssvae.runs.learned import calibration_file, ensemble_of_first, learned_files, read_ensemble
+from seqssvae.runs.learned import calibration_file, ensemble_of_first, learned_files, read_ensemble, trained_on_files
 from seqssvae.runs.run import RunDirectory
 from seqssvae.runs.sharing import check_same_training
 from seqssvae.runs.usable import usable_backend
@@ -118,7 +127,7 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         else:
             warn(reason)
         config = network_config(config, ensemble)
-    trained_on = rows_trained_on(config, prepared, ensemble)
+    trained_on = rows_trained_on(prepared, ensemble)
     carried = learned_files(ensemble, baselines, trained_on)
     given = checkpoint or prepared.training
     writer = RunWriter(output, config, schema, backend, given, carried, in_place=in_place) if is_first else None
@@ -135,7 +144,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
             raise
         raise type(error)(f"go on from step {writer.step} by seqssvae fit --resume {output}") from error
     if writer is not None:
-        writer.add(fitted.result.state, calibration_file(fitted.network_pool))
+        trained_on = with_reference(trained_on, config, prepared, ensemble)
+        writer.add(fitted.result.state, calibration_file(fitted.network_pool) | trained_on_files(trained_on))
     if is_first:
         _tell(fitted, diagnose_fitted(fitted, prepared, baselines, trained_on), output, quiet)
     return 0

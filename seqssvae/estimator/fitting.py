@@ -23,7 +23,7 @@ from seqssvae.estimator.fields import build_config, check_callbacks, drawn_seed
 from seqssvae.estimator.fitted import FittedModel, Sequences, warn_of_counts
 from seqssvae.estimator.hyperparameters import HyperparametersMixin
 from seqssvae.estimator.rows import GivenRows, Start, Validation, read_rows
-from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, obstacle, rows_trained_on
+from seqssvae.recipes.auto import Fitted, affordable, fit_towards, learn, obstacle, rows_trained_on, with_reference
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.ensemble import Ensemble, Trial
 from seqssvae.recipes.report import generator_warning, training_summary
@@ -113,7 +113,8 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
             warnings.warn(worse, stacklevel=2)
-        known = baselines, rows_trained_on(config, prepared, ensemble)
+        trained_on = with_reference(rows_trained_on(prepared, ensemble), config, prepared, ensemble)
+        known = baselines, trained_on
         self._keep(given, prepared, fitted, [], *known)
         if not quiet:
             for finding in diagnose_fitted(fitted, prepared, *known).findings:

@@ -15,6 +15,7 @@ from seqssvae.data.prepare import Prepared
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
 from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
+from seqssvae.recipes.familiar import are_familiar
 from seqssvae.recipes.named import recipe_settings
 from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.pool import Pool
@@ -91,9 +92,16 @@ def learn(
         report: Called with the name of each candidate before it learns.
 
     Warns:
-        UserWarning: If guessing the most frequent label does as well as what was learned.
+        UserWarning: If guessing the most frequent label does as well as what was learned, or rows without label come
+            from elsewhere.
     """
     rows = learning_rows(config, prepared)
+    if len(rows.unlabelled) < (count := _without_label(config, prepared).drawn):
+        warnings.warn(
+            f"Of {count} rows without label {count - len(rows.unlabelled)} consist mostly of symbols that no "
+            "labelled row has, and labels are learned without them. Leave them out, or label some of them.",
+            stacklevel=2,
+        )
 
     def train(shares: Float[np.ndarray, " K"], promising: Promising) -> Learned | None:
         return Networks.learn(rows, shares, config, build, promising, observers)
@@ -112,16 +120,36 @@ def learn(
 
 def learning_rows(config: Config, prepared: Prepared) -> LearningRows:
     """The rows that the candidates learn from; where there are very many, some that are drawn."""
-    labelled, training, seed = _labelled(config, prepared), prepared.training, config.training.seed
+    labelled, seed = _labelled(config, prepared), config.training.seed
     return LearningRows(
         labelled.sequences.loaded(),
         labelled.y,
-        training.sequences.take(_drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, seed)),
+        prepared.training.sequences.take(_without_label(config, prepared).used),
         len(prepared.schema.labels),
         prepared.schema.dimensions.vocabulary_size,
         stratified_folds(labelled.y, labelled.groups, seed),
         seed,
     )
+
+
+class _WithoutLabel(NamedTuple):
+    """Places of training rows without a label: those that are used, and how many there were before some were left out.
+
+    Args:
+        used: Those that are like the labelled rows (`are_familiar`).
+        drawn: The number of those that were looked at.
+    """
+
+    used: Int[np.ndarray, " N"]
+    drawn: int
+
+
+def _without_label(config: Config, prepared: Prepared) -> _WithoutLabel:
+    training, seed = prepared.training, config.training.seed
+    drawn = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, seed)
+    rows = _labelled(config, prepared).sequences.loaded(), training.sequences.take(drawn)
+    familiar = are_familiar(*rows, prepared.schema.dimensions.vocabulary_size)
+    return _WithoutLabel(drawn[familiar], len(drawn))
 
 
 def _drawn(indices: Int[np.ndarray, " N"], most: int, seed: int) -> Int[np.ndarray, " M"]:
@@ -160,15 +188,30 @@ def all_labelled(prepared: Prepared) -> Corpus:
     )
 
 
-def rows_trained_on(config: Config, prepared: Prepared, ensemble: Ensemble | None) -> TrainedOn:
-    """Which labelled rows are learned from: with an ensemble, those held out from the training rows as well."""
-    training = prepared.training
-    has_label = training.y != NO_LABEL
-    labelled = training.take(np.flatnonzero(has_label)) if ensemble is None else all_labelled(prepared)
-    found = TrainedOn.of(labelled, int(np.sum(~has_label)), len(prepared.schema.labels))
+def rows_trained_on(prepared: Prepared, ensemble: Ensemble | None) -> TrainedOn:
+    """Which labelled rows are learned from: with an ensemble, those held out from the training rows as well.
+
+    Another method is not cross-validated over them yet: `with_reference` does so.
+    """
+    labelled = _trained_on(prepared, ensemble)
+    unlabelled = int(np.sum(prepared.training.y == NO_LABEL))
+    return TrainedOn.of(labelled, unlabelled, len(prepared.schema.labels))
+
+
+def with_reference(trained_on: TrainedOn, config: Config, prepared: Prepared, ensemble: Ensemble | None) -> TrainedOn:
+    """The same with another method cross-validated over these rows, for which scikit-learn is loaded.
+
+    So it is for the end of a training, which has made its first steps by then and has returned its memory.
+    """
+    labelled = _trained_on(prepared, ensemble)
     if ensemble is not None or labelled.sources is not None:
-        return found  # whose candidates were cross-validated, or of which x is not all
-    return found.with_reference(labelled, prepared.schema.dimensions.vocabulary_size, config.training.seed)
+        return trained_on  # whose candidates were cross-validated, or of which x is not all
+    return trained_on.with_reference(labelled, prepared.schema.dimensions.vocabulary_size, config.training.seed)
+
+
+def _trained_on(prepared: Prepared, ensemble: Ensemble | None) -> Corpus:
+    training = prepared.training
+    return training.take(np.flatnonzero(training.y != NO_LABEL)) if ensemble is None else all_labelled(prepared)
 
 
 def fit_towards(
@@ -198,7 +241,7 @@ def fit_towards(
     training, validation = prepared.training, prepared.validation
     config = network_config(config, ensemble)
     if ensemble is not None and config.objective.posterior == "given":
-        without = _drawn(np.flatnonzero(training.y == NO_LABEL), MOST_UNLABELLED, config.training.seed)
+        without = _without_label(config, prepared).used
         training = training.take(np.union1d(np.flatnonzero(training.y != NO_LABEL), without))
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences.loaded())))
     twin = (share or build)(config, prepared.schema.dimensions)

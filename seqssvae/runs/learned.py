@@ -29,8 +29,13 @@ TYPES = ("float32", "float64", "int32", "int64")
 
 def learned_files(ensemble: Ensemble | None, baselines: Baselines, trained_on: TrainedOn) -> dict[str, bytes]:
     """The content of the files, by name; those of an ensemble if there is one."""
-    files = _stored(BASELINES, {}, baselines.to_arrays()) | _stored(TRAINED_ON, {}, trained_on.to_arrays())
+    files = _stored(BASELINES, {}, baselines.to_arrays()) | trained_on_files(trained_on)
     return files if ensemble is None else {**files, **_stored(ENSEMBLE, *ensemble.to_stored())}
+
+
+def trained_on_files(trained_on: TrainedOn) -> dict[str, bytes]:
+    """The content of the files of which labelled rows were trained on, by name."""
+    return _stored(TRAINED_ON, {}, trained_on.to_arrays())
 
 
 def read_ensemble(files: CheckpointFiles, dimensions: Dimensions, build: BuildBackend) -> Ensemble | None:

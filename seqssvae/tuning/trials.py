@@ -12,7 +12,7 @@ from seqssvae.config.settings import Settings, from_dict, merge
 from seqssvae.data.prepare import Prepared
 from seqssvae.errors import ConfigurationError, UserError
 from seqssvae.inference.metrics import Metrics
-from seqssvae.recipes.auto import fit_towards, rows_trained_on
+from seqssvae.recipes.auto import fit_towards, rows_trained_on, with_reference
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.network import BuildBackend
@@ -143,8 +143,9 @@ class Trials:
     def _writer(self, path: Path, config: Config, prepared: Prepared) -> RunWriter:
         if self._carried is None or self._carried[0] is not prepared:
             size = prepared.schema.dimensions.vocabulary_size
-            known = Baselines.learn(prepared.training.sequences, size), rows_trained_on(config, prepared, None)
-            self._carried = prepared, learned_files(None, *known)
+            trained_on = with_reference(rows_trained_on(prepared, None), config, prepared, None)
+            baselines = Baselines.learn(prepared.training.sequences, size)
+            self._carried = prepared, learned_files(None, baselines, trained_on)
         return RunWriter(path, config, prepared.schema, self.backend, prepared.training, self._carried[1])
 
 

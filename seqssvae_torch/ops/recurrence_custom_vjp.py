@@ -54,11 +54,16 @@ def recurrence(
         bias_n = _stack([cell.bias_n for cell in cells if cell.bias_n is not None])
         outputs = _GRU.apply(row_gates, folded[0], *(folded[1:] or (None,)), weight_hh, bias_n, rounding, keep)
     by_cell = outputs.permute(1, 3, 0, 2)  # (D, N, T, H)
-    return tuple(unfold(of_cell, labels) for of_cell in by_cell.unbind())
+    return tuple(unfold(of_cell, labels) for of_cell in _unstack(by_cell))
 
 
 def _stack(parts: Sequence[Float[Tensor, "*F"]]) -> Float[Tensor, " D *F"]:
     return parts[0][None] if len(parts) == 1 else torch.stack(tuple(parts))
+
+
+def _unstack(stacked: Float[Tensor, " D *F"]) -> tuple[Float[Tensor, " *F"], ...]:
+    """The opposite of `_stack`. Of one part the gradient stays where it lies: that of `unbind` is copied."""
+    return (stacked.squeeze(0),) if len(stacked) == 1 else stacked.unbind()
 
 
 def _project(cells: Sequence[CellWeights], inputs: Float[Tensor, "D B T I"]) -> Float[Tensor, "D G T B"]:

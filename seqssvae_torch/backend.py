@@ -1,6 +1,7 @@
 """The PyTorch twin behind the `Backend` protocol: a run's model and its optimiser."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,12 @@ class TorchBackend(TorchModel):
         super().__init__(config, dimensions, device)
         self._built_with = config, dimensions, device
         self.sharing = processes.sharing_of(devices)
-        self.optimizer = Optimizer(config.optimizer, self.ssvae, self.sharing)
         self.static_steps = StaticSteps(self._take, self.device)
+
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """The optimiser, made where something is trained: PyTorch loads its compiler for it, a second and 75 MB."""
+        return Optimizer(self.config.optimizer, self.ssvae, self.sharing)
 
     def load(self, step: TrainingStep) -> TrainingStep:
         """Begin to copy a step to the device, where that has a memory of its own."""

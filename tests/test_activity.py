@@ -3,12 +3,14 @@
 import io
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from commands import FIT
 from rich.console import Console
 
 import seqssvae.cli.fit
+import seqssvae.cli.inputs
 import seqssvae.cli.main
 from seqssvae.cli.activity import activity
 from seqssvae.cli.main import main
@@ -62,17 +64,24 @@ def test_fit_shows_what_it_reads_and_holds_out(workplace, terminal):
     assert shown == []
 
 
-def test_fit_keeps_freed_memory_only_once_rows_are_read_and_before_a_framework_is_loaded(
-    workplace, terminal, monkeypatch
+def test_freed_memory_is_kept_once_all_rows_are_read_and_before_a_framework_is_loaded(
+    workplace, toy_run, terminal, monkeypatch
 ):
     shown = terminal()
-    monkeypatch.setattr(seqssvae.cli.main, "keep_freed_memory", lambda: shown.append("kept by main"))
-    monkeypatch.setattr(seqssvae.cli.fit, "keep_freed_memory", lambda: shown.append("kept"))
-    assert main([*FIT, "--training.max_steps=1"]) == 0
-    assert shown[-3:] == ["counting the symbols of 36 training rows", "loading fake", "kept"]
-    assert "kept by main" not in shown
-    assert main(["evaluate", "nowhere", "--data=train.tsv"]) == 2
-    assert "kept by main" in shown
+    for module in (seqssvae.cli.main, seqssvae.cli.fit, seqssvae.cli.inputs):
+        monkeypatch.setattr(module, "keep_freed_memory", partial(shown.append, f"kept by {module.__name__}"))
+    assert main([*FIT, "--training.max_steps=1", "--output=other"]) == 0
+    assert shown[-3:] == ["counting the symbols of 36 training rows", "loading fake", "kept by seqssvae.cli.fit"]
+    assert sum("kept" in line for line in shown) == 1
+    for command in ("evaluate", "diagnose"):
+        shown.clear()
+        assert main([command, "run", "--data=train.tsv"]) == 0
+        kept = shown.index("kept by seqssvae.cli.inputs")
+        assert shown[kept - 1 : kept + 2] == ["reading train.tsv: 48 rows", shown[kept], "opening run"]
+        assert sum("kept" in line for line in shown) == 1
+    shown.clear()
+    assert main(["predict", "run", "--data=train.tsv", "--output=out.tsv"]) == 0
+    assert shown[0] == "kept by seqssvae.cli.main"
 
 
 def test_rows_are_counted_as_they_are_read(workplace, terminal, monkeypatch):

@@ -124,7 +124,10 @@ BAD_USES = {
     "no run": (["evaluate", "gone", "--data", "new.tsv"], "There is no run directory gone."),
     "no data": (["evaluate", "run", "--data", "gone.tsv"], "gone.tsv: there is no such file"),
     "unknown label": (["evaluate", "run", "--data", "new.tsv"], "new.tsv:2: the label 'up' was never seen in training"),
-    "twin not installed": (["evaluate", "run", "--data=new.tsv", "--backend=absent"], "pip install 'seqssvae[absent]'"),
+    "twin not installed": (
+        ["evaluate", "run", "--data=train.tsv", "--backend=absent"],
+        "pip install 'seqssvae[absent]'",
+    ),
     "seed": (["evaluate", "run", "--data", "new.tsv", "--seed=-1"], "--seed must be a whole number of at least 0"),
     "column": (["predict", "run", *NEW, "--sequence-column=3"], "new.tsv:1: there is no column 3 among 2 columns"),
     "no column": (["predict", "run", *NEW, "--sequence-column=0"], "data.sequence_column must be a whole number of at"),

@@ -232,7 +232,7 @@ def test_huge_batches_take_no_more_memory_than_the_rows():
     config = make_config(batch_size=2_000_000_000, labelled_batch_size=2_000_000_000)
     (chunk, *_) = StepOrder(config, TRAINING).chunks(1)
     assert chunk.steps[0].step.unlabelled.x.shape[0] == 1024
-    assert all(len(batch.x) == 1024 for batch in evaluation_batches(VALIDATION, None, 2_000_000_000, (10,)))
+    assert all(len(batch.x) == 1024 for batch in evaluation_batches(VALIDATION, 2_000_000_000, (10,)))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_noise_is_the_seed_s_and_differs_between_batches_of_one_shape(model)
 def test_batches_may_be_given_and_are_all_that_is_evaluated(model):
     backend, prepared, config = model
     corpus = prepared.training
-    batches = list(evaluation_batches(corpus, None, 5, (4, 6, 10)))
+    batches = list(evaluation_batches(corpus, 5, (4, 6, 10)))
     given = evaluate(backend, corpus, config, 1, batches=batches)
     own = evaluate(backend, corpus, config, 1)
     assert given.metrics.reconstruction == pytest.approx(own.metrics.reconstruction)

@@ -67,7 +67,7 @@ def test_validation_is_the_evaluation_of_the_validation_rows_with_the_seed_and_b
     backend = build(config)
     record = fit(config, TRAINING, VALIDATION, backend).records[-1]
     training, buckets = config.training, StepOrder(config, TRAINING).buckets
-    batches = list(evaluation_batches(VALIDATION, None, training.batch_size, buckets, training.batch_symbols))
+    batches = list(evaluation_batches(VALIDATION, training.batch_size, buckets, training.batch_symbols))
     evaluation = evaluate(backend, VALIDATION, config, seed=3, batches=batches)
     assert (record.validation, record.standard_error) == (evaluation.metrics, evaluation.standard_error)
 

@@ -96,7 +96,7 @@ def test_batches_have_sources_of_one_length_for_each_bucket():
             seen.append(int(row))
     assert all(len(steps) == 1 for steps in lengths.values())
     assert sorted(row for row in seen if row >= 0) == sorted([*range(len(corpus))] * 2)
-    whole = list(evaluation_batches(corpus, None, 64, (20,)))
+    whole = list(evaluation_batches(corpus, 64, (20,)))
     assert {batch.source_steps for batch in whole} == {max(map(len, corpus.sources))}
     part = whole[0].take(np.array([2, 0]))
     np.testing.assert_array_equal(part.source, whole[0].source[[2, 0]])

@@ -18,6 +18,6 @@ def test_a_classifier_s_validation_loss_is_what_it_minimises(name):
     prepared = prepare_table(toy_table(), config)
     backend = get_backend(name)(config, prepared.schema.dimensions)
     corpus = prepared.training.take((prepared.training.y >= 0).nonzero()[0])
-    (batch,) = evaluation_batches(corpus, None, len(corpus), (int(corpus.lengths.max()),))
+    (batch,) = evaluation_batches(corpus, len(corpus), (int(corpus.lengths.max()),))
     minimised = backend.differentiate(GivenRows(batch, {}), None, 1.0).loss
     assert evaluate(backend, corpus, config).metrics.loss == pytest.approx(float(minimised), rel=1e-5)

@@ -3,11 +3,9 @@
 from jsonargparse import Namespace
 
 from seqssvae.cli.diagnosis_tables import label_use_table, latent_table
-from seqssvae.cli.inputs import check_options, read_table_and_run
-from seqssvae.cli.messages import warn_of_counts
+from seqssvae.cli.inputs import check_options, read_corpus_and_run
 from seqssvae.cli.output import print_json
 from seqssvae.cli.tables import console
-from seqssvae.data.corpus import encode_table
 from seqssvae.diagnosis.diagnose import Diagnosed, diagnose
 from seqssvae.runs.files import read_metrics
 
@@ -15,9 +13,7 @@ from seqssvae.runs.files import read_metrics
 def diagnose_command(arguments: Namespace) -> None:
     """Print what a run makes of a file's rows, as tables and sentences or as JSON."""
     check_options(arguments, {"seed": 0})
-    table, run = read_table_and_run(arguments, labelled=True)
-    corpus = encode_table(table, run.schema, run.config.data, "truncate")
-    warn_of_counts(corpus, run.config.data.max_length)
+    corpus, _, run = read_corpus_and_run(arguments, "truncate")
     known = run.ensemble, run.baselines, run.trained_on, read_metrics(run.path), run.step, run.network_pool
     diagnosis = diagnose(Diagnosed(run.backend, run.config, run.schema, *known), corpus, seed=arguments.seed)
     if arguments.json:

@@ -1,6 +1,6 @@
 """The commands that read rows with a run: `evaluate`, `predict` and `encode`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -13,15 +13,13 @@ from seqssvae.cli.inputs import (
     RowsToWrite,
     announced,
     check_options,
+    read_corpus_and_run,
     read_rows_to_write,
-    read_table_and_run,
 )
-from seqssvae.cli.messages import warn_of_counts
 from seqssvae.cli.output import check_output, print_json, write_table
 from seqssvae.config.checks import check_number
 from seqssvae.config.objective import MOST_PARTICLES
-from seqssvae.data.corpus import Corpus, encode_limited, limit_lengths
-from seqssvae.data.table import Table
+from seqssvae.data.corpus import Corpus
 from seqssvae.inference.evaluate import count_confusion, encode, evaluate
 from seqssvae.inference.label_report import label_report
 from seqssvae.inference.likelihood import corpus_likelihood
@@ -35,10 +33,7 @@ def evaluate_command(arguments: Namespace) -> None:
     check_options(arguments, {"seed": 0, "importance_samples": 0}, {"importance_samples": MOST_PARTICLES})
     for output in filter(None, (arguments.confusion, arguments.rows)):
         check_output(output, arguments.overwrite, arguments.data)
-    table, run = read_table_and_run(arguments, labelled=True, texts=arguments.rows is not None)
-    limited = limit_lengths(table, run.config.data)
-    corpus = encode_limited(limited, run.schema)
-    warn_of_counts(corpus, run.config.data.max_length)
+    corpus, texts, run = read_corpus_and_run(arguments, texts=arguments.rows is not None)
     with activity() as show:
         show(f"evaluating {len(corpus):,} rows")
         evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
@@ -52,7 +47,7 @@ def evaluate_command(arguments: Namespace) -> None:
         counts = zip(run.labels.names, confusion.tolist(), strict=True)
         write_table(arguments.confusion, ("label", *run.labels.names), ((name, *map(str, row)) for name, row in counts))
     if arguments.rows is not None:
-        _write_evaluated(arguments.rows, limited.table, run, corpus, evaluation.rows)
+        _write_evaluated(arguments.rows, texts, run, corpus, evaluation.rows)
     baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
     methods = method_metrics(run, corpus) if measured else {}
     if arguments.json:
@@ -84,11 +79,13 @@ def evaluate_command(arguments: Namespace) -> None:
         console().print(confusion_table(confusion, run.labels.names, console().width))
 
 
-def _write_evaluated(output: str, table: Table, run: Run, corpus: Corpus, rows: Evaluation) -> None:
+def _write_evaluated(
+    output: str, texts: Mapping[str, Sequence[str]], run: Run, corpus: Corpus, rows: Evaluation
+) -> None:
     """Write a line for each row: its label, the predicted one, and the terms of its ELBO."""
     names = np.array([*run.labels.names, ""], object)  # a label that is missing has the number -1
     log_p = predict_log_proba(run, corpus)
-    columns: dict[str, Iterable[str]] = {role: table.texts[role] for role in ("id", "sequence") if role in table.texts}
+    columns: dict[str, Iterable[str]] = {role: texts[role] for role in ("id", "sequence") if role in texts}
     columns |= {"label": names[corpus.y], "predicted": names[log_p.argmax(axis=1)]}
     numbers = {"probability": np.exp(log_p.max(axis=1))}
     if run.config.objective.name != "classifier":

@@ -9,12 +9,12 @@ from jsonargparse import Namespace
 
 from seqssvae.cli.activity import activity
 from seqssvae.cli.messages import warn_of_counts
-from seqssvae.config import DataConfig
+from seqssvae.config import DataConfig, TooLong
 from seqssvae.config.checks import check_integer
 from seqssvae.data.batches import corpus_buckets
 from seqssvae.data.blocks import Block, in_blocks
 from seqssvae.data.builder import TableBuilder
-from seqssvae.data.corpus import Corpus, CorpusCounts, encode_table
+from seqssvae.data.corpus import Corpus, CorpusCounts, encode_limited, encode_table, limit_lengths
 from seqssvae.data.files import may_have_header, read_blocks, read_table
 from seqssvae.data.lookalikes import warn_of_header
 from seqssvae.data.opening import named, named_format
@@ -22,6 +22,7 @@ from seqssvae.data.table import Table
 from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.noise import batch_seed
 from seqssvae.runs.run import Run, RunDirectory
+from seqssvae.training.allocation import keep_freed_memory
 
 
 def check_options(arguments: Namespace, minimums: dict[str, int], maximums: dict[str, int] | None = None) -> None:
@@ -191,17 +192,30 @@ def announced(blocks: Iterable[RowBlock], show: Callable[[str], None]) -> Iterat
         yield block
 
 
-def read_table_and_run(arguments: Namespace, labelled: bool, texts: bool = False) -> tuple[Table, Run]:
-    """Read the rows of `--data`, and then open the run, which takes longer.
+def read_corpus_and_run(
+    arguments: Namespace, too_long: TooLong | None = None, texts: bool = False
+) -> tuple[Corpus, Mapping[str, Sequence[str]], Run]:
+    """Read the rows of `--data` with their labels, and then open the run, which takes longer.
+
+    What reading took is returned before that: from then on memory that is freed is kept for what computes.
 
     Args:
         arguments: The command's arguments.
-        labelled: Whether labels are read.
+        too_long: What to do with rows that are too long, in place of what the run does.
         texts: Whether texts are kept as they were, and identifiers.
+
+    Returns:
+        The rows, encoded; by what it is (sequence, source, id), the text of each; and the run.
     """
     directory = run_directory(arguments)
     data = file_columns(directory.config.data, arguments)
     with activity(source=arguments.data) as show:
-        table = read_table(arguments.data, data, labelled=labelled, texts=texts, report=show)
+        table = read_table(arguments.data, data, labelled=True, texts=texts, report=show)
+        limited = limit_lengths(table, directory.config.data, too_long)
+        corpus, kept = encode_limited(limited, directory.schema), limited.table.texts
+        del table, limited
+        keep_freed_memory()
         show(f"opening {directory.path}")
-        return table, directory.open(arguments.backend, arguments.device)
+        run = directory.open(arguments.backend, arguments.device)
+    warn_of_counts(corpus, run.config.data.max_length)
+    return corpus, kept, run

@@ -16,6 +16,8 @@ from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
 from seqssvae.training.processes import ALONE
 
+READ_ROWS_FIRST = frozenset(("fit", "evaluate", "diagnose"))
+"""Commands that keep freed memory once they have read all rows, and have returned what that took."""
 _NO_MEMORY = ("can't allocate memory", "RESOURCE_EXHAUSTED", "Out of memory")
 """What PyTorch and JAX say on a CPU, or on any device, where there is not enough memory."""
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    if list(words[:1]) != ["fit"]:  # which first reads all rows, and returns what that took
+    if not READ_ROWS_FIRST.intersection(words[:1]):
         keep_freed_memory()  # before a framework is loaded: JAX's threads start with heaps of their own
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

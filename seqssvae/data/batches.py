@@ -27,7 +27,7 @@ from seqssvae.data.buckets import (
     rows_per_batch,
 )
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.ragged import Rows, gathered, occurrences, shuffled
+from seqssvae.data.ragged import Rows, gathered, occurrences, shuffled, where
 from seqssvae.data.vocabulary import PAD
 
 BATCH_STREAM = 3
@@ -97,25 +97,19 @@ def _longest_source(corpus: Corpus, indices: Int[np.ndarray, " R"]) -> int:
 
 
 def evaluation_batches(
-    corpus: Corpus,
-    indices: Int[np.ndarray, " R"] | None,
-    batch_size: int,
-    buckets: Sequence[int],
-    batch_symbols: int = 0,
+    corpus: Corpus, batch_size: int, buckets: Sequence[int], batch_symbols: int = 0
 ) -> Iterator[Batch]:
     """Make batches that have every row once, each padded to its bucket and filled up to its number of rows.
 
     Args:
         corpus: The rows.
-        indices: Which of them; None: all.
         batch_size: B.
         buckets: Lengths to pad to. A row longer than the last is padded to that one doubled as often as it takes.
         batch_symbols: Most symbols of a batch, padding included; 0: any number.
     """
-    chosen = np.arange(len(corpus)) if indices is None else np.asarray(indices)
-    steps_of_rows = bucket_of_rows(corpus.lengths[chosen], buckets)
+    steps_of_rows = bucket_of_rows(corpus.lengths, buckets)
     for time_steps in np.unique(steps_of_rows).tolist():
-        rows = chosen[steps_of_rows == time_steps]
+        rows = where(steps_of_rows == time_steps)
         size = rows_per_batch(bounded_size(batch_size, len(rows)), batch_symbols, time_steps)
         source_steps = _longest_source(corpus, rows)
         for start in range(0, len(rows), size):
@@ -133,7 +127,7 @@ class EvaluationBatches(Iterable[Batch]):
     """
 
     def __init__(self, corpus: Corpus, batch_size: int, buckets: Sequence[int], batch_symbols: int = 0) -> None:
-        self._arguments = corpus, None, batch_size, buckets, batch_symbols
+        self._arguments = corpus, batch_size, buckets, batch_symbols
 
     def __iter__(self) -> Iterator[Batch]:
         return evaluation_batches(*self._arguments)
@@ -145,7 +139,7 @@ def corpus_batches(corpus: Corpus, config: Config) -> Iterator[Batch]:
         return iter(())
     training = config.training
     buckets = corpus.buckets or corpus_buckets(corpus, config)
-    return evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
+    return evaluation_batches(corpus, training.batch_size, buckets, training.batch_symbols)
 
 
 def corpus_buckets(corpus: Corpus, config: Config) -> tuple[int, ...]:

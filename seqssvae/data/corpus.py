@@ -218,8 +218,7 @@ def encode_limited(limited: LimitedTable, schema: Schema) -> Corpus:
 
 def encode_column(column: SymbolColumn, vocabulary: Vocabulary) -> RaggedArray:
     """Symbol ids of each row of a column, with END."""
-    ids = vocabulary.lookup(column.symbols)[column.codes.values]
-    return RaggedArray(ids, column.codes.offsets).insert_last(END)
+    return column.codes.insert_last(END, vocabulary.lookup(column.symbols))
 
 
 def label_ids(table: Table, labels: Labels) -> Int[np.ndarray, " N"]:

@@ -150,9 +150,21 @@ class RaggedArray(Rows):
         """Copy the first entries of each row, at most this many."""
         return self._copy(self.offsets[:-1], np.minimum(self.lengths, max_length))
 
-    def insert_last(self, value: int) -> "RaggedArray":
-        """Copy all rows with this value behind the last entry of each."""
-        return RaggedArray(np.insert(self.values, self.offsets[1:], value), self.offsets + np.arange(len(self.offsets)))
+    def insert_last(self, value: int, ids: Int[np.ndarray, " A"] | None = None) -> "RaggedArray":
+        """Copy all rows with this value behind the last entry of each.
+
+        Args:
+            value: The value.
+            ids: What to put in place of each entry: `ids[entry]`; None: the entries stay as they are.
+        """
+        offsets = self.offsets + np.arange(len(self.offsets))
+        values = np.empty(offsets[-1], self.values.dtype)
+        for first in range(0, len(self), ROWS_AT_ONCE):
+            last = min(first + ROWS_AT_ONCE, len(self))
+            begin, end = self.offsets[first], self.offsets[last]
+            part = self.values[begin:end] if ids is None else ids[self.values[begin:end]]
+            values[offsets[first] : offsets[last]] = np.insert(part, self.offsets[first + 1 : last + 1] - begin, value)
+        return RaggedArray(values, offsets)
 
     def _copy(self, starts: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -> "RaggedArray":
         """Copy so many values from each start on."""

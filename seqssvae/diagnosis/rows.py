@@ -84,7 +84,7 @@ def look_at_rows(
 def _one_length_batches(corpus: Corpus, config: Config) -> list[Batch]:
     """Batches of one length, so that what a twin compiles is compiled once."""
     size = min(config.training.batch_size, len(corpus))
-    return list(evaluation_batches(corpus, None, size, [int(corpus.lengths.max())], config.training.batch_symbols))
+    return list(evaluation_batches(corpus, size, [int(corpus.lengths.max())], config.training.batch_symbols))
 
 
 def _log_standard_normal(z: Float[np.ndarray, "B K Z"]) -> Float[np.ndarray, "B K"]:

@@ -21,14 +21,15 @@ def evaluate_rows(backend: Backend, batches: Iterable[Batch], row_count: int, se
     Returns:
         Arrays of shape `(N,)`, and `(N, K)` for log q(y|x).
     """
-    terms = np.zeros((len(ELBOTerms._fields), row_count))
+    terms = ELBOTerms(*(np.zeros(row_count) for _ in ELBOTerms._fields))
     log_q_y: np.ndarray | None = None
     for index, batch in enumerate(batches):
         evaluation = backend.evaluate(batch, seed=batch_seed(seed, index))
         rows = batch.rows[batch.row_mask]
-        terms[:, rows] = np.stack([np.asarray(term, float)[batch.row_mask] for term in evaluation.terms])
+        for target, term in zip(terms, evaluation.terms, strict=True):
+            target[rows] = np.asarray(term, float)[batch.row_mask]
         log_q_y = _scatter(log_q_y, evaluation.log_q_y, batch, row_count)
-    return Evaluation(ELBOTerms(*terms), _or_empty(log_q_y, row_count))
+    return Evaluation(terms, _or_empty(log_q_y, row_count))
 
 
 def classify_rows(backend: Backend, batches: Iterable[Batch], row_count: int) -> Float[np.ndarray, "N K"]:

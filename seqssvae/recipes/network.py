@@ -118,7 +118,7 @@ class Networks:
         total: Any = 0.0
         for weights in self.weights:
             self.backend.set_weights(weights)
-            batches = evaluation_batches(corpus, None, training.batch_size, buckets, training.batch_symbols)
+            batches = evaluation_batches(corpus, training.batch_size, buckets, training.batch_symbols)
             total = total + classify_rows(self.backend, batches, len(corpus)).astype(float)
         return log_normalised(total / len(self.weights))
 

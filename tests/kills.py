@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-FIELDS = ["--training.epochs=4", "--training.patience=0", "--training.evaluation_interval=2"]
+FIELDS = ["--training.patience=0", "--training.evaluation_interval=2"]
 SIZES = ["model.latent_size=2", "model.encoder.embedding_size=3", "model.encoder.hidden_size=4"]
 SIZES += ["model.decoder.embedding_size=3", "model.decoder.hidden_size=4", "data.validation_fraction=0.25"]
 SIZES += [
@@ -89,8 +89,17 @@ def final(run: Path) -> dict[str, object]:
     return {**arrays, "metrics": [{**record, "seconds": 0} for record in read_metrics(run)]}
 
 
-def kill_and_resume(trainer: Trainer, place: Path, count: int, generator: random.Random) -> dict[str, int]:
+def kill_and_resume(
+    trainer: Trainer, place: Path, count: int, generator: random.Random, epochs: int = 4
+) -> dict[str, int]:
     """Kill fits of a twin at random moments.
+
+    Args:
+        trainer: Runs and kills them.
+        place: A directory for their runs.
+        count: The number of fits.
+        generator: Draws the moments.
+        epochs: Of each fit: the more, the more kills fall into training rather than before it.
 
     Returns:
         How many there were, how many were killed, went on from a checkpoint, could not be read or resumed, and ended in
@@ -102,6 +111,7 @@ def kill_and_resume(trainer: Trainer, place: Path, count: int, generator: random
     write_rows(place / "train.tsv")
     new = [
         f"--data.train={place / 'train.tsv'}",
+        f"--training.epochs={epochs}",
         *FIELDS,
         *(f"--{field}" for field in SIZES),
         f"--backend={trainer.twin}",
@@ -147,11 +157,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     for twin in TWINS:
         trainer = Trainer(twin)
         with tempfile.TemporaryDirectory() as place:
-            tally = kill_and_resume(trainer, Path(place), arguments.count // 2, random.Random(arguments.seed))
+            drawn = random.Random(arguments.seed)
+            tally = kill_and_resume(trainer, Path(place), arguments.count // 2, drawn, arguments.epochs)
         trainer.close()
         print(twin, tally)
 

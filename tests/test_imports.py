@@ -174,6 +174,19 @@ def test_what_is_not_needed_is_not_loaded(code, unwanted):
     assert not (loaded(code) - BARE) & (needless | frameworks)
 
 
+def test_a_pytorch_model_that_is_only_used_loads_no_compiler():
+    code = """
+import numpy
+from seqssvae.backend import Dimensions, get_backend
+from seqssvae.config import Config
+twin = get_backend("torch")(Config(), Dimensions(6, (0.5, 0.5)))
+twin.set_weights(twin.get_weights())
+twin.classify(numpy.array([[4, 3]], numpy.int32))
+"""
+    assert "torch._dynamo" not in loaded(code)
+    assert "torch._dynamo" in loaded(f"{code}twin.get_optimizer_state()")
+
+
 def test_exported_names_are_all_there():
     from seqssvae.backend import get_backend
     from seqssvae.config import Config

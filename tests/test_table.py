@@ -31,10 +31,12 @@ def test_rows_of_different_lengths_are_as_lists_of_lists(count, data, rows, most
         indices = data.draw(st.lists(st.integers(0, len(rows) - 1))) if rows else []
         assert as_lists(array.take(np.array(indices, np.int64))) == [rows[index] for index in indices]
         assert as_lists(array.cut(most)) == [row[:most] for row in rows]
+        assert as_lists(array.insert_last(3)) == [[*row, 3] for row in rows]
+        assert array.insert_last(3).values.dtype == array.values.dtype == np.int32
+        squares = np.arange(10, dtype=np.int32) ** 2
+        assert as_lists(array.insert_last(3, squares)) == [[*(value**2 for value in row), 3] for row in rows]
     assert as_lists(array) == rows
     assert array.lengths.tolist() == [len(row) for row in rows]
-    assert as_lists(array.insert_last(3)) == [[*row, 3] for row in rows]
-    assert array.insert_last(3).values.dtype == array.values.dtype == np.int32
     assert as_lists(RaggedArray.from_lengths(array.values, array.lengths)) == rows
     if rows:
         assert array[-1].tolist() == rows[-1]

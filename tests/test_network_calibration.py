@@ -17,7 +17,7 @@ from seqssvae.errors import RunError
 from seqssvae.recipes.calibration import label_metrics
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.pool import Pool
-from seqssvae.recipes.predictors import fit_network_pool, predict_log_proba
+from seqssvae.recipes.predictors import fit_network_pool, predict_by_each_method, predict_log_proba
 from seqssvae.runs.files import CALIBRATION, read_metrics
 from seqssvae.runs.learned import read_network_pool
 from seqssvae.runs.run import RunDirectory, open_run
@@ -71,6 +71,12 @@ def test_each_way_to_predict_has_its_own_temperature(fake_twins, held_out, monke
     expected = {"classifier": first, "generative": second, "combined": 0.25 * first + 0.75 * second}
     for method, p in expected.items():
         assert np.exp(predict_log_proba(model, rows, method))[0, 0] == pytest.approx(p, rel=1e-9)
+    together = predict_by_each_method(model, rows)
+    assert {method: np.exp(log_p)[0, 0] for method, log_p in together.items()} == pytest.approx(expected, rel=1e-9)
+    model.ensemble = SimpleNamespace(log_proba=lambda sequences: np.log([[0.9, 0.1]]))
+    together = predict_by_each_method(model, rows, log_q_y=np.array([[1.0, 0.0]]))
+    expected |= {"classifier": 1 / (1 + np.exp(-0.5)), "combined": 0.9}
+    assert {method: np.exp(log_p)[0, 0] for method, log_p in together.items()} == pytest.approx(expected, rel=1e-9)
 
 
 def test_without_labelled_rows_held_out_nothing_is_fitted(fake_twins, held_out):

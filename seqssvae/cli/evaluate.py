@@ -23,8 +23,8 @@ from seqssvae.data.corpus import Corpus
 from seqssvae.inference.evaluate import count_confusion, encode, evaluate
 from seqssvae.inference.label_report import label_report
 from seqssvae.inference.likelihood import corpus_likelihood
-from seqssvae.recipes.calibration import method_metrics
-from seqssvae.recipes.predictors import predict_log_proba
+from seqssvae.recipes.calibration import label_metrics
+from seqssvae.recipes.predictors import predict_by_each_method, predict_log_proba
 from seqssvae.runs.run import Run
 
 
@@ -37,11 +37,15 @@ def evaluate_command(arguments: Namespace) -> None:
     with activity() as show:
         show(f"evaluating {len(corpus):,} rows")
         evaluation = evaluate(run.backend, corpus, run.config, arguments.seed, arguments.importance_samples)
-    measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
-    if measured and run.ensemble is not None:
-        method, labelled = "combined", corpus.take(np.flatnonzero(corpus.y >= 0))
-        log_p = predict_log_proba(run, labelled)
-        confusion = count_confusion(labelled.y, log_p)
+        measured, method, confusion = evaluation.metrics.labelled_rows, "classifier", evaluation.confusion
+        methods = {}
+        if measured:
+            rows = np.flatnonzero(corpus.y >= 0)
+            labelled = corpus.take(rows)
+            predicted = predict_by_each_method(run, labelled, evaluation.rows.log_q_y[rows])
+            methods = {name: label_metrics(log_p, labelled.y) for name, log_p in predicted.items()}
+            if run.ensemble is not None:
+                method, confusion = "combined", count_confusion(labelled.y, predicted["combined"])
     report_of_labels = label_report(confusion)
     if arguments.confusion is not None:
         counts = zip(run.labels.names, confusion.tolist(), strict=True)
@@ -49,7 +53,6 @@ def evaluate_command(arguments: Namespace) -> None:
     if arguments.rows is not None:
         _write_evaluated(arguments.rows, texts, run, corpus, evaluation.rows)
     baselines = {} if run.baselines is None else run.baselines.nats_per_symbol(corpus.sequences)
-    methods = method_metrics(run, corpus) if measured else {}
     if arguments.json:
         report = {
             "run": str(run.path),

@@ -5,10 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqssvae.data.corpus import Corpus
-from seqssvae.recipes.names import PredictionMethod
-from seqssvae.recipes.predictors import Predictor, predict_log_proba
-
 BINS = 10
 
 
@@ -26,22 +22,6 @@ class MethodMetrics(NamedTuple):
     balanced_accuracy: float
     log_loss: float
     calibration_error: float
-
-
-def method_metrics(model: Predictor, corpus: Corpus) -> dict[PredictionMethod, MethodMetrics]:
-    """How each way to predict does on the labelled rows of a corpus.
-
-    Args:
-        model: The model.
-        corpus: The rows.
-    """
-    methods: list[PredictionMethod] = ["classifier"]
-    if model.config.objective.name != "classifier":
-        methods += ["generative", "combined"]
-    elif model.ensemble is not None:
-        methods.append("combined")
-    rows = corpus.take(np.flatnonzero(corpus.y >= 0))
-    return {method: label_metrics(predict_log_proba(model, rows, method), rows.y) for method in methods}
 
 
 def label_metrics(log_p: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> MethodMetrics:

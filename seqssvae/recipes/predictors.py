@@ -20,6 +20,8 @@ MOST_ROWS, MOST_PAIRS = 500, 5000
 """Labelled rows that the network's predictions are calibrated by, and those rows times labels, of which each is decoded
 `PARTICLES` times."""
 ROW_STREAM = 0xCA1
+EQUAL = Pool(np.ones(2), np.full(2, 0.5))
+"""How q(y|x) and p(y|x) are joined where nothing was held out to calibrate them by."""
 
 
 class Predictor(Protocol):
@@ -73,12 +75,39 @@ def predict_log_proba(
         return ensemble.log_proba(corpus.sequences.loaded())
     if method != "classifier" and config.objective.name == "classifier":
         raise ConfigurationError(f"method {method!r} needs a generator, and objective.name: classifier has none.")
-    pool = model.network_pool or Pool(np.ones(2), np.full(2, 0.5))
+    pool = model.network_pool or EQUAL
     if method == "classifier":
         return calibrate(_classified(backend, config, corpus), pool.temperatures[0])
     if method == "generative":
         return calibrate(_generative(backend, config, corpus, seed), pool.temperatures[1])
     return pool.log_proba([_classified(backend, config, corpus), _generative(backend, config, corpus, seed)])
+
+
+def predict_by_each_method(
+    model: Predictor, corpus: Corpus, log_q_y: Float[np.ndarray, "N K"] | None = None, seed: int = 0
+) -> dict[PredictionMethod, Float[np.ndarray, "N K"]]:
+    """log p(y|x) of every row by each method that the model has; what several of them need is computed once.
+
+    Args:
+        model: The model.
+        corpus: The rows, at least one.
+        log_q_y: log q(y|x) of the rows, if it is known.
+        seed: Seed of the draws of z.
+
+    Returns:
+        By method, what `predict_log_proba` returns.
+    """
+    backend, config, pool = model.backend, model.config, model.network_pool or EQUAL
+    scores = [_classified(backend, config, corpus) if log_q_y is None else log_q_y]
+    if config.objective.name != "classifier":
+        scores.append(_generative(backend, config, corpus, seed))
+    names: tuple[PredictionMethod, ...] = ("classifier", "generative")
+    found = {name: calibrate(*pair) for name, *pair in zip(names, scores, pool.temperatures, strict=False)}
+    if model.ensemble is not None:
+        found["combined"] = model.ensemble.log_proba(corpus.sequences.loaded())
+    elif len(scores) == len(names):
+        found["combined"] = pool.log_proba(scores)
+    return found
 
 
 def fit_network_pool(backend: Backend, config: Config, held_out: Corpus, label_count: int) -> Pool | None:

@@ -16,6 +16,7 @@ from seqssvae.data.in_memory import make_table
 from seqssvae.data.prepare import Prepared, prepare_table
 from seqssvae.inference.evaluate import evaluate
 from seqssvae.recipes.auto import affordable, fit_towards, learn, learning_rows
+from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.named import with_recipe
 from seqssvae.recipes.network import Networks
 from seqssvae.recipes.references import REFERENCES, cross_validate, predict
@@ -98,7 +99,9 @@ def _methods(
     if with_network:
         fitted = fit_towards(ensemble, config, prepared, build)
         metrics = evaluate(fitted.backend, test, config).metrics
-        result["generator"] = {"nats": metrics.elbo_per_symbol, "steps": fitted.result.state.step}
+        baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
+        nats = {"nats": metrics.elbo_per_symbol, **baselines.nats_per_symbol(test.sequences)}
+        result["generator"] = {**nats, "steps": fitted.result.state.step}
         result["accuracy"]["auto, network alone"] = metrics.accuracy
     result["seconds"]["auto"] = time.perf_counter() - began
     return result

@@ -1,6 +1,7 @@
 """What is said of a trained model: figures against independent ones, and planted faults called by name."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from sklearn.metrics import cohen_kappa_score
 from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL, Latents
+from seqssvae.data.corpus import Corpus
 from seqssvae.data.prepare import prepare_table
 from seqssvae.diagnosis import findings
 from seqssvae.diagnosis.diagnose import Diagnosed, diagnose
 from seqssvae.diagnosis.findings import Compared, CrossValidated
 from seqssvae.diagnosis.label_use import LabelSeparation, LabelUse, label_separation, label_use
 from seqssvae.diagnosis.latents import latent_use
+from seqssvae.diagnosis.rows import look_at_rows
 from seqssvae.inference.agreement import Agreement, agreement
 from seqssvae.recipes.trained_on import TrainedOn
 
@@ -243,6 +246,22 @@ def model():
     labelled = prepared.training.take(np.flatnonzero(prepared.training.y >= 0))
     trained_on = TrainedOn.of(labelled, len(prepared.training) - len(labelled), len(prepared.schema.labels))
     return Diagnosed(backend, config, prepared.schema, trained_on=trained_on), prepared
+
+
+@pytest.mark.parametrize("q", [(0.5, 0.5), (0.01, 0.99), (0.9, 0.1)])
+def test_the_generators_bound_has_no_part_of_the_classifier(q):
+    """log p(x|y,z) is -3 and -5 by label and z plays no part, so that log p(x) is known; the ELBO is below it by KL."""
+    corpus, prior = Corpus.from_sequences([[4, 3]] * 5, [NO_LABEL] * 5), np.array([0.3, 0.7])
+    backend = SimpleNamespace(
+        classify=lambda x, source: np.tile(np.log(q), (len(x), 1)),
+        latents=lambda x, source: latents(np.zeros((len(x), 2, 1)), 1.0),
+        log_likelihood=lambda x, z, source: np.tile([-3.0, -5.0], (len(x), 1)),
+    )
+    facts = look_at_rows(backend, corpus, toy_config(), prior, seed=0)
+    joint = prior * np.exp([-3.0, -5.0])
+    np.testing.assert_allclose(facts.bound, np.log(joint.sum()), rtol=1e-12)
+    gap = np.sum(q * np.log(q / (joint / joint.sum())))
+    np.testing.assert_allclose(facts.bound - facts.elbo, gap, rtol=1e-9)
 
 
 def test_rows_that_were_learned_from_are_told_from_others(model):

@@ -2,17 +2,19 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import OTHER_TEXTS, make_estimator
+from toy import OTHER_TEXTS, make_estimator, toy_config
 
 import seqssvae.data.ragged
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.inference.metrics import Metrics
+from seqssvae.recipes.auto import Fitted
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.recipes.calibration import expected_calibration_error, label_metrics
 from seqssvae.recipes.report import generator_warning, kept_sentence
@@ -91,16 +93,29 @@ def test_a_fit_says_what_decided_and_why_it_stopped(fake_twins):
     assert "No validation rows decided." in kept_sentence(result_with(None), config)
 
 
-def test_a_generator_that_is_worse_than_frequencies_is_named():
+@pytest.mark.parametrize("most", [200, 7])
+def test_a_generator_that_is_worse_than_frequencies_is_named(monkeypatch, most):
+    """The ELBO may be worse because of q(y|x): what is said is said of the bound at the best q(y|x)."""
+    monkeypatch.setattr("seqssvae.recipes.report.MOST_COMPARED", most)
     rows = ragged([[4, 5], [4, 5, 4, 5]] * 10)
     baselines, corpus = Baselines.learn(rows, SIZE), Corpus.from_sequences(rows, [0] * len(rows))
     values = baselines.nats_per_symbol(rows)
-    bad, middling, good = (
-        result_with(Metrics(20, 0, 80, elbo_per_symbol=value))
-        for value in (values["unigram"] - 0.1, (values["unigram"] + values["bigram"]) / 2, values["bigram"] + 0.1)
-    )
-    assert "of unigrams" in str(generator_warning(bad, corpus, baselines))
-    assert "of bigrams" in str(generator_warning(middling, corpus, baselines))
-    assert "unigrams" not in str(generator_warning(middling, corpus, baselines))
-    assert generator_warning(good, corpus, baselines) is None
-    assert generator_warning(result_with(None), corpus, baselines) is None
+    worst, between, best = values["unigram"] - 0.3, np.mean(list(values.values())), values["bigram"] + 0.3
+
+    def said(elbo: float | None, bound: float) -> str | None:
+        validation = None if elbo is None else Metrics(20, 0, 80, elbo_per_symbol=elbo)
+        halves = [np.log(0.25), np.log(0.75)]  # of p(x), by label
+
+        def log_weights(batch, seed, particles):
+            lengths = (batch.x > 0).sum(axis=1)
+            return (bound * lengths[:, None] + halves)[None]
+
+        twin = SimpleNamespace(log_weights=log_weights)
+        return generator_warning(Fitted(toy_config(), twin, result_with(validation), None), corpus, baselines)
+
+    assert said(best, worst) is said(None, worst) is None
+    assert "of unigrams" in str(said(worst, worst))
+    assert "of bigrams" in str(said(worst, between))
+    assert "unigrams" not in str(said(worst, between))
+    assert f"{between:.3f} nats" in str(said(worst, between))
+    assert said(worst, best) is None

@@ -98,9 +98,10 @@ def _methods(
     result["trials"] = [trial._asdict() for trial in ensemble.trials]
     if with_network:
         fitted = fit_towards(ensemble, config, prepared, build)
-        metrics = evaluate(fitted.backend, test, config).metrics
+        metrics = evaluate(fitted.backend, test, config, importance_samples=1).metrics
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
-        nats = {"nats": metrics.elbo_per_symbol, **baselines.nats_per_symbol(test.sequences)}
+        bound = (metrics.importance_bound or 0.0) * metrics.rows / metrics.symbols  # at the best q(y|x)
+        nats = {"nats": metrics.elbo_per_symbol, "bound": bound, **baselines.nats_per_symbol(test.sequences)}
         result["generator"] = {**nats, "steps": fitted.result.state.step}
         result["accuracy"]["auto, network alone"] = metrics.accuracy
     result["seconds"]["auto"] = time.perf_counter() - began

@@ -58,7 +58,7 @@ def latent_table(diagnosis: Diagnosis) -> Table:
         interval = f"{calibration.error:.3f} ({calibration.low:.3f} to {calibration.high:.3f})"
         table.add_row("expected calibration error", interval, "of the former")
     if diagnosis.terms is not None:
-        table.add_row("generator's bound", f"{diagnosis.terms.nats_per_symbol:.3f}", "nats a symbol")
+        table.add_row("generator's bound", f"{diagnosis.terms.bound_per_symbol:.3f}", "nats a symbol")
         for name, value in diagnosis.terms.baselines.items():
             table.add_row(f"for comparison, {name}s", f"{value.nats_per_symbol:.3f}", "nats a symbol")
     if diagnosis.unlabelled_gain is not None:

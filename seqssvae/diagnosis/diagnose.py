@@ -85,6 +85,8 @@ class MeanTerms(NamedTuple):
         kl_z: log q(z|x,y) - log p(z).
         kl_y: KL(q(y|x) || p(y)).
         nats_per_symbol: The ELBO in nats a symbol, END included.
+        bound_per_symbol: The same at the best q(y|x) in place of the one that was learned: what the generator is by
+            itself, and what simple models are compared with.
         rows: The number of rows that these are of.
         baselines: Simple models, by name.
     """
@@ -94,6 +96,7 @@ class MeanTerms(NamedTuple):
     kl_z: float
     kl_y: float
     nats_per_symbol: float
+    bound_per_symbol: float
     rows: int
     baselines: Mapping[str, Compared]
 
@@ -188,7 +191,7 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     latent, separation, terms = _of_generator(model, corpus, seed)
     gain = None if model.ensemble is None else model.ensemble.unlabelled_gain
     labels = label_use(log_p, corpus.y, prior)
-    weak = None if terms is None else findings.weak_generator(terms.nats_per_symbol, terms.rows, terms.baselines)
+    weak = None if terms is None else findings.weak_generator(terms.bound_per_symbol, terms.rows, terms.baselines)
     sound = terms is not None and bool(terms.baselines) and weak is None
     found = [
         findings.random_labels(held_out.agreement, _reference(model)),
@@ -273,18 +276,18 @@ def _of_generator(model: Diagnosed, corpus: Corpus, seed: int) -> _Generator:
     facts = look_at_rows(model.backend, rows, config, prior, seed)
     latent = latent_use(facts.latents, facts.log_q_y, seed, rows.sources is not None)
     elbo, *parts = (float(part.mean()) for part in (facts.elbo, facts.reconstruction, facts.kl_z, facts.kl_y))
-    baselines = {} if model.baselines is None else _compared(model.baselines, rows, facts.elbo)
-    nats = float(facts.elbo.sum() / rows.lengths.sum())
-    terms = MeanTerms(elbo, parts[0], parts[1], parts[2], nats, len(rows), baselines)
+    baselines = {} if model.baselines is None else _compared(model.baselines, rows, facts.bound)
+    nats, bound = (float(part.sum() / rows.lengths.sum()) for part in (facts.elbo, facts.bound))
+    terms = MeanTerms(elbo, parts[0], parts[1], parts[2], nats, bound, len(rows), baselines)
     return _Generator(latent, label_separation(facts.log_likelihood, rows.y), terms)
 
 
-def _compared(baselines: Baselines, rows: Corpus, elbo: Float[np.ndarray, " N"]) -> dict[str, Compared]:
-    """Simple models of the symbols beside the ELBO of each row."""
+def _compared(baselines: Baselines, rows: Corpus, bound: Float[np.ndarray, " N"]) -> dict[str, Compared]:
+    """Simple models of the symbols beside the generator's bound of each row."""
     found = {}
     for name, model in baselines._asdict().items():
         log_p = model.log_likelihood(rows.sequences.loaded())[:, 0]
-        ahead, error = log_p - elbo, (log_p - elbo).std() / np.sqrt(len(rows))
+        ahead, error = log_p - bound, (log_p - bound).std() / np.sqrt(len(rows))
         found[name] = Compared(float(log_p.sum() / rows.lengths.sum()), float(ahead.mean()), float(error))
     return found
 

@@ -312,7 +312,7 @@ class Compared(NamedTuple):
 
     Args:
         nats_per_symbol: Its log-probability.
-        ahead: By how much it is above the generator's ELBO, in nats a row.
+        ahead: By how much it is above the generator's bound, in nats a row.
         error: The standard error of that over rows.
     """
 
@@ -325,7 +325,7 @@ def weak_generator(nats_per_symbol: float, rows: int, baselines: Mapping[str, Co
     """Whether the generator's bound is worse than simple models of the symbols.
 
     Args:
-        nats_per_symbol: The ELBO.
+        nats_per_symbol: The bound.
         rows: The number of rows.
         baselines: The simple models, by name.
     """

@@ -24,6 +24,8 @@ class RowFacts(NamedTuple):
         reconstruction: log p(x|y,z) at a z drawn from q(z|x,y), averaged over q(y|x).
         kl_z: log q(z|x,y) - log p(z) at that z, averaged over q(y|x).
         kl_y: KL(q(y|x) || p(y)).
+        bound: log sum_y p(y) p(x|y,z) p(z) / q(z|x,y) at that z, a bound of log p(x) that q(y|x) has no part in: the
+            ELBO at the best q(y|x).
     """
 
     log_q_y: Float[np.ndarray, "N K"]
@@ -32,6 +34,7 @@ class RowFacts(NamedTuple):
     reconstruction: Float[np.ndarray, " N"]
     kl_z: Float[np.ndarray, " N"]
     kl_y: Float[np.ndarray, " N"]
+    bound: Float[np.ndarray, " N"]
 
     @property
     def elbo(self) -> Float[np.ndarray, " N"]:
@@ -76,9 +79,10 @@ def look_at_rows(
     order, q_y = np.argsort(np.concatenate(rows)), np.exp(log_q_y)
     joined = [np.concatenate(part)[order] for part in zip(*parts, strict=True)]
     held, reconstruction, kl_z, log_p_y = joined[4:]
+    bound = scipy.special.logsumexp(log_p_y + reconstruction - kl_z, axis=1)
     kl_y = (scipy.special.xlogy(q_y, q_y) - q_y * log_p_y).sum(axis=1)
     reconstruction, kl_z = ((q_y * part).sum(axis=1) for part in (reconstruction, kl_z))
-    return RowFacts(log_q_y, Latents(*joined[:4]), held, reconstruction, kl_z, kl_y)
+    return RowFacts(log_q_y, Latents(*joined[:4]), held, reconstruction, kl_z, kl_y, bound)
 
 
 def _one_length_batches(corpus: Corpus, config: Config) -> list[Batch]:

@@ -111,7 +111,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
             ensemble = ensemble_of_first(processes, ensemble, prepared.schema.dimensions, self._build_backend)
         fitted = self._train(given, prepared, config, ensemble, observers)
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
-        if (worse := generator_warning(fitted.result, prepared.validation, baselines)) is not None:
+        if (worse := generator_warning(fitted, prepared.validation, baselines)) is not None:
             warnings.warn(worse, stacklevel=2)
         trained_on = with_reference(rows_trained_on(prepared, ensemble), config, prepared, ensemble)
         known = baselines, trained_on

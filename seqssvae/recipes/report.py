@@ -8,12 +8,16 @@ from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.prepare import Prepared
+from seqssvae.inference.likelihood import corpus_likelihood
 from seqssvae.parameters import parameter_shapes
+from seqssvae.recipes.auto import Fitted
 from seqssvae.recipes.baselines import Baselines
 from seqssvae.training.state import FitResult
 
 MOST_NAMED = 12
 """Most labels whose rows are counted in a sentence."""
+MOST_COMPARED = 200
+"""Most validation rows on which the generator is compared with simple models where its ELBO is worse."""
 
 
 def training_summary(config: Config, prepared: Prepared, backend: str, device: str | None) -> str:
@@ -49,18 +53,31 @@ def kept_sentence(result: FitResult, config: Config) -> str:
     return f"{kept} What decided was {training.metric} over {decided} validation rows, {labelled} of them labelled."
 
 
-def generator_warning(result: FitResult, validation: Corpus, baselines: Baselines) -> str | None:
+def generator_warning(fitted: Fitted, validation: Corpus, baselines: Baselines) -> str | None:
     """A sentence where the generator is worse than simple models of the symbols; None where it is not.
 
+    The ELBO decides where it is better than these. Where it is not, q(y|x) may be the reason, and the generator is
+    judged by a bound that knows the best q(y|x), on some rows if there are many.
+
     Args:
-        result: What training returned.
+        fitted: What training left.
         validation: The validation rows.
         baselines: Simple models of the training rows' symbols.
     """
+    result, config = fitted.result, fitted.config
     record = result.best or (result.records[-1] if result.records else None)
     if record is None or record.validation is None or record.validation.elbo_per_symbol is None:
         return None
-    ours, others = record.validation.elbo_per_symbol, baselines.nats_per_symbol(validation.sequences)
+    others = baselines.nats_per_symbol(validation.sequences)
+    if record.validation.elbo_per_symbol >= max(others.values()):
+        return None
+    rows = validation
+    if len(rows) > MOST_COMPARED:
+        drawn = np.random.default_rng(config.training.seed).choice(len(rows), MOST_COMPARED, replace=False)
+        rows = rows.take(np.sort(drawn))
+        others = baselines.nats_per_symbol(rows.sequences)
+    log_p = corpus_likelihood(fitted.backend, rows, config, config.training.seed, particles=1).log_p
+    ours = float(log_p.sum() / rows.lengths.sum())
     better = [f"{name}s ({value:.3f})" for name, value in others.items() if value > ours]
     if not better:
         return None

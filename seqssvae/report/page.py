@@ -197,6 +197,7 @@ def _figures(facts: RunFacts) -> dict[str, str]:
         figures["ELBO, nats a symbol"] = f"{terms.nats_per_symbol:.3f}"
         figures["perplexity"] = f"{np.exp(-terms.nats_per_symbol):.2f}"
         figures["ELBO, bits a symbol"] = f"{-terms.nats_per_symbol / np.log(2):.3f}"
+        figures["at the best q(y|x), nats a symbol"] = f"{terms.bound_per_symbol:.3f}"
         for name, value in terms.baselines.items():
             figures[f"{name}s, nats a symbol"] = f"{value.nats_per_symbol:.3f}"
     if diagnosis.latent is not None:

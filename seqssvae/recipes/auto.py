@@ -13,7 +13,6 @@ from seqssvae.config import Config, TrainingConfig
 from seqssvae.data.corpus import Corpus
 from seqssvae.data.prepare import Prepared
 from seqssvae.data.ragged import RaggedArray
-from seqssvae.data.vocabulary import NEVER_GENERATED, UNK
 from seqssvae.recipes.ensemble import Ensemble, learn_ensemble
 from seqssvae.recipes.familiar import are_familiar
 from seqssvae.recipes.named import recipe_settings
@@ -21,6 +20,7 @@ from seqssvae.recipes.network import BuildBackend, Networks, Promising
 from seqssvae.recipes.pool import Pool
 from seqssvae.recipes.predictors import fit_network_pool
 from seqssvae.recipes.rows import Learned, LearningRows, stratified_folds
+from seqssvae.recipes.start import start_weights
 from seqssvae.recipes.trained_on import TrainedOn
 from seqssvae.training.fit import fit
 from seqssvae.training.state import FitResult, Observer, TrainingState
@@ -246,7 +246,9 @@ def fit_towards(
         training = replace(training, posterior=np.exp(ensemble.log_proba(training.sequences.loaded())))
     twin = (share or build)(config, prepared.schema.dimensions)
     if ensemble is not None and not warm:
-        twin.set_weights(_with_symbol_frequencies(twin, training))
+        drawn = _drawn(np.arange(len(training)), MOST_UNLABELLED, config.training.seed)
+        counts = training.sequences.counts(prepared.schema.dimensions.vocabulary_size)
+        twin.set_weights(start_weights(twin.get_weights(), config.model, counts, training.sequences.take(drawn)))
     result = fit(config, training, validation, twin, observers, resume, interrupted)
     if share is not None:
         twin = build(config, prepared.schema.dimensions)
@@ -284,13 +286,3 @@ def affordable(config: Config, prepared: Prepared) -> Config:
         beta = replace(beta, steps=max(1, steps // 2))
     objective = replace(config.objective, beta=beta)
     return replace(config, objective=objective, training=replace(training, max_steps=steps))
-
-
-def _with_symbol_frequencies(twin: Backend, training: Corpus) -> dict[str, np.ndarray]:
-    """The weights, with the output's bias such that the first probabilities are those of symbols in the rows."""
-    weights = twin.get_weights()
-    bias = weights["decoder.output.bias"]
-    counts = training.sequences.counts(len(bias)) + 0.5
-    counts[list(NEVER_GENERATED)] = 0.5
-    counts[UNK] = max(counts[UNK], 0.5)
-    return {**weights, "decoder.output.bias": np.log(counts / counts.mean()).astype(bias.dtype)}

@@ -14,7 +14,7 @@ from test_fit import DIMENSIONS, TRAINING, VALIDATION, Recorder, assert_same_wei
 from toy import toy_config, toy_table
 from toy_runs import train, with_training
 
-from seqssvae.backend import get_backend
+from seqssvae.backend import ELBOTerms, StepTotals, get_backend
 from seqssvae.config import ObjectiveConfig
 from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.buckets import bounded_size
@@ -22,6 +22,7 @@ from seqssvae.data.prepare import prepare_table
 from seqssvae.errors import ConfigurationError, NonFiniteError, UserError
 from seqssvae.inference.evaluate import evaluate, predict_proba
 from seqssvae.runs.run import RunDirectory
+from seqssvae.training.divergence import PENDING, StepReports
 from seqssvae.training.fit import fit
 from seqssvae.training.step_order import StepOrder
 
@@ -83,6 +84,63 @@ def test_steps_that_are_skipped_are_as_if_they_had_not_been():
     assert all(math.isfinite(record.training.loss) for record in result.records)
     with pytest.raises(UserError, match="at step 6, in rows"):
         fit(config, TRAINING, VALIDATION, spoiled(config, **{f"_{step}": ("kl_z", math.nan) for step in range(5, 10)}))
+
+
+def test_memory_does_not_grow_with_the_steps_between_evaluations():
+    config, alive, most = make_config(), 0, 0
+    step = next(StepOrder(config, TRAINING).chunks(1)).steps[0].step
+
+    class Flags:
+        """Flags of each row that know how many of them there are."""
+
+        def __init__(self):
+            nonlocal alive
+            alive += 1
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    nothing = ELBOTerms(*[0.5] * len(ELBOTerms._fields))
+    reports = StepReports(TRAINING, "stop", 0, {})
+    for number in range(0, 5 * PENDING, 64):
+        chunk = range(number, number + 64)
+        reports.add(
+            [dataclasses.replace(step, step=one) for one in chunk],
+            [StepTotals(float(one), 1.0, nothing, 8, 4, 40, (Flags(),)) for one in chunk],
+        )
+        most = max(most, alive)
+    assert most <= PENDING
+    assert alive == 0
+    totals = reports.totals_at_evaluation()
+    np.testing.assert_array_equal(totals["loss"], np.arange(5 * PENDING))
+    np.testing.assert_array_equal(totals["terms.kl_z"], np.full(5 * PENDING, 0.5))
+    assert sum(array.nbytes for array in totals.values()) <= 5 * PENDING * 100
+    resumed = StepReports(TRAINING, "stop", 0, totals)
+    resumed.add([step], [StepTotals(-1.0, 1.0, nothing, 8, 4, 40)])
+    np.testing.assert_array_equal(resumed.totals()["loss"], [*range(5 * PENDING), -1])
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_rows_are_named_however_many_steps_follow(on_nonfinite):
+    config = make_config(evaluation_interval=3 * PENDING, epochs=1000, on_nonfinite=on_nonfinite)
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, max_steps=3 * PENDING))
+    backend, steps = spoiled(config, _7=("kl_z", math.inf)), []
+    train = backend.train
+    backend.train = lambda given: steps.extend(given) or train(given)
+    said = r"the kl of z is inf .* at step 8, in rows memory:"
+    if on_nonfinite == "skip":
+        with pytest.warns(UserWarning, match=rf"1 of {3 * PENDING} steps were skipped: {said}"):
+            record = fit(config, TRAINING, VALIDATION, backend).records[0]
+        assert record.training.rows == sum(
+            sum(int(batch.row_mask.sum()) for batch in (step.labelled, step.unlabelled) if batch)
+            for step in steps
+            if step.step != 7
+        )
+    else:
+        with pytest.raises(UserError, match=rf"Training diverged: {said}"):
+            fit(config, TRAINING, VALIDATION, backend)
+        assert len(steps) == PENDING  # it stops where it is found
 
 
 def test_nothing_reads_weights_that_are_not_finite():

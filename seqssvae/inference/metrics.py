@@ -1,13 +1,13 @@
 """Metrics of a model: means over rows and symbols, in training and on rows held out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqssvae.backend import ELBOTerms, Evaluation, StepTotals
+from seqssvae.backend import ELBOTerms, Evaluation, Weights
 from seqssvae.config import ObjectiveConfig, StoppingMetric, has_consistency, has_distillation
 
 
@@ -75,20 +75,18 @@ def _elbo_fields(terms: ELBOTerms, rows: int, symbols: int) -> dict[str, float]:
     }
 
 
-def training_metrics(totals: Sequence[StepTotals], objective: ObjectiveConfig) -> Metrics:
-    """Compute means over the rows of training steps, for which their totals are fetched from the device.
+def training_metrics(totals: Weights, objective: ObjectiveConfig) -> Metrics:
+    """Compute means over the rows of training steps.
 
     Args:
-        totals: The totals of each step.
+        totals: The totals of each step, as `seqssvae.training.totals` names them.
         objective: Says which terms there are.
 
     Returns:
         Means over rows, except for the loss, which is the mean over steps.
     """
-    terms = ELBOTerms(*(sum(float(getattr(step.terms, name)) for step in totals) for name in ELBOTerms._fields))
-    rows, labelled_rows, symbols = (
-        sum(int(getattr(step, name)) for step in totals) for name in ("rows", "labelled_rows", "symbols")
-    )
+    terms = ELBOTerms(*(sum(totals[f"terms.{name}"].tolist()) for name in ELBOTerms._fields))
+    rows, labelled_rows, symbols = (sum(totals[name].tolist()) for name in ("rows", "labelled_rows", "symbols"))
     fields = _elbo_fields(terms, rows, symbols) if objective.name == "ssvae" else {}
     for name, has_term in (("consistency", has_consistency), ("distillation", has_distillation)):
         if has_term(objective) and rows > labelled_rows:
@@ -97,7 +95,7 @@ def training_metrics(totals: Sequence[StepTotals], objective: ObjectiveConfig) -
         rows,
         labelled_rows,
         symbols,
-        loss=float(np.mean([float(step.loss) for step in totals])),
+        loss=float(np.mean(totals["loss"])),
         classification=float(terms.classification) / labelled_rows if labelled_rows else None,
         **fields,
     )

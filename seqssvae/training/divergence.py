@@ -11,65 +11,91 @@ from seqssvae.backend import ELBOTerms, StepTotals, TrainingStep, Weights
 from seqssvae.config.training import OnNonfinite
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import UserError
+from seqssvae.training.totals import join_totals, pack_totals
 
 REMEDY = "a smaller optimizer.learning_rate or optimizer.clip_norm may help"
 
 
-class StepReport(NamedTuple):
-    """What a training step reported.
+PENDING = 1024
+"""Most steps whose totals may lie on the device, and whose rows are kept."""
+
+
+class StepReports:
+    """What the training steps since the last evaluation reported, in memory that hardly grows with their number.
+
+    The totals of the newest steps may still be on the device, and rows are kept by which a value that is not finite can
+    be named. Every `PENDING` steps they are fetched together: what remains of a step is a few numbers.
 
     Args:
-        number: The number of the step, counted from 1.
-        totals: Its totals.
-        rows: For each of its batches, the index of each row in the corpus, -1 for filler rows.
-    """
-
-    number: int
-    totals: StepTotals
-    rows: list[np.ndarray]
-
-
-def report_of(step: TrainingStep, totals: StepTotals) -> StepReport:
-    """Return what a step reported, without the symbols of its batches."""
-    return StepReport(step.step + 1, totals, [batch.rows for batch in (step.labelled, step.unlabelled) if batch])
-
-
-def is_finite(totals: StepTotals) -> bool:
-    """Return whether a step's loss and the norm of its gradient are finite."""
-    return math.isfinite(float(totals.loss)) and math.isfinite(float(totals.gradient_norm))
-
-
-def finite_totals(
-    reports: Sequence[StepReport], corpus: Corpus, on_nonfinite: OnNonfinite, good_step: int
-) -> list[StepTotals]:
-    """Return the totals of all steps that are finite; the others moved nothing.
-
-    Args:
-        reports: What the steps since the last evaluation reported.
-        corpus: Their rows.
+        corpus: The rows that are trained on.
         on_nonfinite: As in `TrainingConfig`.
         good_step: The step of the last evaluation, whose weights are kept.
-
-    Raises:
-        UserError: If a step is not finite and training is to stop, or if none is finite.
-
-    Warns:
-        UserWarning: If steps that are not finite were skipped.
+        totals: Of earlier steps since then, as `totals` returned them.
     """
-    finite, first, skipped = [], "", 0
-    for report in reports:
-        if (what := _what_is_not_finite(report)) is None:
-            finite.append(report.totals)
-            continue
-        skipped += 1
-        first = first or f"{what} at step {report.number}, in rows {corpus.places(_rows(report))}"
-        if on_nonfinite == "stop":
-            break
-    if skipped and (on_nonfinite == "stop" or not finite):
-        raise diverged(first, good_step)
-    if skipped:
-        warnings.warn(f"{skipped} of {len(reports)} steps were skipped: {first}, among others.", stacklevel=2)
-    return finite
+
+    def __init__(self, corpus: Corpus, on_nonfinite: OnNonfinite, good_step: int, totals: Weights) -> None:
+        self._corpus, self._stops, self._good_step = corpus, on_nonfinite == "stop", good_step
+        self._fetched = [totals] if totals else []
+        self._pending: list[_StepReport] = []
+        self._skipped, self._first = 0, ""
+
+    def add(self, steps: Sequence[TrainingStep], totals: Sequence[StepTotals]) -> None:
+        """Add what steps reported.
+
+        Raises:
+            UserError: If a step is found that is not finite and training is to stop.
+        """
+        self._pending += [
+            _StepReport(step.step + 1, of_step, [batch.rows for batch in (step.labelled, step.unlabelled) if batch])
+            for step, of_step in zip(steps, totals, strict=True)
+        ]
+        if len(self._pending) >= PENDING:
+            self._fetch()
+
+    def totals(self) -> Weights:
+        """Fetch and return the totals of all finite steps, as `pack_totals` does; the others moved nothing.
+
+        Raises:
+            UserError: If a step is not finite and training is to stop.
+        """
+        self._fetch()
+        self._fetched = [join_totals(self._fetched)]
+        return self._fetched[0]
+
+    def totals_at_evaluation(self) -> Weights:
+        """Fetch and return the totals of all finite steps, of which there must be some.
+
+        Raises:
+            UserError: If a step is not finite and training is to stop, or if none is finite.
+
+        Warns:
+            UserWarning: If steps that are not finite were skipped.
+        """
+        totals = self.totals()
+        finite = len(totals["loss"])
+        if not finite:
+            raise diverged(self._first, self._good_step)
+        if self._skipped:
+            warnings.warn(
+                f"{self._skipped} of {self._skipped + finite} steps were skipped: {self._first}, among others.",
+                stacklevel=2,
+            )
+        return totals
+
+    def _fetch(self) -> None:
+        """Fetch the totals of pending steps, and forget their rows."""
+        finite = []
+        for report in self._pending:
+            if (what := _what_is_not_finite(report)) is None:
+                finite.append(report.totals)
+                continue
+            self._skipped += 1
+            if not self._first:
+                self._first = f"{what} at step {report.number}, in rows {self._corpus.places(_rows(report))}"
+            if self._stops:
+                raise diverged(self._first, self._good_step)
+        self._fetched.append(pack_totals(finite))
+        self._pending = []
 
 
 def check_weights_finite(weights: Weights, step: int, good_step: int) -> None:
@@ -88,19 +114,27 @@ def diverged(what: str, good_step: int) -> UserError:
     return UserError(f"Training diverged: {what} (the last good weights are those of step {good_step}); {REMEDY}.")
 
 
-def _what_is_not_finite(report: StepReport) -> str | None:
+class _StepReport(NamedTuple):
+    """The number of a step from 1, its totals, and of each of its batches the rows: -1 for filler rows."""
+
+    number: int
+    totals: StepTotals
+    rows: list[np.ndarray]
+
+
+def _what_is_not_finite(report: _StepReport) -> str | None:
     """What a step reported that is not finite, in words: a term where it is known, or else the loss or its gradient."""
     totals = report.totals
-    if is_finite(totals):
-        return None
     values = {"training loss": float(totals.loss), "norm of the gradient": float(totals.gradient_norm)}
+    if all(map(math.isfinite, values.values())):
+        return None
     terms = {name.replace("_", " of "): float(getattr(totals.terms, name)) for name in ELBOTerms._fields}
     name, value = next((name, value) for name, value in {**terms, **values}.items() if not math.isfinite(value))
     loss = "" if name in values else f" and the training loss is {values['training loss']}"
     return f"the {name} is {value}{loss}"
 
 
-def _rows(report: StepReport) -> np.ndarray:
+def _rows(report: _StepReport) -> np.ndarray:
     """The rows of a step that are not finite; all of its rows if that is not known, or if all are."""
     finite = [np.asarray(flags) for flags in report.totals.finite]
     if len(finite) == len(report.rows):

@@ -9,22 +9,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from seqssvae.backend import Backend, StepTotals, TrainingStep, Weights
+from seqssvae.backend import Backend, TrainingStep, Weights
 from seqssvae.config import Config, TrainingConfig
 from seqssvae.data.batches import EvaluationBatches
 from seqssvae.data.corpus import Corpus
 from seqssvae.errors import ConfigurationError, NonFiniteError
 from seqssvae.inference.evaluate import CorpusEvaluation, evaluate
 from seqssvae.inference.metrics import Metrics, training_metrics
-from seqssvae.training.divergence import StepReport, check_weights_finite, diverged, finite_totals, is_finite, report_of
+from seqssvae.training.divergence import StepReports, check_weights_finite, diverged
 from seqssvae.training.prefetch import prefetch
 from seqssvae.training.state import FitResult, Observer, Record, Score, TrainingState
 from seqssvae.training.step_order import Chunk, ScheduledStep, StepOrder
-from seqssvae.training.totals import pack_totals, unpack_totals
 
 CHUNK = 64
 """Most training steps handed to the backend at once. They are counted from the last evaluation, so that a resumed run
@@ -103,9 +101,12 @@ def fit(
         for observer in observers:
             observer.started(order.total_steps, state)
         keeper = _Keeper(config, backend, observers, interrupted)
-        while not _exhausted(state, config) and (segment := _train(backend, chunks, state, keeper, began)):
-            totals = finite_totals(segment.reports, training, config.training.on_nonfinite, state.step)
-            weights, step = backend.get_weights(), segment.last.step.step + 1
+        while not _exhausted(state, config):
+            reports = StepReports(training, config.training.on_nonfinite, state.step, state.totals)
+            if (last := _train(backend, chunks, state, reports, keeper, began)) is None:
+                break
+            totals = reports.totals_at_evaluation()
+            weights, step = backend.get_weights(), last.step.step + 1
             check_weights_finite(weights, step, state.step)
             try:
                 evaluation = validate()
@@ -114,8 +115,8 @@ def fit(
             loss = None if evaluation is None else evaluation.metrics.loss
             if loss is not None and not math.isfinite(loss):
                 raise diverged(f"the validation loss is {loss} after step {step}", state.step)
-            record = _record(config, segment.last, totals, evaluation, began)
-            state = _next_state(state, record, segment.last, config, weights, backend.get_optimizer_state())
+            record = _record(config, last, totals, evaluation, began)
+            state = _next_state(state, record, last, config, weights, backend.get_optimizer_state())
             records.append(record)
             best = record if state.best_step == record.step else best
             for observer in observers:
@@ -181,25 +182,12 @@ def _exhausted(state: TrainingState, config: Config) -> bool:
     return bool(config.training.patience) and state.waited >= config.training.patience
 
 
-class _Segment(NamedTuple):
-    """The training steps since the last evaluation.
-
-    Args:
-        reports: What each step reported.
-        last: The last step.
-    """
-
-    reports: list[StepReport]
-    last: ScheduledStep
-
-
 class _Keeper:
     """Has the state between evaluations kept: every so many minutes, and where training is interrupted."""
 
     def __init__(
         self, config: Config, backend: Backend, observers: Sequence[Observer], interrupted: Callable[[], bool]
     ) -> None:
-        self.skips = config.training.on_nonfinite == "skip"
         self.backend, self.observers, self.interrupted = backend, observers, interrupted
         self._minutes, self._kept = config.training.checkpoint_minutes, time.perf_counter()
 
@@ -209,23 +197,19 @@ class _Keeper:
         if self.interrupted():
             raise KeyboardInterrupt
 
-    def advanced(self, state: TrainingState, segment: _Segment, began: float) -> None:
-        """Keep the state within a segment if it is time to."""
+    def advanced(self, state: TrainingState, last: ScheduledStep, reports: StepReports, began: float) -> None:
+        """Keep the state between two evaluations if it is time to."""
         now, interrupted = time.perf_counter(), self.interrupted()
         if interrupted or (self._minutes and now - self._kept >= 60 * self._minutes):
-            totals = [report.totals for report in segment.reports if is_finite(report.totals)]
-            if self.skips or len(totals) == len(segment.reports):  # else the evaluation tells
-                midway = self._state(state, segment.last, totals, now - began)
-                for observer in self.observers:
-                    observer.checkpointed(midway)
+            midway = self._state(state, last, reports.totals(), now - began)
+            for observer in self.observers:
+                observer.checkpointed(midway)
             self._kept = time.perf_counter()
         if interrupted:
             raise KeyboardInterrupt
 
-    def _state(
-        self, state: TrainingState, last: ScheduledStep, totals: list[StepTotals], seconds: float
-    ) -> TrainingState:
-        """The state after the steps of a segment that have been taken."""
+    def _state(self, state: TrainingState, last: ScheduledStep, totals: Weights, seconds: float) -> TrainingState:
+        """The state after the steps that have been taken since the last evaluation."""
         weights = self.backend.get_weights()
         step = last.step.step + 1
         if not state.evaluations:  # nothing is known to be better
@@ -238,24 +222,28 @@ class _Keeper:
             seconds=seconds,
             weights=weights,
             optimizer=self.backend.get_optimizer_state(),
-            totals=pack_totals(totals),
+            totals=totals,
         )
 
 
 def _train(
-    backend: Backend, chunks: Iterator[Chunk], state: TrainingState, keeper: _Keeper, began: float
-) -> _Segment | None:
-    """Take the steps up to the next evaluation; None if there are none."""
-    reports = [StepReport(0, totals, []) for totals in unpack_totals(state.totals)]
+    backend: Backend,
+    chunks: Iterator[Chunk],
+    state: TrainingState,
+    reports: StepReports,
+    keeper: _Keeper,
+    began: float,
+) -> ScheduledStep | None:
+    """Take the steps up to the next evaluation, and return the last of them; None if there are none."""
     for chunk in chunks:
         steps = [scheduled.step for scheduled in chunk.steps]
-        reports.extend(map(report_of, steps, backend.train(steps)))
+        reports.add(steps, backend.train(steps))
         last = chunk.steps[-1]
         for observer in keeper.observers:
             observer.advanced(last.step.step + 1, last.epoch + 1, sum(map(_row_count, steps)))
         if chunk.ends_segment:
-            return _Segment(reports, last)
-        keeper.advanced(state, _Segment(reports, last), began)
+            return last
+        keeper.advanced(state, last, reports, began)
     return None
 
 
@@ -264,7 +252,7 @@ def _row_count(step: TrainingStep) -> int:
 
 
 def _record(
-    config: Config, last: ScheduledStep, totals: list[StepTotals], evaluation: CorpusEvaluation | None, began: float
+    config: Config, last: ScheduledStep, totals: Weights, evaluation: CorpusEvaluation | None, began: float
 ) -> Record:
     step, validation = last.step, None if evaluation is None else evaluation.metrics
     return Record(
@@ -273,7 +261,7 @@ def _record(
         seconds=time.perf_counter() - began,
         beta=step.beta,
         learning_rate=step.learning_rate,
-        gradient_norm=float(np.mean([float(total.gradient_norm) for total in totals])),
+        gradient_norm=float(np.mean(totals["gradient_norm"])),
         training=training_metrics(totals, config.objective),
         validation=validation,
         standard_error=None if evaluation is None else evaluation.standard_error,

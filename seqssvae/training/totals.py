@@ -1,6 +1,6 @@
-"""Totals of training steps as named arrays, in which a checkpoint between two evaluations keeps them."""
+"""Totals of training steps as named arrays: a few numbers a step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,10 +27,6 @@ def pack_totals(totals: Sequence[StepTotals]) -> Weights:
     return arrays
 
 
-def unpack_totals(arrays: Mapping[str, np.ndarray]) -> list[StepTotals]:
-    """Return what `pack_totals` was given; of no arrays, no totals."""
-    if not arrays:
-        return []
-    plain = {name: values.tolist() for name, values in arrays.items()}
-    terms = map(ELBOTerms, *(plain[f"terms.{name}"] for name in ELBOTerms._fields))
-    return list(map(StepTotals, plain["loss"], plain["gradient_norm"], terms, *(plain[name] for name in _COUNTS)))
+def join_totals(parts: Sequence[Weights]) -> Weights:
+    """Return the totals of consecutive steps as one array of each name."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in totals_layout(0)[0]}

@@ -28,7 +28,15 @@ def make_corpus(rows: int, labelled: int, seed: int = 0) -> Corpus:
 
 
 def make_config(**training: object) -> Config:
-    settings = {"epochs": 4, "batch_size": 8, "labelled_batch_size": 4, "buckets": 2, "patience": 0, **training}
+    settings = {
+        "epochs": 4,
+        "batch_size": 8,
+        "labelled_batch_size": 4,
+        "buckets": 2,
+        "patience": 0,
+        "min_steps": 0,
+        **training,
+    }
     config = Config(model=MODEL, optimizer=OptimizerConfig(learning_rate=0.05))
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **settings))
 

@@ -122,6 +122,30 @@ def test_the_best_evaluation_is_the_one_the_metric_says(metric, best):
     assert result.best is result.records[values.index(best(values))]
 
 
+@pytest.mark.parametrize("standard_errors", [0.0, 1.0])
+def test_no_evaluation_decides_before_the_least_number_of_steps(standard_errors):
+    script = [(20, 0.9), (10, 0.9), (9, 0.9), (11, 0.9), (10, 0.8), (9, 0.8)]
+    early, _ = run_script([(right, 0.6) for right, _ in script], patience=2, standard_errors=0.0)
+    assert early.state.best_step == early.records[0].step
+    assert len(early.records) == 3
+    steps = [record.step for record in early.records]
+    settings = {"patience": 2, "standard_errors": standard_errors, "min_steps": steps[1] + 1}
+    result, backend = run_script(script, **settings)
+    assert result.records[3].validation.accuracy == result.state.best[0] == 0.55
+    assert [record.validation.accuracy for record in result.records] == [1.0, 0.5, 0.45, 0.55, 0.5, 0.45]
+    assert result.state.waited == 2
+    assert result.state.best_step in ([record.step for record in result.records[2:]])
+    assert_same_weights(backend.get_weights(), result.state.best_weights)
+    if not standard_errors:
+        assert result.best is result.records[3]
+    # what ends before keeps its last weights, as without validation rows
+    none, backend = run_script(script[:3], **{**settings, "min_steps": 10**6})
+    assert none.state.best is None
+    assert none.state.waited == 0
+    assert none.best is none.records[-1]
+    assert_same_weights(backend.get_weights(), none.state.weights)
+
+
 def test_without_validation_rows_the_last_weights_are_best_and_patience_plays_no_part():
     config = make_config(patience=1)
     backend = build(config)

@@ -139,6 +139,7 @@ WRONG = [
     (TrainingConfig, "matmul_precision", "low", "one of highest, high"),
     (TrainingConfig, "on_nonfinite", "go", "one of stop, skip"),
     (TrainingConfig, "patience", -1, "at least 0"),
+    (TrainingConfig, "min_steps", -1, "at least 0"),
     (TrainingConfig, "standard_errors", -0.5, "at least 0"),
     (TrainingConfig, "checkpoint_minutes", -1.0, "at least 0"),
     (TrainingConfig, "seed", -1, "at least 0"),

@@ -84,13 +84,16 @@ def result_with(validation: Metrics | None, **state: object) -> FitResult:
 def test_a_fit_says_what_decided_and_why_it_stopped(fake_twins):
     config = make_estimator().fit(OTHER_TEXTS, ["left", "right"] * 20).fitted_.config
     validation = Metrics(8, 3, 40, loss=1.0, elbo_per_symbol=-2.0)
-    assert kept_sentence(result_with(validation), config) == (
+    decided = {"best": (0.5, -1.0)}
+    assert kept_sentence(result_with(validation, **decided), config) == (
         "The weights of step 20 were kept; training stopped at step 60, since its steps or epochs were used up. What "
         "decided was accuracy over 3 validation rows, 3 of them labelled."
     )
-    waited = kept_sentence(result_with(validation, waited=config.training.patience), config)
+    waited = kept_sentence(result_with(validation, waited=config.training.patience, **decided), config)
     assert f"since accuracy had not become better for {config.training.patience} evaluations" in waited
     assert "No validation rows decided." in kept_sentence(result_with(None), config)
+    least = config.training.min_steps
+    assert f"No evaluation decided: that was before step {least} (" in kept_sentence(result_with(validation), config)
 
 
 @pytest.mark.parametrize("most", [200, 7])

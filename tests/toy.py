@@ -17,7 +17,7 @@ SETTINGS: Settings = {
         "decoder": {"embedding_size": 3, "hidden_size": 2},
     },
     "optimizer": {"learning_rate": 0.05},
-    "training": {"epochs": 4, "batch_size": 8, "labelled_batch_size": 4, "buckets": 2},
+    "training": {"epochs": 4, "batch_size": 8, "labelled_batch_size": 4, "buckets": 2, "min_steps": 0},
 }
 
 

@@ -49,7 +49,7 @@ RESUMABLE = {
     *("data.train", "data.validation", "data.format", "data.header", "data.sequence_column", "data.label_column"),
     *("data.id_column", "data.labels_file", "data.labels_id_column"),
     *("optimizer.schedule_steps", "training.checkpoint_minutes"),
-    *("training.epochs", "training.max_steps", "training.patience"),
+    *("training.epochs", "training.max_steps", "training.min_steps", "training.patience"),
 }
 """Fields that may differ in a run that resumes another one."""
 

@@ -42,6 +42,9 @@ class TrainingConfig:
             symbol), which are to be great, or `classification` (the mean of -log q(y|x)) or `loss`, which are to be
             small.
         patience: Evaluations without a better metric after which training stops; with 0 it never stops early.
+        min_steps: Training steps before which no evaluation decides anything: its weights are not kept, and `patience`
+            does not begin. Few labelled rows may all be right by chance when hardly anything was learned. Training that
+            ends before keeps its last weights.
         standard_errors: How far a metric may be from the best, in standard errors of the best over the validation rows,
             for another evaluation's weights to be kept: few rows cannot tell evaluations apart. Of those the ELBO
             decides if `metric` is of labels and there is a generator; else the last is kept, which is trained further.
@@ -71,6 +74,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     metric: StoppingMetric = "accuracy"
     patience: int = 10
+    min_steps: int = 100
     standard_errors: float = 1.0
     seed: int = 0
     precision: Precision = "float32"
@@ -82,7 +86,7 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "labelled_batch_size", "buckets"):
             check_integer(f"training.{name}", getattr(self, name), 1)
         check_integer("training.steps_per_dispatch", self.steps_per_dispatch, 1, MOST_STEPS_PER_DISPATCH)
-        for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "seed"):
+        for name in ("max_steps", "batch_symbols", "evaluation_interval", "patience", "min_steps", "seed"):
             check_integer(f"training.{name}", getattr(self, name), 0)
         for name in ("checkpoint_minutes", "standard_errors"):
             check_number(f"training.{name}", getattr(self, name), 0)

@@ -33,6 +33,7 @@ FIELDS = {
     "batch_size": ("training.batch_size",),
     "metric": ("training.metric",),
     "patience": ("training.patience",),
+    "min_steps": ("training.min_steps",),
     "standard_errors": ("training.standard_errors",),
     "validation_fraction": ("data.validation_fraction",),
     "max_length": ("data.max_length",),

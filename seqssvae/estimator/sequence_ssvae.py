@@ -58,6 +58,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         batch_size: Rows of an unlabelled batch.
         metric: What decides the best weights: `accuracy`, `classification`, `elbo` or `loss`.
         patience: Evaluations without a better metric after which training stops.
+        min_steps: Training steps before which no evaluation decides what is kept or when to stop.
         standard_errors: How far from the best metric another evaluation's may be, in standard errors of the best, for
             its weights to be kept (those with the best ELBO, or the last); with 0 those of the best evaluation are.
         validation_fraction: Share of the sequences given to `fit` that is held out to evaluate the metric.
@@ -115,6 +116,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         batch_size: int | None = None,
         metric: str | None = None,
         patience: int | None = None,
+        min_steps: int | None = None,
         standard_errors: float | None = None,
         validation_fraction: float | None = None,
         max_length: int | None = None,
@@ -151,6 +153,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
         self.batch_size = batch_size
         self.metric = metric
         self.patience = patience
+        self.min_steps = min_steps
         self.standard_errors = standard_errors
         self.validation_fraction = validation_fraction
         self.max_length = max_length

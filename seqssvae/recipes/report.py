@@ -48,6 +48,8 @@ def kept_sentence(result: FitResult, config: Config) -> str:
     kept = f"The weights of step {state.best_step} were kept; training stopped at step {state.step}, since {stopped}."
     if record is None or record.validation is None:
         return f"{kept} No validation rows decided."
+    if state.best is None:
+        return f"{kept} No evaluation decided: that was before step {training.min_steps} (training.min_steps)."
     rows, labelled = record.validation.rows, record.validation.labelled_rows
     decided = rows if training.metric in ("elbo", "loss") else labelled
     return f"{kept} What decided was {training.metric} over {decided} validation rows, {labelled} of them labelled."

@@ -43,8 +43,8 @@ def fit(
     The best evaluation is the one with the best `training.metric`; between equal accuracies the one with the lower
     classification loss, though such a tie does not count as an improvement for `training.patience`. Its weights are
     kept, or with `training.standard_errors` those of another evaluation that is no more than that below it: the one
-    with the best ELBO where labels decide and there is a generator, else the last. Without validation rows the last
-    weights are kept, and patience plays no part.
+    with the best ELBO where labels decide and there is a generator, else the last. Without validation rows, and before
+    `training.min_steps`, the last weights are kept, and patience plays no part.
 
     Args:
         config: The run's configuration.
@@ -52,8 +52,9 @@ def fit(
         validation: Rows that decide what is best and when to stop; it may be empty.
         backend: A freshly built model; it ends with the weights that were kept.
         observers: Their methods are called as training goes on.
-        resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps` and
-            `patience` may be other, and so may `optimizer.schedule_steps`; if it is 0, the schedule keeps its length).
+        resume: State to go on from, of a run with the same configuration and rows (`epochs`, `max_steps`,
+            `min_steps` and `patience` may be other, and so may `optimizer.schedule_steps`; if that is 0, the schedule
+            keeps its length).
         interrupted: Asked every now and then whether training is to stop; if so, observers are given the state.
 
     Raises:
@@ -212,7 +213,7 @@ class _Keeper:
         """The state after the steps that have been taken since the last evaluation."""
         weights = self.backend.get_weights()
         step = last.step.step + 1
-        if not state.evaluations:  # nothing is known to be better
+        if state.best is None:  # nothing is known to be better
             state = replace(state, best_step=step, best_weights=weights)
         return replace(
             state,
@@ -290,7 +291,8 @@ def _kept(score: Score | None, record: Record, config: Config) -> Score | None:
 def _next_state(
     state: TrainingState, record: Record, last: ScheduledStep, config: Config, weights: Weights, optimizer: Weights
 ) -> TrainingState:
-    score, error = _score(record.validation, config), record.standard_error or 0.0
+    decides = record.step >= config.training.min_steps
+    score, error = _score(record.validation, config) if decides else None, record.standard_error or 0.0
     kept = _kept(score, record, config)
     state = replace(
         state,

@@ -20,7 +20,7 @@ class TrainingState:
         epoch: The epoch of the last step, from 0.
         epoch_step: The number of steps taken of this epoch.
         evaluations: The number of evaluations made.
-        best: The score of the best evaluation; None before the first, or without validation rows.
+        best: The score of the best evaluation; None before the first that decides, or without validation rows.
         best_error: The standard error of its metric.
         best_step: The step of the evaluation whose weights are kept: the best, or another one that is hardly worse.
         kept: The metric's value (signed) of that evaluation, and what decides between it and others that are hardly

@@ -1,5 +1,6 @@
 """The order of training steps: what an epoch is, which batches a step has, and where evaluations are due."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -164,6 +165,25 @@ def test_chunks_end_where_an_evaluation_is_due(most, interval):
     ends = [chunk.steps[-1].step.step + 1 for chunk in chunks if chunk.ends_segment]
     of_epochs = [scheduled.step.step + 1 for chunk in chunks for scheduled in chunk.steps if scheduled.ends_epoch]
     assert ends == sorted({*([step for step in (2, 4) if interval == 2] if interval else of_epochs), 4})
+
+
+@pytest.mark.parametrize(("symbols", "dispatched"), [(1, 1), (60, 1), (150, 1), (60, 3), (1, 100), (10**9, 1)])
+def test_chunks_of_large_batches_have_few_steps(monkeypatch, symbols, dispatched):
+    monkeypatch.setattr("seqssvae.training.step_order.CHUNK_SYMBOLS", symbols)
+    order = StepOrder(make_config(epochs=9, evaluation_interval=8, steps_per_dispatch=dispatched), TRAINING)
+    chunks = list(order.chunks(5))
+    places = [
+        [sum(batch.x.size for batch in (of.step.labelled, of.step.unlabelled) if batch) for of in chunk.steps]
+        for chunk in chunks
+    ]
+    assert [of.step.step for chunk in chunks for of in chunk.steps] == list(range(order.total_steps))
+    for chunk, sizes in zip(chunks, places, strict=True):
+        full = sum(sizes) >= symbols and len(sizes) >= min(dispatched, 5)
+        assert chunk.ends_segment or full or len(sizes) == 5
+        assert sum(sizes[:-1]) < symbols or len(sizes) <= min(dispatched, 5)
+    ends = list(itertools.accumulate(len(chunk.steps) for chunk in chunks))
+    resumed = order.chunks(5, ends[0], chunks[0].steps[-1].epoch, chunks[0].steps[-1].epoch_step)
+    assert [len(chunk.steps) for chunk in resumed] == [len(chunk.steps) for chunk in chunks[1:]]
 
 
 def test_the_order_of_rows_is_a_function_of_seed_and_epoch():

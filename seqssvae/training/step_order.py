@@ -20,6 +20,9 @@ from seqssvae.training.schedules import beta_at, consistency_at, learning_rate_a
 ORDER_STREAM = 0xBA7C
 """The random stream of the seeds of labelled and unlabelled batches, apart from those of other choices."""
 
+CHUNK_SYMBOLS = 1 << 20
+"""From so many symbols on, padding included, a chunk is full: a few chunks are in memory at a time."""
+
 
 def training_steps(
     labelled: BatchStream | None, unlabelled: BatchStream | None, objective: ObjectiveConfig, epoch: int
@@ -207,7 +210,8 @@ class StepOrder:
     def chunks(self, most: int, step: int = 0, epoch: int = 0, epoch_step: int = 0) -> Iterator[Chunk]:
         """Iterate over the steps in chunks, which are counted from each evaluation on.
 
-        An evaluation is due after every `evaluation_interval` steps, or each epoch; and after the last step.
+        An evaluation is due after every `evaluation_interval` steps, or each epoch; and after the last step. Large
+        batches make chunks of fewer steps, but not of fewer than are dispatched together.
 
         Args:
             most: Most steps of a chunk.
@@ -216,13 +220,22 @@ class StepOrder:
             epoch_step: How many of them were of this epoch.
         """
         interval = self.config.training.evaluation_interval
+        least = min(most, self.config.training.steps_per_dispatch)
         chunk: list[ScheduledStep] = []
+        symbols = 0
         for scheduled in self._steps(step, epoch, epoch_step):
             chunk.append(scheduled)
             taken = scheduled.step.step + 1
             due = taken == self.total_steps or (taken % interval == 0 if interval else scheduled.ends_epoch)
-            if due or len(chunk) == most:
+            symbols += _symbol_places(scheduled.step)
+            if due or len(chunk) == most or (symbols >= CHUNK_SYMBOLS and len(chunk) >= least):
                 yield Chunk(chunk, due)
-                chunk = []
+                chunk, symbols = [], 0
         if chunk:
             yield Chunk(chunk, True)
+
+
+def _symbol_places(step: TrainingStep) -> int:
+    """The number of symbols of a step's batches and their sources, padding included."""
+    arrays = [array for batch in (step.labelled, step.unlabelled) if batch for array in (batch.x, batch.source)]
+    return sum(array.size for array in arrays if array is not None)

@@ -169,16 +169,22 @@ def stacked_totals(loss: Tensor, norm: Tensor, terms: Sequence[ELBOTerms]) -> Fl
 
 
 class Fetched:
-    """Totals of several steps, which lie on the device until one is asked for, and are then fetched together."""
+    """Totals of several steps, whose copy to the processor begins at once and is waited for when one is asked for."""
 
     def __init__(self, totals: Sequence[Float[Tensor, " _"]]) -> None:
-        self._totals = totals
+        self._ends = np.cumsum([len(of_step) for of_step in totals])
+        self._whole, self._copied = torch.cat(tuple(totals)), None
+        if self._whole.is_cuda:
+            here = torch.empty(self._whole.shape, dtype=self._whole.dtype, pin_memory=True)
+            self._whole, self._copied = here.copy_(self._whole, non_blocking=True), torch.cuda.Event()
+            self._copied.record()
 
     @cached_property
     def values(self) -> list[np.ndarray]:
         """The totals of each step."""
-        whole = torch.cat(tuple(self._totals)).cpu().numpy()
-        return np.split(whole, np.cumsum([len(totals) for totals in self._totals])[:-1])
+        if self._copied is not None:
+            self._copied.synchronize()
+        return np.split(self._whole.cpu().numpy(), self._ends[:-1])
 
     def of(self, place: int, step: TrainingStep) -> StepTotals:
         """The totals of the step at this place."""

@@ -110,9 +110,9 @@ def test_memory_does_not_grow_with_the_steps_between_evaluations():
             [StepTotals(float(one), 1.0, nothing, 8, 4, 40, (Flags(),)) for one in chunk],
         )
         most = max(most, alive)
-    assert most <= PENDING
-    assert alive == 0
+    assert most <= PENDING + 64
     totals = reports.totals_at_evaluation()
+    assert alive == 0
     np.testing.assert_array_equal(totals["loss"], np.arange(5 * PENDING))
     np.testing.assert_array_equal(totals["terms.kl_z"], np.full(5 * PENDING, 0.5))
     assert sum(array.nbytes for array in totals.values()) <= 5 * PENDING * 100
@@ -140,7 +140,32 @@ def test_rows_are_named_however_many_steps_follow(on_nonfinite):
     else:
         with pytest.raises(UserError, match=rf"Training diverged: {said}"):
             fit(config, TRAINING, VALIDATION, backend)
-        assert len(steps) == PENDING  # it stops where it is found
+        assert PENDING <= len(steps) < 2 * PENDING  # it stops where it is found
+
+
+def test_what_new_steps_reported_is_not_waited_for():
+    """A device that takes steps while more are sent to it may be some behind."""
+
+    class OnDevice:
+        def __init__(self, value, number):
+            self.value, self.number = value, number
+
+        def __float__(self):
+            fetched.append(self.number)
+            return self.value
+
+    step, fetched = next(StepOrder(make_config(), TRAINING).chunks(1)).steps[0].step, []
+    reports = StepReports(TRAINING, "stop", 0, {})
+    for number in range(0, 3 * PENDING, 64):
+        chunk = range(number, number + 64)
+        numbers = [[OnDevice(0.5, one) for _ in range(2 + len(ELBOTerms._fields))] for one in chunk]
+        reports.add(
+            [dataclasses.replace(step, step=one) for one in chunk],
+            [StepTotals(loss, norm, ELBOTerms(*terms), 8, 4, 40) for loss, norm, *terms in numbers],
+        )
+        assert max(fetched, default=-1) < max(number + 64 - PENDING // 2, 0)
+    assert fetched
+    assert len(reports.totals()["loss"]) == 3 * PENDING
 
 
 def test_nothing_reads_weights_that_are_not_finite():

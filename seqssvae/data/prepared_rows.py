@@ -146,6 +146,8 @@ class PreparedDirectory:
                 batch = reader.get_batch(number)
                 self._check(number, batch, names)
                 rows += batch.num_rows
+                del batch
+        self._pa.default_memory_pool().release_unused()
         if rows != self.rows:
             raise DataError(f"{self.path / ROWS}: it has {rows} rows in place of {self.rows}; prepare the files again.")
 

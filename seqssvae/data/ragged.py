@@ -18,12 +18,13 @@ ROWS_OF_A_PART = 1 << 16
 
 def where(mask: Bool[np.ndarray, " N"]) -> Int[np.ndarray, " M"]:
     """The indices at which a mask is True, ascending, in four bytes each as far as they fit."""
-    kind = np.int32 if len(mask) < 2**31 else np.int64
-    parts = (
-        (np.flatnonzero(mask[first : first + ROWS_OF_A_PART]) + first).astype(kind)
-        for first in range(0, len(mask), ROWS_OF_A_PART)
-    )
-    return np.concatenate([np.zeros(0, kind), *parts])
+    indices = np.empty(np.count_nonzero(mask), np.int32 if len(mask) < 2**31 else np.int64)
+    filled = 0
+    for first in range(0, len(mask), ROWS_OF_A_PART):
+        part = np.flatnonzero(mask[first : first + ROWS_OF_A_PART])
+        np.add(part, first, out=indices[filled : filled + len(part)], casting="same_kind")
+        filled += len(part)
+    return indices
 
 
 def occurrences(numbers: Int[np.ndarray, " N"], size: int = 0) -> Int[np.ndarray, " S"]:

@@ -16,7 +16,7 @@ from seqssvae.training.totals import join_totals, pack_totals
 REMEDY = "a smaller optimizer.learning_rate or optimizer.clip_norm may help"
 
 
-PENDING = 1024
+PENDING = 256
 """Most steps whose totals may lie on the device, and whose rows are kept."""
 
 
@@ -24,7 +24,8 @@ class StepReports:
     """What the training steps since the last evaluation reported, in memory that hardly grows with their number.
 
     The totals of the newest steps may still be on the device, and rows are kept by which a value that is not finite can
-    be named. Every `PENDING` steps they are fetched together: what remains of a step is a few numbers.
+    be named. Of older steps, which a device has taken long ago, a few numbers remain: fetching them keeps no device
+    waiting.
 
     Args:
         corpus: The rows that are trained on.
@@ -50,7 +51,7 @@ class StepReports:
             for step, of_step in zip(steps, totals, strict=True)
         ]
         if len(self._pending) >= PENDING:
-            self._fetch()
+            self._fetch(len(self._pending) // 2)
 
     def totals(self) -> Weights:
         """Fetch and return the totals of all finite steps, as `pack_totals` does; the others moved nothing.
@@ -58,7 +59,7 @@ class StepReports:
         Raises:
             UserError: If a step is not finite and training is to stop.
         """
-        self._fetch()
+        self._fetch(len(self._pending))
         self._fetched = [join_totals(self._fetched)]
         return self._fetched[0]
 
@@ -82,10 +83,10 @@ class StepReports:
             )
         return totals
 
-    def _fetch(self) -> None:
-        """Fetch the totals of pending steps, and forget their rows."""
-        finite = []
-        for report in self._pending:
+    def _fetch(self, count: int) -> None:
+        """Fetch the totals of the first pending steps, and forget their rows."""
+        finite, fetched = [], self._pending[:count]
+        for report in fetched:
             if (what := _what_is_not_finite(report)) is None:
                 finite.append(report.totals)
                 continue
@@ -95,7 +96,7 @@ class StepReports:
             if self._stops:
                 raise diverged(self._first, self._good_step)
         self._fetched.append(pack_totals(finite))
-        self._pending = []
+        self._pending = self._pending[count:]
 
 
 def check_weights_finite(weights: Weights, step: int, good_step: int) -> None:

@@ -196,6 +196,10 @@ class Backend(Protocol):
 
     name: str
 
+    @staticmethod
+    def check_device(device: str | None) -> None:
+        """Raise a ConfigurationError if there is no such device here, before much is computed for a model on it."""
+
     @property
     def platform(self) -> str:
         """What kind of device the model is on: `cpu`, `gpu`, `tpu` or another."""

@@ -334,6 +334,11 @@ class JaxModel:
         """A context in which JAX computes in float64 where the run does."""
         return jax.enable_x64(self.config.training.precision == "float64")
 
+    @staticmethod
+    def check_device(device: str | None) -> None:
+        """Raise a ConfigurationError if there is no such device here."""
+        device_named(device)
+
     @property
     def platform(self) -> str:
         """Of the run's device."""

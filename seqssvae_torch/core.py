@@ -68,6 +68,11 @@ class TorchModel:
         shapes = baseline_shapes(config.objective, dimensions.vocabulary_size)
         self.baseline = {name: self.ssvae.log_prior.new_zeros(shape) for name, shape in shapes.items()}
 
+    @staticmethod
+    def check_device(device: str | None) -> None:
+        """Raise a ConfigurationError if there is no such device here."""
+        _device(device)
+
     @property
     def platform(self) -> str:
         """What kind of device the model is on, by JAX's names: `cpu`, `gpu` or another."""

@@ -22,6 +22,7 @@ from seqssvae.backend import (
 )
 from seqssvae.config import Config, DecodingOptions, weight_type
 from seqssvae.data.vocabulary import UNK
+from seqssvae.errors import ConfigurationError
 from seqssvae.parameters import check_weights, initial_weights, parameter_shapes
 
 END = 3
@@ -56,6 +57,11 @@ class FakeBackend:
         }
         self.step = 0
         self.train_calls: list[int] = []
+
+    @staticmethod
+    def check_device(device: str | None) -> None:
+        if device == "abacus":
+            raise ConfigurationError("Fake has no device 'abacus' here.")
 
     # Networks
 

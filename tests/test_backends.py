@@ -263,6 +263,10 @@ def test_wrong_weights_are_refused_and_change_nothing(backend: Backend) -> None:
 def test_unknown_device_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no device 'abacus'"):
         get_backend(name)(CONFIG, DIMENSIONS, "abacus")
+    with pytest.raises(ConfigurationError, match="no device 'abacus'"):
+        get_backend(name).check_device("abacus")
+    get_backend(name).check_device(None)
+    get_backend(name).check_device("cpu:0")
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])

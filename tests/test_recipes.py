@@ -1,7 +1,8 @@
 """The recipe `auto`, what it is compared with, and three ways to predict, with a fast double of a twin."""
 
 import json
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from seqssvae.cli.main import main
 from seqssvae.config.settings import from_dict
 from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.estimator.sequence_ssvae import SequenceSSVAE
+from seqssvae.estimator.tuning import tune
 from seqssvae.recipes.ensemble import ENSEMBLE, LINEAR, MARKOV
 from seqssvae.recipes.named import RECIPES, recipe_settings, with_recipe
 
@@ -144,3 +146,19 @@ def test_the_command_line_fits_predicts_resumes_and_compares(workplace, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in found][-1] == "seqssvae, recipe auto"
     assert all(0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1 for entry in found)
+
+
+@pytest.mark.parametrize("call", ["fit", "compare", "tune"])
+def test_a_device_that_is_not_there_is_said_before_anything_is_computed(call, workplace, capsys, monkeypatch):
+    """Candidates may take minutes, and the network that needs the device comes last."""
+    computing = ("estimator.fitting.learn", "cli.fit.learn", "cli.compare.compare", "estimator.sequence_ssvae.compare")
+    for name in (*computing, "cli.tune.sweep", "estimator.tuning.sweep"):
+        monkeypatch.setattr(f"seqssvae.{name}", lambda *given, **named: pytest.fail("something was computed"))
+    own = {"fit": ["--output=out"], "tune": ["--output=out", "--space.optimizer.learning_rate=log 1e-3 1e-1"]}
+    assert main([call, *own.get(call, []), "--backend=fake", "--device=abacus", "--data.train=train.tsv"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "seqssvae: error: Fake has no device 'abacus' here."
+    assert not Path("out").exists()
+    model = make_estimator(recipe="ssvae" if call == "tune" else "auto", device="abacus")
+    method = partial(tune, model, space={"optimizer.learning_rate": "log 1e-3 1e-1"}, output="out")
+    with pytest.raises(ConfigurationError, match="Fake has no device"):
+        (method if call == "tune" else getattr(model, call))(TEXTS, LABELS)

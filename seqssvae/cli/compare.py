@@ -35,6 +35,7 @@ def compare_command(arguments: Namespace) -> None:
     def build(config: Config, dimensions: Dimensions) -> Backend:
         return get_backend(name)(config, dimensions, arguments.get("device"))
 
+    get_backend(name).check_device(arguments.get("device"))
     with progress("comparison", quiet) as shown:
         comparisons = compare(config, prepared, build, shown.candidate)
     if arguments.get("json"):

@@ -96,7 +96,8 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
         baselines = Baselines.learn(prepared.training.sequences, prepared.schema.dimensions.vocabulary_size)
         show(f"loading {backend}")
         keep_freed_memory()
-        get_backend(backend)  # an error, if it is one, before anything else is said
+        device = processes.device(arguments.get("device"))
+        get_backend(backend).check_device(device)  # an error, if it is one, before anything else is said
     warn_of_counts(prepared.training, config.data.max_length)
     if config.data.validation is not None:
         warn_of_counts(prepared.validation, config.data.max_length)
@@ -104,7 +105,6 @@ def _fit(arguments: Namespace, processes: Processes) -> int:
     checkpoint = resumed.resume(schema, prepared.training) if resumed else None
     state = checkpoint.state if checkpoint else None
     check_same_training(processes, config, prepared, state)
-    device = processes.device(arguments.get("device"))
     summary = _Summary("" if quiet else training_summary(config, prepared, backend, device))
 
     def build(config: Config, dimensions: Dimensions) -> Backend:

@@ -45,6 +45,7 @@ def tune_command(arguments: Namespace) -> None:
         trials = Trials(own, recipe, spaces, Rows(prepare_files), backend, build, [shown], interrupted)
         base = trials.config({})
         warn_of_counts(trials.rows.of(base).training, base.data.max_length)
+        get_backend(backend).check_device(arguments.get("device"))
 
         def report(trial: Trial, best: Trial | None, done: int) -> None:
             if not quiet:

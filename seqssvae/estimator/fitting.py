@@ -97,6 +97,7 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         prepared, config = given.prepare(given.config), given.config
         check_same_training(processes, config, prepared)
         warn_of_counts(prepared.training, config)
+        self._check_device(processes)
         if not quiet:
             print(f"seqssvae: {training_summary(config, prepared, self._backend_name, self.device)}", file=sys.stderr)
         ensemble = None
@@ -241,6 +242,11 @@ class FittingMixin(EmbeddingMixin, HyperparametersMixin):
         self.trials_ = [] if fitted.ensemble is None else list(fitted.ensemble.trials)
         parts = fitted.backend, fitted.config, prepared.schema, given.texts, checkpoint, fitted.ensemble
         self.fitted_ = FittedModel(*parts, *known)._replace(network_pool=fitted.network_pool)
+
+    def _check_device(self, processes: Processes = ALONE) -> None:
+        """Raise a ConfigurationError if there is no such device, before anything is computed."""
+        check_device(self.device)
+        get_backend(self._backend_name).check_device(processes.device(self.device))
 
     def _build_backend(self, config: Config, dimensions: Dimensions, devices: int = 1) -> Backend:
         check_device(self.device)

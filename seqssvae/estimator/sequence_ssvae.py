@@ -180,6 +180,7 @@ class SequenceSSVAE(PredictionMixin, GenerationMixin, InspectionMixin, PicturesM
             ours that learns from labels alone, and the recipe `auto`.
         """
         given = self._read(self._config(), X, y, groups)
+        self._check_device()
         return compare(given.config, given.prepare(given.config), self._build_backend)
 
     def save(self, path: str | Path) -> None:

@@ -64,6 +64,7 @@ def tune(
     given = model._read(config, X, y, groups, source)
     own = to_dict(given.config)
     backend = model.backend or usable_backend()
+    model._check_device()
     with progress("trial", quiet=not verbose) as shown:
         trials = Trials(own, model.recipe, spaces, Rows(given.prepare), backend, model._build_backend, [shown])
         metric = given.config.training.metric

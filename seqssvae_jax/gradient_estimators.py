@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from numpyro import handlers
 
 from seqssvae_jax.distributions import one_hot
-from seqssvae_jax.label_elbo import Estimate, Evaluated, LabelELBO, LabelSite, averaged
+from seqssvae_jax.label_elbo import Estimate, Evaluated, LabelELBO, LabelSite, averaged, one_label, weighed
 
 Baseline = Float[Array, "..."] | float | Callable[..., Array] | None
 
@@ -123,14 +123,16 @@ class TopKELBO(ChosenLabelsELBO):
 
     def _elbo(self, run: Evaluated, labels: Int[Array, "S B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         weights, signal = self.weights(run.log_q, labels), run.signal
+        if signal.ndim == 1:  # nothing depends on the label
+            return signal
         if len(weights) == run.log_q.shape[-1]:
-            return (weights * signal).sum(0)
+            return weighed(weights, signal).sum(0)
         (q, rest), fixed = (weights[:-1], weights[-1]), jax.lax.stop_gradient(weights)
         known, drawn = signal[:-1], signal[-1]
-        baseline = (fixed[:-1] * jax.lax.stop_gradient(known)).sum(0) / fixed[:-1].sum(0)
+        baseline = weighed(fixed[:-1], jax.lax.stop_gradient(known)).sum(0) / fixed[:-1].sum(0)
         log_q_drawn = jnp.take_along_axis(run.log_q, labels[-1][:, None], -1)[:, 0]
-        score = fixed[-1] * (jax.lax.stop_gradient(drawn) - baseline) * _gradient_only(log_q_drawn)
-        return (q * known).sum(0) + fixed[-1] * drawn + score + baseline * _gradient_only(rest)
+        score = weighed(fixed[-1], jax.lax.stop_gradient(drawn) - baseline) * _gradient_only(log_q_drawn)
+        return weighed(q, known).sum(0) + weighed(fixed[-1], drawn) + score + baseline * _gradient_only(rest)
 
 
 class GumbelSoftmaxELBO(ChosenLabelsELBO):
@@ -205,18 +207,13 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
     def _elbo(self, run: Evaluated, labels: Int[Array, " B"], args: Any, kwargs: Any) -> Float[Array, " B"]:
         log_q_drawn = jnp.take_along_axis(run.log_q, labels[:, None], -1)[:, 0]
         advantage = jax.lax.stop_gradient(run.signal) - self._expected(run, args, kwargs)
-        return run.signal + self._real(run) * advantage * _gradient_only(log_q_drawn)
+        return run.signal + run.counted * advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
-        signal, real = jax.lax.stop_gradient(run.signal), self._real(run)
-        return ((real * signal).sum() - signal) / jnp.maximum(real.sum() - 1, 1)
-
-    def _real(self, run: Evaluated) -> Float[Array, " B"]:
-        """1 for the rows that count, 0 for those that are masked."""
-        mask = jnp.asarray(True if run.mask is None else run.mask, run.signal.dtype)
-        return jnp.broadcast_to(mask, run.shape).reshape(run.signal.shape)
+        signal = jax.lax.stop_gradient(run.signal)
+        return ((run.counted * signal).sum() - signal) / jnp.maximum(run.counted.sum() - 1, 1)
 
 
 class SequentialELBO(LabelELBO):
@@ -236,13 +233,9 @@ class SequentialELBO(LabelELBO):
         label_count = self._label_count(param_map, model, guide, args, kwargs)
 
         def of_label(y: Int[Array, ""], key: PRNGKeyArray) -> Estimate:
-            def choose(log_q: Float[Array, "B K"]) -> tuple[Array, Array]:
-                vectors = jnp.broadcast_to(jax.nn.one_hot(y, label_count, dtype=log_q.dtype), log_q.shape)
-                return vectors, jax.lax.stop_gradient(jnp.exp(log_q[:, y]))
-
-            run = self._run(key, param_map, model, guide, args, kwargs, choose)
+            run = self._run(key, param_map, model, guide, args, kwargs, lambda log_q: one_label(log_q, y))
             q, share = jnp.exp(run.log_q[:, y]), 1 / label_count  # share of what does not depend on the label
-            loss = -((q * run.signal - share * run.weighted_kl).sum() + share * run.shared)
+            loss = -((weighed(q, run.signal) - share * run.weighted_kl).sum() + share * run.shared)
             fixed = jax.lax.stop_gradient(q)
             terms = averaged(run.model, fixed), averaged(run.guide, fixed)
             return Estimate(loss, *terms, share * jax.lax.stop_gradient(run.kl))

@@ -33,12 +33,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 from numpyro import handlers
 from numpyro.infer.elbo import ELBO
 from numpyro.primitives import Messenger
 
 from seqssvae_jax.handlers import GradientWeights
+from seqssvae_jax.label_cells import Cells, mask_of, plates_of
 
 Choice = Callable[[Float[Array, "B K"]], tuple[Array, Array]]
 
@@ -99,9 +100,8 @@ class Evaluated(NamedTuple):
         log_q: log q(y|x).
         kl: KL(q(y|x) || p(y)) of each row.
         weighted_kl: The same with scales and masks.
-        mask: Rows whose y counts, broadcast to `shape`; None for all.
-        shape: Batch shape of y.
         signal: f(x, y) of each row.
+        counted: 1 for the rows of which something but y counts, 0 for those that are masked.
         shared: What is outside of y's plates.
         model: Log-probabilities of the model's other sites within y's plates, without scale and gradient.
         guide: The same of the guide.
@@ -110,9 +110,8 @@ class Evaluated(NamedTuple):
     log_q: Float[Array, "B K"]
     kl: Float[Array, " B"]
     weighted_kl: Float[Array, " B"]
-    mask: Any
-    shape: tuple[int, ...]
     signal: Float[Array, "*S B"]
+    counted: Float[Array, " B"]
     shared: Any
     model: dict[str, Array]
     guide: dict[str, Array]
@@ -131,6 +130,7 @@ class LabelELBO(ELBO, ABC):
     def __init__(self, site: str = "y", max_plate_nesting: int | None = None) -> None:
         super().__init__()
         self.site, self.max_plate_nesting = site, max_plate_nesting
+        self._is_checked = False
 
     @abstractmethod
     def estimate(
@@ -195,20 +195,63 @@ class LabelELBO(ELBO, ABC):
         log_p = log_probabilities(of_model["fn"], self.site).reshape(-1, log_q.shape[-1])
         kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
         cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
-        signal, shared = jnp.zeros_like(kl), 0.0
+        signal, shared, counted = jnp.zeros_like(kl), 0.0, jnp.zeros_like(kl)
         unscaled: list[dict[str, Array]] = [{}, {}]
         for sign, trace, own in ((1.0, model_trace, unscaled[0]), (-1.0, guide_trace, unscaled[1])):
             for name, site in self._sites(trace, guide_trace).items():
                 log_prob = site["fn"].log_prob(site["value"])
                 of_cells = cells.summed(name, site, _scale(site) * log_prob)
                 if of_cells is None:
+                    self._check_outside(name, cells, rng_key, param_map, model, guide, args, kwargs)
                     shared = shared + sign * (_scale(site) * log_prob).sum()
                 else:
                     signal = signal + sign * of_cells
+                    counted = jnp.maximum(counted, cells.unmasked(name, site, jax.lax.stop_gradient(log_prob)))
                     own_terms = cells.summed(name, site, jax.lax.stop_gradient(log_prob))
                     assert own_terms is not None
                     own[name] = own_terms
-        return Evaluated(log_q, kl, weighted_kl, _mask(of_guide["fn"]), cells.shape, signal, shared, *unscaled)
+        return Evaluated(log_q, kl, weighted_kl, signal, counted, shared, *unscaled)
+
+    def _check_outside(self, name: str, cells: Cells, *given: Any) -> None:
+        """Check, for the first site that is outside of y's plates, that none of these depends on y.
+
+        What does has a dimension more where the programs are traced with two labels of each row at once. Nothing is
+        known of programs that cannot be traced so.
+
+        Args:
+            name: The site's name.
+            cells: The places of y.
+            given: Key, parameters, model, guide, and their arguments.
+
+        Raises:
+            ValueError: If one does.
+        """
+        if self._is_checked:
+            return
+        self._is_checked = True
+        rng_key, param_map, model, guide, args, kwargs = given
+
+        def two_labels(log_q: Float[Array, "B K"]) -> tuple[Array, Array]:
+            return jnp.stack([one_label(log_q, y)[0] for y in (0, log_q.shape[-1] - 1)]), jnp.ones_like(log_q[:, 0])
+
+        outside: dict[str, tuple[Any, Any]] = {}
+
+        def trace() -> None:
+            with handlers.block():
+                both = LabelSite(guide, self.site, two_labels, cells.nesting)
+                traces = _traces(rng_key, param_map, model, both, args, kwargs)
+                for of_one in traces:
+                    for name, site in self._sites(of_one, traces[1]).items():
+                        if cells.is_outside(site):
+                            outside[name] = site, jax.eval_shape(site["fn"].log_prob, site["value"])
+
+        try:
+            jax.eval_shape(trace)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return
+        for name, (site, log_prob) in outside.items():
+            if log_prob.size > 1:
+                cells.check_dimensions(name, site, log_prob)
 
     def _sites(self, trace: Mapping[str, Any], guide_trace: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """All other sample sites."""
@@ -224,54 +267,6 @@ class LabelELBO(ELBO, ABC):
                 raise ValueError(f"the model's latent site {name!r} is missing in the guide.")
             sites[name] = site
         return sites
-
-
-class Cells(NamedTuple):
-    """The places of y: one for each combination of the indices of its plates.
-
-    Args:
-        plates: Names of its plates, by dimension.
-        shape: Batch shape of y.
-        nesting: How many dimensions the plates of the programs take.
-    """
-
-    plates: dict[int, str]
-    shape: tuple[int, ...]
-    nesting: int
-
-    def summed(self, name: str, node: Mapping[str, Any], log_prob: Array) -> Float[Array, "*S B"] | None:
-        """Log-probabilities of a site, summed over the plates that y is not in; None where it is not in all of y's.
-
-        Raises:
-            ValueError: If it has dimensions that are no plates, or depends on y and is not in y's plates.
-        """
-        plates = plates_of(node)
-        has_labels = log_prob.ndim > self.nesting
-        for dim in range(-1, -min(log_prob.ndim, self.nesting) - 1, -1):
-            if log_prob.shape[dim] > 1 and dim not in plates:
-                raise ValueError(f"the site {name!r} has a dimension {dim} that is no plate: declare it by to_event().")
-        if log_prob.ndim > self.nesting + 1:
-            raise ValueError(
-                f"the site {name!r} has more dimensions than plates and labels: declare them by to_event()."
-            )
-        if any(plates.get(dim) != plate for dim, plate in self.plates.items()):
-            if has_labels:
-                raise ValueError(f"the site {name!r} depends on the label, but is not within the plates of the label.")
-            return None
-        others = [dim for dim in plates if dim not in self.plates and -dim <= log_prob.ndim]
-        if others:
-            log_prob = log_prob.sum(tuple(others), keepdims=True)
-        labels = log_prob.shape[:1] if has_labels else ()
-        own = log_prob.shape[len(labels) :]
-        padded = log_prob.reshape(
-            *labels, *[1] * (len(self.shape) - len(own)), *own[max(0, len(own) - len(self.shape)) :]
-        )
-        return jnp.broadcast_to(padded, (*labels, *self.shape)).reshape(*labels, -1)
-
-
-def plates_of(node: Mapping[str, Any]) -> dict[int, str]:
-    """Names of the plates that a site is in, by their dimension."""
-    return {frame.dim: frame.name for frame in node["cond_indep_stack"]}
 
 
 def log_probabilities(fn: Any, site: str) -> Float[Array, "*B K"]:
@@ -295,7 +290,7 @@ def _divergence(
         finite = jnp.where(possible, log_prob, 0.0)
         if site is not None:
             by_cell = jnp.moveaxis(finite.reshape(*site["fn"].batch_shape, -1), -1, 0)
-            mask = _mask(site["fn"])
+            mask = mask_of(site["fn"])
             by_cell = _scale(site) * (by_cell if mask is None else jnp.where(mask, by_cell, 0.0))
             finite = jnp.moveaxis(by_cell, 0, -1).reshape(finite.shape)
         parts.append(finite)
@@ -304,7 +299,18 @@ def _divergence(
 
 def averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[str, Float[Array, " B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
-    return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
+    return {name: weighed(weights, value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
+
+
+def weighed(weights: Float[Array, "*S B"], values: Float[Array, "*R B"]) -> Float[Array, "*T B"]:
+    """The products of probabilities and values, where 0 times minus infinity is 0; one of either may be for all labels."""
+    return weights * jnp.where(weights > 0, values, 0.0)
+
+
+def one_label(log_q: Float[Array, "B K"], y: Int[Array, ""] | int) -> tuple[Float[Array, "B K"], Float[Array, " B"]]:
+    """Vectors of this label, and its probability."""
+    vectors = jnp.broadcast_to(jax.nn.one_hot(y, log_q.shape[-1], dtype=log_q.dtype), log_q.shape)
+    return vectors, jax.lax.stop_gradient(jnp.exp(log_q[:, y]))
 
 
 def _traces(
@@ -316,15 +322,6 @@ def _traces(
     guide_trace = handlers.trace(seeded).get_trace(*args, **kwargs)
     seeded = handlers.substitute(handlers.seed(model, model_key), data=param_map)
     return handlers.trace(handlers.replay(seeded, guide_trace)).get_trace(*args, **kwargs), guide_trace
-
-
-def _mask(fn: Any) -> Any:
-    """Of a distribution, or None."""
-    while hasattr(fn, "base_dist"):
-        if hasattr(fn, "_mask"):
-            return fn._mask
-        fn = fn.base_dist
-    return None
 
 
 def _scale(site: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from seqssvae_torch.distributions import one_hot
-from seqssvae_torch.label_elbo import Estimate, Evaluated, LabelELBO, LabelSite, averaged
+from seqssvae_torch.label_elbo import Estimate, Evaluated, LabelELBO, LabelSite, averaged, one_label, weighed
 
 Baseline = Float[Tensor, "..."] | float | Callable[..., Tensor] | None
 
@@ -122,14 +122,16 @@ class TopKELBO(ChosenLabelsELBO):
 
     def _elbo(self, run: Evaluated, labels: Int[Tensor, "S B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         weights, signal = self.weights(run.log_q, labels), run.signal
+        if signal.dim() == 1:  # nothing depends on the label
+            return signal
         if len(weights) == run.log_q.shape[-1]:
-            return (weights * signal).sum(0)
+            return weighed(weights, signal).sum(0)
         (q, rest), fixed = (weights[:-1], weights[-1]), weights.detach()
         known, drawn = signal[:-1], signal[-1]
-        baseline = (fixed[:-1] * known.detach()).sum(0) / fixed[:-1].sum(0)
+        baseline = weighed(fixed[:-1], known.detach()).sum(0) / fixed[:-1].sum(0)
         log_q_drawn = run.log_q.gather(-1, labels[-1][:, None])[:, 0]
-        score = fixed[-1] * (drawn.detach() - baseline) * _gradient_only(log_q_drawn)
-        return (q * known).sum(0) + fixed[-1] * drawn + score + baseline * _gradient_only(rest)
+        score = weighed(fixed[-1], drawn.detach() - baseline) * _gradient_only(log_q_drawn)
+        return weighed(q, known).sum(0) + weighed(fixed[-1], drawn) + score + baseline * _gradient_only(rest)
 
 
 class GumbelSoftmaxELBO(ChosenLabelsELBO):
@@ -204,19 +206,13 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
     def _elbo(self, run: Evaluated, labels: Int[Tensor, " B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         log_q_drawn = run.log_q.gather(-1, labels[:, None])[:, 0]
         advantage = run.signal.detach() - self._expected(run, args, kwargs)
-        return run.signal + self._real(run) * advantage * _gradient_only(log_q_drawn)
+        return run.signal + run.counted * advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:
             return self.baseline(*args, **kwargs) if callable(self.baseline) else self.baseline
-        signal, real = run.signal.detach(), self._real(run)
-        return ((real * signal).sum() - signal) / (real.sum() - 1).clamp(min=1)
-
-    def _real(self, run: Evaluated) -> Float[Tensor, " B"]:
-        """1 for the rows that count, 0 for those that are masked."""
-        if run.mask is None:
-            return torch.ones_like(run.signal)
-        return torch.as_tensor(run.mask).to(run.signal).detach().expand(run.shape).flatten()
+        signal = run.signal.detach()
+        return ((run.counted * signal).sum() - signal) / (run.counted.sum() - 1).clamp(min=1)
 
 
 class SequentialELBO(LabelELBO):
@@ -253,7 +249,7 @@ class SequentialELBO(LabelELBO):
             remaining = iter(copies)
             taken = [next(remaining) if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
             own_args, own_kwargs = pytree.tree_unflatten(taken, layout)
-            run = self._run(model, guide, own_args, own_kwargs, lambda log_q: _one_label(log_q, y))
+            run = self._run(model, guide, own_args, own_kwargs, lambda log_q: one_label(log_q, y))
             q = run.log_q[:, y].exp()
             if not first:
                 first.append(run._replace(log_q=run.log_q.detach(), kl=run.kl.detach()))
@@ -261,10 +257,10 @@ class SequentialELBO(LabelELBO):
                 for name, value in averaged(sites, q.detach()).items():
                     total[name] = total.get(name, 0.0) + value
             share = 1 / run.log_q.shape[-1]  # of what does not depend on the label
-            return -((q * run.signal - share * run.weighted_kl).sum() + share * run.shared)
+            return -((weighed(q, run.signal) - share * run.weighted_kl).sum() + share * run.shared)
 
         nesting = self._nesting(model, guide, args, kwargs)
-        with torch.no_grad(), LabelSite(self.site, lambda log_q: _one_label(log_q, 0), nesting) as counter:
+        with torch.no_grad(), LabelSite(self.site, lambda log_q: one_label(log_q, 0), nesting) as counter:
             guide(*args, **kwargs)  # to know how many labels there are
         label_count = counter.log_probabilities().shape[-1]
         loss = _Accumulated.apply(of_label, label_count, len(variables), *variables, *parameters)
@@ -312,12 +308,6 @@ class _Accumulated(torch.autograd.Function):
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         gradients = iter(context.saved_tensors)
         return None, None, None, *(grad_outputs[0] * next(gradients) if moved else None for moved in context.moved)
-
-
-def _one_label(log_q: Float[Tensor, "B K"], y: int) -> tuple[Float[Tensor, "B K"], Float[Tensor, " B"]]:
-    """Vectors of this label, and its probability."""
-    vectors = torch.zeros_like(log_q).index_fill_(-1, torch.tensor([y], device=log_q.device), 1.0)
-    return vectors, log_q[:, y].detach().exp()
 
 
 def _gradient_only(value: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from seqssvae_torch.handlers import GradientWeights
+from seqssvae_torch.label_cells import Cells, plates_of
 
 Choice = Callable[[Float[Tensor, "B K"]], tuple[Tensor, Tensor]]
 
@@ -98,9 +99,8 @@ class Evaluated(NamedTuple):
         log_q: log q(y|x).
         kl: KL(q(y|x) || p(y)) of each row.
         weighted_kl: The same with scales and masks.
-        mask: Rows whose y counts, broadcast to `shape`; None for all.
-        shape: Batch shape of y.
         signal: f(x, y) of each row.
+        counted: 1 for the rows of which something but y counts, 0 for those that are masked.
         shared: What is outside of y's plates.
         model: Log-probabilities of the model's other sites within y's plates, without scale and gradient.
         guide: The same of the guide.
@@ -109,9 +109,8 @@ class Evaluated(NamedTuple):
     log_q: Float[Tensor, "B K"]
     kl: Float[Tensor, " B"]
     weighted_kl: Float[Tensor, " B"]
-    mask: Any
-    shape: torch.Size
     signal: Float[Tensor, "*S B"]
+    counted: Float[Tensor, " B"]
     shared: Tensor | float
     model: dict[str, Tensor]
     guide: dict[str, Tensor]
@@ -127,7 +126,7 @@ class LabelELBO(ELBO, ABC):
 
     def __init__(self, site: str = "y", max_plate_nesting: int | None = None) -> None:
         super().__init__(max_plate_nesting=float("inf") if max_plate_nesting is None else max_plate_nesting)
-        self.site = site
+        self.site, self._is_checked = site, False
 
     @abstractmethod
     def estimate(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Estimate:
@@ -179,19 +178,49 @@ class LabelELBO(ELBO, ABC):
         log_p = log_probabilities(of_model["fn"], self.site).flatten(0, -2)
         kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
         cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
-        signal, shared = torch.zeros_like(kl), 0.0
+        signal, shared, counted = torch.zeros_like(kl), 0.0, torch.zeros_like(kl)
         unscaled: list[dict[str, Tensor]] = [{}, {}]
         for sign, trace, own in ((1.0, model_trace, unscaled[0]), (-1.0, guide_trace, unscaled[1])):
             for name, node in self._sites(trace, guide_trace).items():
                 of_cells = cells.summed(name, node, node["log_prob"])
                 if of_cells is None:
+                    self._check_outside(name, cells, model, guide, args, kwargs)
                     shared = shared + sign * node["log_prob"].sum()
                 else:
                     signal = signal + sign * of_cells
+                    counted = counted.maximum(cells.unmasked(name, node))
                     own_terms = cells.summed(name, node, node["unscaled_log_prob"].detach())
                     assert own_terms is not None
                     own[name] = own_terms
-        return Evaluated(log_q, kl, weighted_kl, of_guide["mask"], cells.shape, signal, shared, *unscaled)
+        return Evaluated(log_q, kl, weighted_kl, signal, counted, shared, *unscaled)
+
+    def _check_outside(
+        self, name: str, cells: Cells, model: Any, guide: Any, args: Any, kwargs: Mapping[str, Any]
+    ) -> None:
+        """Check, for the first site that is outside of y's plates, that none of these depends on y.
+
+        What does has a dimension more where the programs are run with two labels of each row at once. Nothing is known
+        of programs that cannot be run so.
+
+        Raises:
+            ValueError: If one does.
+        """
+        if self._is_checked:
+            return
+        self._is_checked = True
+
+        def two_labels(log_q: Float[Tensor, "B K"]) -> tuple[Tensor, Tensor]:
+            return torch.stack([one_label(log_q, y)[0] for y in (0, log_q.shape[-1] - 1)]), torch.ones_like(log_q[:, 0])
+
+        with torch.no_grad(), torch.random.fork_rng(), LabelSite(self.site, two_labels, cells.nesting):
+            try:
+                traces = self._get_trace(model, guide, args, kwargs)
+                sites = [site for trace in traces for site in self._sites(trace, traces[1]).items()]
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return
+        for name, node in sites:
+            if cells.is_outside(node) and node["log_prob"].numel() > 1:
+                cells.check_dimensions(name, node, node["log_prob"])
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -214,54 +243,6 @@ class LabelELBO(ELBO, ABC):
             if not node["infer"].get("_deterministic"):
                 sites[name] = node
         return sites
-
-
-class Cells(NamedTuple):
-    """The places of y: one for each combination of the indices of its plates.
-
-    Args:
-        plates: Names of its plates, by dimension.
-        shape: Batch shape of y.
-        nesting: How many dimensions the plates of the programs take.
-    """
-
-    plates: dict[int, str]
-    shape: torch.Size
-    nesting: int
-
-    def summed(self, name: str, node: Mapping[str, Any], log_prob: Tensor) -> Float[Tensor, "*S B"] | None:
-        """Log-probabilities of a site, summed over the plates that y is not in; None where it is not in all of y's.
-
-        Raises:
-            ValueError: If it has dimensions that are no plates, or depends on y and is not in y's plates.
-        """
-        plates = plates_of(node)
-        has_labels = log_prob.dim() > self.nesting
-        for dim in range(-1, -min(log_prob.dim(), self.nesting) - 1, -1):
-            if log_prob.shape[dim] > 1 and dim not in plates:
-                raise ValueError(f"the site {name!r} has a dimension {dim} that is no plate: declare it by to_event().")
-        if log_prob.dim() > self.nesting + 1:
-            raise ValueError(
-                f"the site {name!r} has more dimensions than plates and labels: declare them by to_event()."
-            )
-        if any(plates.get(dim) != plate for dim, plate in self.plates.items()):
-            if has_labels:
-                raise ValueError(f"the site {name!r} depends on the label, but is not within the plates of the label.")
-            return None
-        others = [dim for dim in plates if dim not in self.plates and -dim <= log_prob.dim()]
-        if others:
-            log_prob = log_prob.sum(others, keepdim=True)
-        labels = log_prob.shape[:1] if has_labels else ()
-        own = log_prob.shape[len(labels) :]
-        padded = log_prob.reshape(
-            *labels, *[1] * (len(self.shape) - len(own)), *own[max(0, len(own) - len(self.shape)) :]
-        )
-        return padded.expand(*labels, *self.shape).flatten(len(labels))
-
-
-def plates_of(node: Mapping[str, Any]) -> dict[int, str]:
-    """Names of the plates that a site is in, by their dimension."""
-    return {frame.dim: frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
 
 
 def log_probabilities(fn: Any, site: str) -> Float[Tensor, "*B K"]:
@@ -293,4 +274,15 @@ def _divergence(
 
 def averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[str, Float[Tensor, " B"]]:
     """Log-probabilities of sites, averaged over labels with these weights."""
-    return {name: (weights * value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
+    return {name: weighed(weights, value).reshape(-1, weights.shape[-1]).sum(0) for name, value in sites.items()}
+
+
+def weighed(weights: Float[Tensor, "*S B"], values: Float[Tensor, "*R B"]) -> Float[Tensor, "*T B"]:
+    """The products of probabilities and values, where 0 times minus infinity is 0; one of either may be for all labels."""
+    return weights * torch.where(weights > 0, values, 0.0)
+
+
+def one_label(log_q: Float[Tensor, "B K"], y: int) -> tuple[Float[Tensor, "B K"], Float[Tensor, " B"]]:
+    """Vectors of this label, and its probability."""
+    vectors = torch.zeros_like(log_q).index_fill_(-1, torch.tensor([y], device=log_q.device), 1.0)
+    return vectors, log_q[:, y].detach().exp()

@@ -31,18 +31,21 @@ class Program:
     """What a model and its guide are like.
 
     Args:
-        rows: Size of the plate of rows, which is that of dimension -1.
+        rows: Size of the plate of rows, which is that of dimension -1; 0 where y is in no plate.
         words: Size of a plate within it, with an observation of each word; 0 for none.
         word_latents: Whether each word has a latent variable.
         documents: Size of a plate around the rows, in which y is as well; 0 for none.
         sibling: Size of a plate beside it, with observations of its own; 0 for none.
         is_global: Whether a latent variable is outside of all plates.
         factor: Whether a factor depends on y, and another is outside of all plates.
-        mask: Which rows count, of the observations; and of all sites within the plates.
+        mask: Whether some rows do not count: of the observations; and of all sites within the plates.
+        label_mask: Whether they do not count of y alone.
         scale: Of z, and of y.
         subsampled: Whether the rows are half of those that there are.
         shared: Whether q(y) is the same for all rows.
         impossible: Whether one label has q(y) = 0.
+        ruled_out: Whether it has a likelihood of 0 as well.
+        depends: Whether anything depends on y.
     """
 
     rows: int = 2
@@ -53,25 +56,30 @@ class Program:
     is_global: bool = False
     factor: bool = False
     mask: tuple[bool, bool] = (False, False)
+    label_mask: bool = False
     scale: tuple[float, float] = (1.0, 1.0)
     subsampled: bool = False
     shared: bool = False
     impossible: bool = False
+    ruled_out: bool = False
+    depends: bool = True
 
     @property
     def cells(self) -> tuple[int, ...]:
         """Batch shape of y."""
+        if not self.rows:
+            return ()
         return (self.documents, self.rows) if self.documents else (self.rows,)
 
     @property
     def nesting(self) -> int:
         """Dimensions that the plates take."""
-        return 1 + bool(self.documents) + bool(self.words)
+        return max(len(self.cells) + bool(self.words), bool(self.sibling))
 
 
 PROGRAMS = st.builds(
     Program,
-    rows=st.sampled_from((1, 2, K)),
+    rows=st.sampled_from((0, 1, 2, K)),
     words=st.sampled_from((0, 1, 2, K)),
     word_latents=st.booleans(),
     documents=st.sampled_from((0, 0, 1, 2)),
@@ -79,19 +87,19 @@ PROGRAMS = st.builds(
     is_global=st.booleans(),
     factor=st.booleans(),
     mask=st.tuples(st.booleans(), st.booleans()),
+    label_mask=st.booleans(),
     scale=st.sampled_from(((1.0, 1.0), (0.3, 1.0), (0.5, 2.0))),
     subsampled=st.booleans(),
     shared=st.booleans(),
     impossible=st.booleans(),
+    ruled_out=st.booleans(),
+    depends=st.sampled_from((True, True, False)),
 )
 
 
 def data(program: Program) -> dict[str, np.ndarray]:
     """Parameters and observations."""
     generator = np.random.default_rng(0)
-    words = (program.words,) if program.words else ()
-    if program.documents:
-        words = words and (program.words, 1)
     logits = generator.normal(size=(K,) if program.shared else (*program.cells, K))
     if program.impossible:
         logits[..., 1] = -np.inf
@@ -111,6 +119,12 @@ def programs(program: Program, values: dict[str, Any], ppl: Any) -> tuple[Callab
     d, sample = ppl.dist, ppl.sample
 
     def in_plates(inner: Callable[[], None], words: Callable[[], None] | None) -> None:
+        if not program.rows:
+            inner()
+            if words and program.words:
+                with ppl.plate("words", program.words, program.words, dim=-1):
+                    words()
+            return
         size = 2 * program.rows if program.subsampled else program.rows
         rows = ppl.plate("rows", size, program.rows, dim=-1)
         if program.documents:
@@ -127,6 +141,10 @@ def programs(program: Program, values: dict[str, Any], ppl: Any) -> tuple[Callab
                     words()
 
     whole = values["mask"] if program.mask[1] else True
+    of_label = values["mask"] if program.label_mask else True
+
+    def one_hot(y: Any) -> Any:
+        return ppl.one_hot(y) if program.depends else ppl.array(np.eye(K)[0])
 
     def model() -> None:
         shared = sample("global", d.Normal(ppl.number(0.0), 1.0)) if program.is_global else 0.0
@@ -139,9 +157,11 @@ def programs(program: Program, values: dict[str, Any], ppl: Any) -> tuple[Callab
 
         def inner() -> None:
             with ppl.mask(whole):
-                with ppl.scale(program.scale[1]):
+                with ppl.scale(program.scale[1]), ppl.mask(of_label):
                     y = sample("y", d.Categorical(logits=ppl.array(np.log([0.5, 0.3, 0.2]))))
-                y = kept["y"] = ppl.one_hot(y)
+                if program.impossible and program.ruled_out:
+                    ppl.factor("ruled out", ppl.where(ppl.one_hot(y)[..., 1] > 0, -np.inf, 0.0))
+                y = kept["y"] = one_hot(y)
                 with ppl.scale(program.scale[0]):
                     z = kept["z"] = sample("z", d.Normal(y @ values["shift"], 1.3))
                 if program.factor:
@@ -169,9 +189,9 @@ def programs(program: Program, values: dict[str, Any], ppl: Any) -> tuple[Callab
 
         def inner() -> None:
             with ppl.mask(whole):
-                with ppl.scale(program.scale[1]):
+                with ppl.scale(program.scale[1]), ppl.mask(of_label):
                     y = sample("y", d.Categorical(logits=values["logits"], validate_args=False), **ppl.enumerated)
-                y = kept["y"] = ppl.one_hot(y)
+                y = kept["y"] = one_hot(y)
                 with ppl.scale(program.scale[0]):
                     loc = y @ values["shift"]
                     ppl.delta("z", d.Normal(loc, 0.7), loc + 0.7 * ppl.of_label(values["noise"], y))
@@ -199,6 +219,7 @@ class OfPyro:
     enumerated: ClassVar[dict[str, Any]] = {}
     number = staticmethod(lambda value: torch.tensor(value, dtype=torch.float64))
     array, of_label = staticmethod(torch.tensor), staticmethod(_of_label)
+    where = staticmethod(lambda mask, yes, no: torch.where(mask, yes, no).double())
 
     @staticmethod
     def mask(mask: Any) -> Any:
@@ -236,7 +257,7 @@ class OfNumPyro:
 
     dist, sample = ndist, staticmethod(numpyro.sample)
     enumerated: ClassVar[dict[str, Any]] = {"infer": {"enumerate": "parallel"}}
-    number, array = staticmethod(jnp.asarray), staticmethod(jnp.asarray)
+    number, array, where = staticmethod(jnp.asarray), staticmethod(jnp.asarray), staticmethod(jnp.where)
 
     @staticmethod
     def mask(mask: Any) -> Any:

@@ -1,6 +1,7 @@
 """The objectives on programs with plates, factors, masks and scales of all kinds, against `TraceEnum_ELBO`."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyro.distributions as pdist
 import pytest
 import torch
 from hypothesis import given, settings
-from plated_programs import PROGRAMS, K, Program, solve_jax, solve_torch
+from plated_programs import PROGRAMS, K, Program, data, solve_jax, solve_torch
 
 from seqssvae_jax import gradient_estimators as in_jax
 from seqssvae_torch import gradient_estimators as in_torch
@@ -61,6 +62,8 @@ def test_exact_objectives_are_those_of_the_other_twin(program: Program) -> None:
         Program(words=K, rows=K, word_latents=True, is_global=True),
         Program(sibling=4, factor=True, mask=(True, False), scale=(0.3, 1.0)),
         Program(shared=True),
+        Program(rows=0, words=2, factor=True),
+        Program(label_mask=True, rows=K),
     ],
     ids=str,
 )
@@ -68,6 +71,54 @@ def test_exact_objectives_are_numpyros(program: Program) -> None:
     theirs = solve_jax(program, lambda _: None)
     for objective in EXACT.values():
         close(solve_jax(program, objective), theirs)
+
+
+def draws(program: Program, of_rest: bool) -> Iterator[tuple[float, np.ndarray]]:
+    """All ways to draw a label for each row, or one beside the most probable label: probability, and noise for it."""
+    q = np.exp(data(program)["logits"])
+    q = np.broadcast_to(q / q.sum(-1, keepdims=True), (*program.cells, K)).reshape(-1, K)
+    if of_rest:
+        q = np.where(np.arange(K) == q.argmax(-1)[:, None], 0.0, q)
+        q /= q.sum(-1, keepdims=True)
+    for labels in itertools.product(range(K), repeat=len(q)):
+        probability = float(np.prod(q[np.arange(len(q)), labels]))
+        if probability:
+            yield probability, 1e6 * np.eye(K)[list(labels)]
+
+
+UNBIASED: dict[str, Callable[[Any, Any], Any]] = {
+    "top_k": lambda module, noise: module.TopKELBO(1, noise=noise),
+    "score_function": lambda module, noise: module.ScoreFunctionELBO(noise=noise),
+}
+
+
+def check_unbiased(twin: str, name: str, program: Program) -> None:
+    """The mean over all draws is the exact value, and gradient."""
+    array = torch.tensor if twin == "torch" else jnp.asarray
+    loss, gradients = 0.0, [np.zeros(1)]
+    for probability, noise in draws(program, name == "top_k"):
+        drawn = SOLVE[twin](program, lambda module, noise=noise: UNBIASED[name](module, array(noise)))
+        loss += probability * drawn[0]
+        gradients = [total + probability * part for total, part in zip(gradients * 3, drawn[1], strict=False)]
+    close((loss, gradients), SOLVE[twin](program, EXACT["sequential"]))
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+@settings(max_examples=10)
+@given(program=PROGRAMS)
+def test_the_mean_over_draws_is_exact(name: str, program: Program) -> None:
+    check_unbiased("torch", name, replace(program, rows=min(program.rows, 2), documents=0))
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_the_mean_over_draws_is_exact_in_jax(name: str) -> None:
+    check_unbiased("jax", name, Program(label_mask=True, factor=True, impossible=True, ruled_out=True))
+
+
+@pytest.mark.parametrize("program", [Program(rows=2, depends=False), Program(rows=K, depends=False, words=2)], ids=str)
+@pytest.mark.parametrize("twin", SOLVE)
+def test_top_k_where_nothing_depends_on_the_label(twin: str, program: Program) -> None:
+    close(SOLVE[twin](program, lambda module: module.TopKELBO(1)), solve_torch(program, lambda _: None))
 
 
 CERTAIN: dict[str, Callable[[Any], Any]] = {
@@ -118,8 +169,9 @@ def test_terms_counted_several_times_are_noticed(monkeypatch: pytest.MonkeyPatch
 class TestStructuresThatAreNotServedAreNamed:
     def expect(self, twin: str, model: Any, guide: Any, message: str) -> None:
         elbo, given = (in_torch, ()) if twin == "torch" else (in_jax, (jax.random.key(0), {}))
-        with pytest.raises(ValueError, match=message):
-            elbo.TopKELBO(2).loss(*given, model, guide)
+        for objective in CERTAIN.values():
+            with pytest.raises(ValueError, match=message):
+                objective(elbo).loss(*given, model, guide)
 
     def parts(self, twin: str) -> tuple[Any, Any, Any]:
         return (pyro, pdist, torch) if twin == "torch" else (numpyro, ndist, jnp)
@@ -134,6 +186,34 @@ class TestStructuresThatAreNotServedAreNamed:
                 ppl.sample("x", dist.Normal(y[..., 0].max() + y[..., :1, 0], 1.0), obs=np_.zeros(1))
 
         self.expect(twin, lambda: programs(True), lambda: programs(False), "'x' depends on the label, but")
+
+    def test_what_sums_y_up_outside_of_its_plates(self, twin: str) -> None:
+        """Where each row is run with one label alone, its shape says nothing of y."""
+        ppl, dist, np_ = self.parts(twin)
+
+        def programs(observed: bool) -> None:
+            with ppl.plate("rows", 3):
+                y = ONE_HOT[twin](ppl.sample("y", dist.Categorical(logits=np_.zeros((3, K)))), K)
+            if observed:
+                ppl.sample("x", dist.Normal(y[..., 0].sum(-1), 1.0), obs=np_.asarray(0.3))
+
+        self.expect(
+            twin, lambda: programs(True), lambda: programs(False), "'x' (has a dimension -1|depends on)|log_prob shape"
+        )
+
+    def test_plates_deeper_than_was_said(self, twin: str) -> None:
+        ppl, dist, np_ = self.parts(twin)
+
+        def programs(observed: bool) -> None:
+            with ppl.plate("rows", 2, dim=-1):
+                ppl.sample("y", dist.Categorical(logits=np_.zeros((2, K))))
+                if observed:
+                    with ppl.plate("words", 4, dim=-2):
+                        ppl.sample("x", dist.Normal(np_.zeros((4, 2)), 1.0), obs=np_.zeros((4, 2)))
+
+        elbo, given = (in_torch, ()) if twin == "torch" else (in_jax, (jax.random.key(0), {}))
+        with pytest.raises(ValueError, match="'x' is within 2 dimensions of plates: max_plate_nesting must be"):
+            elbo.TopKELBO(2, max_plate_nesting=1).loss(*given, lambda: programs(True), lambda: programs(False))
 
     def test_a_dimension_that_is_no_plate(self, twin: str) -> None:
         ppl, dist, np_ = self.parts(twin)

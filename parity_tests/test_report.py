@@ -70,19 +70,19 @@ def _numbers(value: Any, name: str = "") -> dict[str, np.ndarray]:
 
 def test_both_twins_report_the_same(run: Path, check: Check) -> None:
     first, second = (_facts(run, name) for name in ("torch", "jax"))
-    assert first.found is not None
-    assert second.found is not None
+    assert first.findings is not None
+    assert second.findings is not None
     expected, found = (_numbers(facts._replace(samples=[], backend="")) for facts in (first, second))
     known = {name for name, value in expected.items() if np.isfinite(value).all()}
     assert known == {name for name, value in found.items() if np.isfinite(value).all()}
     assert len(known) > 80
     pair = ({name: side[name] for name in sorted(known)} for side in (expected, found))
     check(compare("report, float32", "torch and jax", *pair, 1e-4))
-    one, other = ([finding.name for finding in side.diagnosis.findings] for side in (first.found, second.found))
+    one, other = ([finding.name for finding in side.diagnosis.findings] for side in (first.findings, second.findings))
     assert one == other
-    assert first.found.held_out is not None
-    assert second.found.held_out is not None
-    wrong, again = ([row.text for row in side.wrong] for side in (first.found.held_out, second.found.held_out))
+    assert first.findings.held_out is not None
+    assert second.findings.held_out is not None
+    wrong, again = ([row.text for row in side.wrong] for side in (first.findings.held_out, second.findings.held_out))
     assert wrong == again
 
 

@@ -138,8 +138,8 @@ class JaxBackend(JaxModel):
         check_weights(state, {**own, **{name: value.shape for name, value in self.state.baseline.items()}})
         optimizer = self.optimizer.set_state({name: state[name] for name in own}, self.state.weights)
         baseline = {name: jnp.array(state[name], value.dtype) for name, value in self.state.baseline.items()}
-        found = {"optimizer": optimizer, "baseline": baseline}
-        self.state = self.state._replace(**self.sharing.everywhere(found))
+        parts = {"optimizer": optimizer, "baseline": baseline}
+        self.state = self.state._replace(**self.sharing.everywhere(parts))
 
     def _inputs(self, step: TrainingStep) -> _StepInputs:
         labelled = arrays_of(step.labelled) if step.labelled else None

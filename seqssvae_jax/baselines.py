@@ -35,17 +35,17 @@ def updated(
     """
     rows = jnp.maximum(row_mask.sum(), 1)
     residual = jnp.where(row_mask, signal - _of_symbols(state, x), 0.0).sum() / rows
-    found = {
+    after = {
         "baseline.average": decay * state["baseline.average"] + (1 - decay) * residual,
         "baseline.mass": decay * state["baseline.mass"] + (1 - decay),
     }
     if "baseline.symbols" in state:
-        error = jnp.where(row_mask, signal - expected({**state, **found}, x), 0.0)
+        error = jnp.where(row_mask, signal - expected({**state, **after}, x), 0.0)
         real = (x != PAD).astype(signal.dtype)
         same = (x[:, :, None] == x[:, None, :]) * real[:, :, None] * real[:, None, :]
         steps = RATE * error / (1 + same.sum((1, 2))) / rows  # the denominator: the squared norm of the counts
-        found["baseline.symbols"] = state["baseline.symbols"].at[x].add(steps[:, None] * real)
-    return found
+        after["baseline.symbols"] = state["baseline.symbols"].at[x].add(steps[:, None] * real)
+    return after
 
 
 def _of_symbols(state: State, x: Int[Array, "B T"]) -> Float[Array, " B"]:

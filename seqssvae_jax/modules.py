@@ -214,13 +214,13 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Int[Array, "B T"], noise: Noise | None = None) -> Encoding:
         """Features of each row, from each tower."""
-        noise, found, read = noise or {}, [], x
+        noise, features_of_towers, read = noise or {}, [], x
         if "encoder.word_dropout" in noise:
             read = jnp.where(noise["encoder.word_dropout"] | (x < len(SPECIALS)), x, UNK)
         for index, tower in enumerate(self.towers):
             features, _ = tower(read, noise, f"encoder.embedding.{index}", self.dropout)
-            found.append(dropped(features, noise, f"features.{index}", self.dropout))
-        return Encoding(x, tuple(found))
+            features_of_towers.append(dropped(features, noise, f"features.{index}", self.dropout))
+        return Encoding(x, tuple(features_of_towers))
 
 
 class SourceEncoder(nnx.Module):

@@ -135,8 +135,8 @@ def objective(
             def of_draw(drawn: Rows) -> tuple[Array, ELBOTerms]:
                 return negative_elbo(ssvae, drawn, beta, label_gradient, estimator, posterior)
 
-            found = each_particle(of_draw, rows, estimator.particles)
-            negative, row_terms = jax.tree.map(lambda of_draws: of_draws.mean(0), found)
+            draws = each_particle(of_draw, rows, estimator.particles)
+            negative, row_terms = jax.tree.map(lambda of_draws: of_draws.mean(0), draws)
             loss = loss + negative / real_rows
         else:
             row_terms = ELBOTerms(*jnp.zeros((6, len(rows.row_mask)), loss.dtype))
@@ -181,9 +181,9 @@ def negative_elbo(
     nothing: tuple[Array, dict] = jax.random.key(0), {}  # noise is given, and so are the weights
     arguments = rows.x, rows.y, rows.source, beta, rows.noise
     if rows.y is None and estimator.name != "enumerate":
-        found = _label_elbo(rows, estimator).estimate(*nothing, ssvae.model, guide, *arguments)
-        terms = elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl, rows.row_mask)
-        return found.loss, terms
+        estimate = _label_elbo(rows, estimator).estimate(*nothing, ssvae.model, guide, *arguments)
+        terms = elbo_terms(estimate.model["x"], estimate.guide["z"] - estimate.model["z"], estimate.kl, rows.row_mask)
+        return estimate.loss, terms
     if rows.y is None and posterior.name != "amortised":
         given = given_posterior(ssvae, rows).T if posterior.name == "given" else None
         fixed = PosteriorELBO(beta, _temperature(ssvae, rows, posterior), given)
@@ -268,8 +268,8 @@ def inconsistency(ssvae: SSVAE, rows: Rows, noisy: Rows, term: Consistency) -> F
     log_q = term.shifted(ssvae.classifier(ssvae.encode(rows.x, source)).logits)
     log_p = term.shifted(ssvae.label_prior(source).logits)
     target = jax.lax.stop_gradient(_target(log_q, log_p, rows.row_mask, term))
-    found = -(target * term.shifted(label_posterior(ssvae, noisy).logits)).sum(-1)
-    return jnp.where(rows.row_mask, found, 0.0)
+    cross_entropy = -(target * term.shifted(label_posterior(ssvae, noisy).logits)).sum(-1)
+    return jnp.where(rows.row_mask, cross_entropy, 0.0)
 
 
 def _target(

@@ -81,11 +81,11 @@ class Optimizer:
 
     def get_state(self, state: OptimizerState) -> dict[str, np.ndarray]:
         """Copies of the state, named as in `seqssvae.parameters.optimizer_shapes`."""
-        found = {"step": np.array(state.step, np.int32)}
+        arrays = {"step": np.array(state.step, np.int32)}
         for name in next(iter(state.averages.values())):
             for average, values in state.averages.items():
-                found[f"{name}.{average}"] = np.array(values[name])
-        return found
+                arrays[f"{name}.{average}"] = np.array(values[name])
+        return arrays
 
     def set_state(self, state: Mapping[str, np.ndarray], weights: Weights) -> OptimizerState:
         """The state from its neutral form. Raises ValueError on a wrong name or shape."""

@@ -130,7 +130,7 @@ class Sharing:
         )
         sums, of_rows = program(given, *spread)
         sizes = [len(rows.row_mask) for rows in batches if rows is not None]
-        return sums, tuple(_cut(found, size) for found, size in zip(of_rows, sizes, strict=True))
+        return sums, tuple(_cut(padded, size) for padded, size in zip(of_rows, sizes, strict=True))
 
     def _filled_up(self, rows: Rows) -> Rows:
         """Rows, with filler rows behind them up to a multiple of the devices."""

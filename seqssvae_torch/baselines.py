@@ -35,19 +35,19 @@ def updated(
     """
     rows = row_mask.sum().clamp(min=1)
     residual = torch.where(row_mask, signal - _of_symbols(state, x), 0.0).sum() / rows
-    found = {
+    after = {
         "baseline.average": decay * state["baseline.average"] + (1 - decay) * residual,
         "baseline.mass": decay * state["baseline.mass"] + (1 - decay),
     }
     if "baseline.symbols" in state:
-        error = torch.where(row_mask, signal - expected({**state, **found}, x), 0.0)
+        error = torch.where(row_mask, signal - expected({**state, **after}, x), 0.0)
         real = (x != PAD).to(signal.dtype)
         same = (x[:, :, None] == x[:, None, :]).to(signal.dtype) * real[:, :, None] * real[:, None, :]
         steps = RATE * error / (1 + same.sum((1, 2))) / rows  # the denominator: the squared norm of the counts
-        found["baseline.symbols"] = state["baseline.symbols"].index_add(
+        after["baseline.symbols"] = state["baseline.symbols"].index_add(
             0, x.flatten(), (steps[:, None] * real).flatten()
         )
-    return found
+    return after
 
 
 def _of_symbols(state: State, x: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:

@@ -129,10 +129,10 @@ class TorchModel:
         if unlabelled is not None and self.baseline:
             signal, decay = terms[-1].reconstruction - beta * terms[-1].kl_z, self.config.objective.baseline_decay
             x = symbols_of(unlabelled.x)
-            found = baselines.updated(self.baseline, x, signal, unlabelled.row_mask, decay)
+            baseline = baselines.updated(self.baseline, x, signal, unlabelled.row_mask, decay)
             if not isinstance(moved, bool):
-                found = {name: torch.where(moved, value, self.baseline[name]) for name, value in found.items()}
-            self.baseline = found
+                baseline = {name: torch.where(moved, value, self.baseline[name]) for name, value in baseline.items()}
+            self.baseline = baseline
 
     def drawn(self, labelled: Batch | None, unlabelled: Batch | None, number: int) -> tuple[Rows | None, Rows | None]:
         """The batches of a training step on the device, with the noise of that number."""
@@ -186,8 +186,7 @@ class TorchModel:
         named = dict(self.ssvae.named_parameters())
         gradients = [torch.zeros_like(weight) for weight in named.values()]
         if loss.requires_grad:  # not where a classifier's objective is given unlabelled rows alone
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
-            gradients = list(found)
+            gradients = list(torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True))
             self.sharing.add_up(gradients)
         by_kind = iter(ELBOTerms(*(to_numpy(term) for term in of_kind)) for of_kind in terms)
         return Derivatives(

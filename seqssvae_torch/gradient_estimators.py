@@ -293,8 +293,8 @@ class _Accumulated(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 term = of_label(y, copies)
             if wanted:
-                found = torch.autograd.grad(term, moved, allow_unused=True)
-                for total, part in zip(gradients, found, strict=True):
+                of_term = torch.autograd.grad(term, moved, allow_unused=True)
+                for total, part in zip(gradients, of_term, strict=True):
                     if part is not None:
                         total += part
             loss = term.detach() if loss is None else loss + term.detach()

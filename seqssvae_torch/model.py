@@ -236,5 +236,5 @@ class SSVAE(nn.Module):
 
     def get_weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights, in the order of `seqssvae.parameters`."""
-        found = dict(self.named_parameters())
-        return {name: found[name].detach().cpu().numpy().copy() for name in self.shapes}
+        weights = dict(self.named_parameters())
+        return {name: weights[name].detach().cpu().numpy().copy() for name in self.shapes}

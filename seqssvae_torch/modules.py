@@ -243,13 +243,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: Int[Tensor, "B T"], noise: Noise | None = None) -> Encoding:
         """Features of each row, from each tower."""
-        noise, found, read = noise or {}, [], x
+        noise, features_of_towers, read = noise or {}, [], x
         if "encoder.word_dropout" in noise:
             read = torch.where(noise["encoder.word_dropout"] | (x < len(SPECIALS)), x, UNK)
         for index, tower in enumerate(self.towers):
             features, _ = tower(read, noise, f"encoder.embedding.{index}", self.dropout)
-            found.append(dropped(features, noise, f"features.{index}", self.dropout))
-        return Encoding(x, tuple(found))
+            features_of_towers.append(dropped(features, noise, f"features.{index}", self.dropout))
+        return Encoding(x, tuple(features_of_towers))
 
 
 class SourceEncoder(nn.Module):

@@ -136,12 +136,12 @@ def objective(
         rows = encoded(ssvae, batch)
         if generative:
             share = torch.ones_like(loss) / (estimator.particles * real_rows)  # in the precision of the loss
-            found = [
+            draws = [
                 negative_elbo(ssvae, drawn, beta, label_gradient, estimator, posterior, share)
                 for drawn in particles(rows, estimator.particles)
             ]
-            loss = loss + share * reduce(add, (negative for negative, _ in found))
-            row_terms = _mean([of_draw for _, of_draw in found])
+            loss = loss + share * reduce(add, (negative for negative, _ in draws))
+            row_terms = _mean([of_draw for _, of_draw in draws])
         else:
             row_terms = ELBOTerms(*torch.zeros(6, len(rows.row_mask), dtype=loss.dtype, device=loss.device))
         if rows.y is not None:
@@ -200,9 +200,9 @@ def negative_elbo(
     guide = GradientShare("y", label_gradient)(ssvae.guide)
     arguments = rows.x, rows.y, rows.source, beta, rows.noise
     if not exact:
-        found = _label_elbo(ssvae, rows, estimator).estimate(ssvae.model, guide, *arguments)
-        terms = elbo_terms(found.model["x"], found.guide["z"] - found.model["z"], found.kl, rows.row_mask)
-        return found.loss, terms
+        estimate = _label_elbo(ssvae, rows, estimator).estimate(ssvae.model, guide, *arguments)
+        terms = elbo_terms(estimate.model["x"], estimate.guide["z"] - estimate.model["z"], estimate.kl, rows.row_mask)
+        return estimate.loss, terms
     if rows.y is None and posterior.name != "amortised":
         given = given_posterior(ssvae, rows).t() if posterior.name == "given" else None
         fixed = PosteriorELBO(rows.row_mask, _temperature(ssvae, rows, posterior), given)
@@ -309,8 +309,8 @@ def inconsistency(ssvae: SSVAE, rows: Rows, noisy: Rows, term: Consistency) -> F
         log_q = term.shifted(ssvae.classifier(ssvae.encode(rows.x, source)).logits)
         log_p = term.shifted(ssvae.label_prior(source).logits)
         target = _target(log_q, log_p, rows.row_mask, term)
-    found = -(target * term.shifted(label_posterior(ssvae, noisy).logits)).sum(-1)
-    return torch.where(rows.row_mask, found, 0.0)
+    cross_entropy = -(target * term.shifted(label_posterior(ssvae, noisy).logits)).sum(-1)
+    return torch.where(rows.row_mask, cross_entropy, 0.0)
 
 
 def _target(

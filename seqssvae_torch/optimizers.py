@@ -70,8 +70,8 @@ class Optimizer:
         """
         weights = list(self.named.values())
         # zeros for weights that play no part: averages move on all the same
-        found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        own = [gradient.contiguous() for gradient in found]
+        of_weights = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        own = [gradient.contiguous() for gradient in of_weights]
         self.sharing.add_up(own)
         gradients, norm = clip_gradients(own, self.config.clip_norm)
         for weight, gradient in zip(weights, gradients, strict=True):

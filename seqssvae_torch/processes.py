@@ -38,15 +38,15 @@ class TorchProcesses(Processes):
 
     def any(self, flag: bool) -> bool:
         """Return whether a flag is set in one of them."""
-        found = torch.tensor(int(flag))
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-        return bool(found)
+        greatest = torch.tensor(int(flag))
+        distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
+        return bool(greatest)
 
     def of_first(self, content: bytes) -> bytes:
         """Return what the first was called with."""
-        found = [content]
-        distributed.broadcast_object_list(found, device=torch.device("cpu"))
-        return found[0]
+        contents = [content]
+        distributed.broadcast_object_list(contents, device=torch.device("cpu"))
+        return contents[0]
 
     def speaks(self) -> bool:
         """Return whether this is the one to say what went wrong: the first that asks."""

@@ -91,10 +91,10 @@ class Sharing:
         """
         if self.count == 1:
             return own
-        found = own.new_zeros((*own.shape[:-1], self.count * own.shape[-1]))
-        found[..., self._places(size, own.device)] = own
-        distributed.all_reduce(found)
-        return found[..., :size]
+        values = own.new_zeros((*own.shape[:-1], self.count * own.shape[-1]))
+        values[..., self._places(size, own.device)] = own
+        distributed.all_reduce(values)
+        return values[..., :size]
 
     def add_up(self, gradients: Sequence[Tensor]) -> None:
         """Make each of these the sum over all processes, in place and in one message."""

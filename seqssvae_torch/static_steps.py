@@ -74,9 +74,9 @@ class Recorder:
         here = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream):
-            found = take()
+            value = take()
         here.wait_stream(self.stream)
-        return found
+        return value
 
     def record(self, take: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
         """Record a step and where its totals will be, None where that is not possible; nothing is computed.
@@ -211,5 +211,5 @@ class Entry:
         return float(self.fetched.values[self.place][self.index])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        found = np.asarray(self.fetched.values[self.place][self.index])
-        return found.astype(bool if isinstance(self.index, slice) else dtype or found.dtype)
+        array = np.asarray(self.fetched.values[self.place][self.index])
+        return array.astype(bool if isinstance(self.index, slice) else dtype or array.dtype)

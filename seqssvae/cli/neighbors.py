@@ -29,8 +29,8 @@ def neighbors_command(arguments: Namespace) -> None:
     corpus = encode_table(unlabelled, run.schema, run.config.data, too_long="truncate")
     warn_of_counts(corpus, run.config.data.max_length)
     near, among = (encode(run.backend, rows, run.config, arguments.features) for rows in (query, corpus))
-    found = nearest(near, among, arguments.count)
+    nearest_rows = nearest(near, among, arguments.count)
     texts, ids = table.texts["sequence"], table.texts.get("id")
-    for index, distance in zip(found.indices[0].tolist(), found.distances[0].tolist(), strict=True):
+    for index, distance in zip(nearest_rows.indices[0].tolist(), nearest_rows.distances[0].tolist(), strict=True):
         name = [] if ids is None else [printable(ids[index])]
         print(*name, printable(texts[index]), printable(table.labels[index] or ""), f"{distance:.8g}", sep="\t")

@@ -79,8 +79,8 @@ def number_of_bucket(lengths: Int[np.ndarray, " R"], sizes: Sequence[int]) -> In
     """Find the number of the least bucket that each row fits into, counted from 0, in a byte or two each."""
     kind = np.int8 if len(sizes) < 2**7 else np.int16
     parts = (lengths[first : first + ROWS_OF_A_PART] for first in range(0, len(lengths), ROWS_OF_A_PART))
-    found = (np.searchsorted(sizes, part).astype(kind) for part in parts)
-    return np.concatenate([np.zeros(0, kind), *found])
+    numbers = (np.searchsorted(sizes, part).astype(kind) for part in parts)
+    return np.concatenate([np.zeros(0, kind), *numbers])
 
 
 def doubled_buckets(longest: int, buckets: Sequence[int]) -> list[int]:

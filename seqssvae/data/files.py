@@ -132,12 +132,12 @@ def _with_labels(blocks: Iterable[Block], path: str, labels_file: str, data: Dat
     """The rows with the labels that another file has for their identifiers."""
     if labels_file == path == STANDARD_INPUT:
         raise ConfigurationError("rows and labels cannot both be read from standard input; name a file for one.")
-    labels, found = _read_labels(labels_file, data), False
+    labels, any_labelled = _read_labels(labels_file, data), False
     for block in blocks:
         texts = [labels.get(name, "") for name in block.columns["id"]]
-        found = found or any(name in labels for name in block.columns["id"])
+        any_labelled = any_labelled or any(name in labels for name in block.columns["id"])
         yield Block({**block.columns, "label": texts}, block.lines)
-    if not found:
+    if not any_labelled:
         raise DataError(f"{named(labels_file)}: it has no identifier of {named(path)}; see data.labels_id_column.")
 
 

@@ -36,8 +36,8 @@ def parquet_blocks(stream: BufferedReader, origin: str, columns: Sequence[Column
         if len(set(names)) < len(names):  # pyarrow takes columns by name
             read = list(range(len(names)))
         for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=[names[place] for place in read]):
-            found = {role: batch.column(read.index(place)) for role, place in places.items()}
-            texts = {role: _texts(pa, column, names[places[role]], origin) for role, column in found.items()}
+            arrays = {role: batch.column(read.index(place)) for role, place in places.items()}
+            texts = {role: _texts(pa, column, names[places[role]], origin) for role, column in arrays.items()}
             yield Block(texts, np.arange(before, before + batch.num_rows, dtype=np.int32) + 1)
             before += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -60,10 +60,10 @@ def prepare_directory(
         raise DataError(f"The output directory {output} exists already and was left as it is; name another one.")
     try:
         with _unfinished(path) as place:
-            found = _FirstPass(pa, data)
-            found.write(files, place / NUMBERED, report)
-            report(f"writing {found.counts.rows - found.counts.skipped:,} rows")
-            return _write_numbers(pa, found, place, files)
+            first_pass = _FirstPass(pa, data)
+            first_pass.write(files, place / NUMBERED, report)
+            report(f"writing {first_pass.counts.rows - first_pass.counts.skipped:,} rows")
+            return _write_numbers(pa, first_pass, place, files)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror or error}).") from error
 
@@ -185,21 +185,21 @@ class _FirstPass:
         return self._pa.ListArray.from_arrays(rows.offsets.astype(np.int32), self._pa.array(rows.values))
 
 
-def _write_numbers(pa: Any, found: _FirstPass, place: Path, files: Sequence[str]) -> CorpusCounts:
+def _write_numbers(pa: Any, first_pass: _FirstPass, place: Path, files: Sequence[str]) -> CorpusCounts:
     """Write the rows with the numbers that a model knows, and what is known of them."""
-    schema, unknown, rows = found.schema, 0, 0
+    schema, unknown, rows = first_pass.schema, 0, 0
     vocabularies = {"symbols": ("sequence", schema.vocabulary)}
     if schema.source_vocabulary is not None:
         vocabularies["source_symbols"] = ("source", schema.source_vocabulary)
-    ids = {name: vocabulary.lookup(found.symbols[role]) for name, (role, vocabulary) in vocabularies.items()}
+    ids = {name: vocabulary.lookup(first_pass.symbols[role]) for name, (role, vocabulary) in vocabularies.items()}
     # a label that none of the rows that are left has may be among the numbers, and the last is that of a missing one
-    labels = [schema.labels.index(name) if name in schema.labels else -1 for name in found.labels]
+    labels = [schema.labels.index(name) if name in schema.labels else -1 for name in first_pass.labels]
     y = np.array([*labels, -1], np.int32)
     writer = None
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(pa.OSFile(str(place / ROWS), "wb"))
         for batch in _large_batches(pa, place / NUMBERED):
-            columns = {name: batch.column(name) for name in batch.schema.names if name != "id" or found.has_ids}
+            columns = {name: batch.column(name) for name in batch.schema.names if name != "id" or first_pass.has_ids}
             columns["label"] = pa.array(y[batch.column("label").to_numpy()].astype(_smallest(len(schema.labels))))
             for name, (_, vocabulary) in vocabularies.items():
                 column = batch.column(name)
@@ -213,7 +213,7 @@ def _write_numbers(pa: Any, found: _FirstPass, place: Path, files: Sequence[str]
             writer.write_batch(made)
             rows += made.num_rows
     (place / NUMBERED).unlink()
-    counts = found.counts._replace(unknown_symbols=unknown)
+    counts = first_pass.counts._replace(unknown_symbols=unknown)
     source = schema.source_vocabulary
     manifest = {
         "format": FORMAT,
@@ -221,7 +221,7 @@ def _write_numbers(pa: Any, found: _FirstPass, place: Path, files: Sequence[str]
         "bytes": (place / ROWS).stat().st_size,
         "files": [named(name) for name in files],
         "counts": counts._asdict(),
-        "data": {name: _plain(getattr(found.data, name)) for name in SHARED},
+        "data": {name: _plain(getattr(first_pass.data, name)) for name in SHARED},
         "labels": schema.labels.to_dict(),
         "vocabulary": schema.vocabulary.to_dict(),
         "source_vocabulary": None if source is None else source.to_dict(),

@@ -85,15 +85,15 @@ def build_schema(table: Table, data: DataConfig, known: Schema | None = None) ->
         known: What a trained model knows, whose symbols are kept; None of a new model.
     """
     sources = {} if table.sources is None else table.sources.counts()
-    found = Occurrences(table.sequences.counts(), sources, table.labels.counts(), table.origin)
-    return schema_of(found, data, known)
+    occurrences = Occurrences(table.sequences.counts(), sources, table.labels.counts(), table.origin)
+    return schema_of(occurrences, data, known)
 
 
-def schema_of(found: Occurrences, data: DataConfig, known: Schema | None = None) -> Schema:
+def schema_of(occurrences: Occurrences, data: DataConfig, known: Schema | None = None) -> Schema:
     """Make symbols and labels of those that occur in training rows.
 
     Args:
-        found: How often each occurs.
+        occurrences: How often each occurs.
         data: The least count of a symbol, and the classes where they are listed.
         known: What a trained model knows, whose symbols are kept; None of a new model.
 
@@ -108,30 +108,32 @@ def schema_of(found: Occurrences, data: DataConfig, known: Schema | None = None)
         UserWarning: If no row has a label, or none has a certain label, of those listed; if labels look alike, or like
             a missing one.
     """
-    vocabulary = Vocabulary.from_counts(found.symbols, data.separator, data.minimum_count)
+    vocabulary = Vocabulary.from_counts(occurrences.symbols, data.separator, data.minimum_count)
     if known is not None:
         vocabulary = known.vocabulary.with_symbols(vocabulary)
     if not vocabulary.symbols:
-        raise DataError(f"{found.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
-    labels = _labels(found, data, known)
-    warn_of_lookalikes(found.origin, found.labels, labels.names)
-    sources = _source_vocabulary(found, data, None if known is None else known.source_vocabulary)
+        raise DataError(f"{occurrences.origin}: no symbol occurs {data.minimum_count} times; lower data.minimum_count.")
+    labels = _labels(occurrences, data, known)
+    warn_of_lookalikes(occurrences.origin, occurrences.labels, labels.names)
+    sources = _source_vocabulary(occurrences, data, None if known is None else known.source_vocabulary)
     return Schema(vocabulary, labels, _uniform(labels), sources)
 
 
-def _labels(found: Occurrences, data: DataConfig, known: Schema | None) -> Labels:
-    observed = sorted(label for label, count in found.labels.items() if count)
+def _labels(occurrences: Occurrences, data: DataConfig, known: Schema | None) -> Labels:
+    observed = sorted(label for label, count in occurrences.labels.items() if count)
     if data.labels is not None:
-        _warn_of_unobserved(data.labels, observed if known is None else [*observed, *known.labels.names], found.origin)
+        _warn_of_unobserved(
+            data.labels, observed if known is None else [*observed, *known.labels.names], occurrences.origin
+        )
         return Labels(tuple(data.labels))
     if not observed:
         where = f"in column {data.label_column}" if data.label_column else "because data.label_column is 0"
         raise DataError(
-            f"{found.origin}: no row has a label {where}; label some rows, or list the classes in data.labels."
+            f"{occurrences.origin}: no row has a label {where}; label some rows, or list the classes in data.labels."
         )
     if len(observed) == 1:
         raise DataError(
-            f"{found.origin}: all labelled rows have the same label, {observed[0]!r}; label rows of at least two "
+            f"{occurrences.origin}: all labelled rows have the same label, {observed[0]!r}; label rows of at least two "
             "classes, or list the classes in data.labels."
         )
     return Labels(tuple(observed))
@@ -146,14 +148,14 @@ def _warn_of_unobserved(listed: Sequence[str], observed: Sequence[str], origin: 
         warnings.warn(f"{origin}: no row has the label {names}, so what it stands for is arbitrary.", stacklevel=4)
 
 
-def _source_vocabulary(found: Occurrences, data: DataConfig, known: Vocabulary | None) -> Vocabulary | None:
+def _source_vocabulary(occurrences: Occurrences, data: DataConfig, known: Vocabulary | None) -> Vocabulary | None:
     if not data.source_column:
         return None
-    vocabulary = Vocabulary.from_counts(found.sources, data.source_separator, data.minimum_count)
+    vocabulary = Vocabulary.from_counts(occurrences.sources, data.source_separator, data.minimum_count)
     vocabulary = vocabulary if known is None else known.with_symbols(vocabulary)
     if not vocabulary.symbols:
         raise DataError(
-            f"{found.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."
+            f"{occurrences.origin}: no symbol of sources occurs {data.minimum_count} times; lower data.minimum_count."
         )
     return vocabulary
 

@@ -193,7 +193,7 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
     labels = label_use(log_p, corpus.y, prior)
     weak = None if terms is None else findings.weak_generator(terms.bound_per_symbol, terms.rows, terms.baselines)
     sound = terms is not None and bool(terms.baselines) and weak is None
-    found = [
+    candidates = [
         findings.random_labels(held_out.agreement, _reference(model)),
         findings.swallowing_label(held_out, labels, names),
         findings.labels_never_predicted(held_out, labels, names),
@@ -206,9 +206,10 @@ def diagnose(model: Diagnosed, corpus: Corpus, training: Corpus | None = None, s
         weak,
         findings.unlabelled_rows(gain),
     ]
-    if model.ensemble is None and (found[0] is None or found[0].name != RANDOM_LABELS):  # random ones are learned so
-        found.insert(1, findings.memorised(held_out, trained, _training_loss(model)))
-    ordered = sorted((finding for finding in found if finding is not None), key=lambda one: one.level == "note")
+    # random labels are learned by heart in any case
+    if model.ensemble is None and (candidates[0] is None or candidates[0].name != RANDOM_LABELS):
+        candidates.insert(1, findings.memorised(held_out, trained, _training_loss(model)))
+    ordered = sorted((finding for finding in candidates if finding is not None), key=lambda one: one.level == "note")
     return Diagnosis(
         tuple(names),
         labels,
@@ -284,12 +285,12 @@ def _of_generator(model: Diagnosed, corpus: Corpus, seed: int) -> _Generator:
 
 def _compared(baselines: Baselines, rows: Corpus, bound: Float[np.ndarray, " N"]) -> dict[str, Compared]:
     """Simple models of the symbols beside the generator's bound of each row."""
-    found = {}
+    compared = {}
     for name, model in baselines._asdict().items():
         log_p = model.log_likelihood(rows.sequences.loaded())[:, 0]
-        ahead, error = log_p - bound, (log_p - bound).std() / np.sqrt(len(rows))
-        found[name] = Compared(float(log_p.sum() / rows.lengths.sum()), float(ahead.mean()), float(error))
-    return found
+        gain, error = log_p - bound, (log_p - bound).std() / np.sqrt(len(rows))
+        compared[name] = Compared(float(log_p.sum() / rows.lengths.sum()), float(gain.mean()), float(error))
+    return compared
 
 
 def _training_loss(model: Diagnosed) -> float | None:
@@ -309,8 +310,8 @@ def _reference(model: Diagnosed) -> CrossValidated | None:
 
 def _label_entropy(model: Diagnosed) -> tuple[float, float] | None:
     """The entropy of q(y|x) of validation rows at the first and the last evaluation."""
-    found = [(record.get("validation") or {}).get("label_entropy") for record in model.history]
-    known = [value for value in found if value is not None]
+    entropies = [(record.get("validation") or {}).get("label_entropy") for record in model.history]
+    known = [value for value in entropies if value is not None]
     return (known[0], known[-1]) if known else None
 
 

@@ -80,18 +80,18 @@ def dead_latent(latent: LatentUse, beta: float, generator_is_sound: bool) -> Fin
     active = int(latent.active.sum())
     if latent.rows < LEAST_ROWS or (active and latent.kl >= DEAD_KL):
         return None
-    found = f"z is dead: {active} of {len(latent.active)} units are active, and its KL is {latent.kl:.3f} nats a row"
+    figures = f"z is dead: {active} of {len(latent.active)} units are active, and its KL is {latent.kl:.3f} nats a row"
     if beta <= 1 and generator_is_sound:
         return Finding(
             "z is dead",
             "note",
-            f"{found}; the generator has a good bound without it.",
+            f"{figures}; the generator has a good bound without it.",
             "Where you want an embedding, take that of encode --features, or lower objective.beta.maximum.",
         )
     return Finding(
         "z is dead",
         "warning",
-        f"{found}.",
+        f"{figures}.",
         "Lower objective.beta.maximum, warm beta up over more steps (objective.beta.steps), or give the decoder less "
         "context (model.decoder.context).",
     )
@@ -237,10 +237,10 @@ def memorised(held_out: LabelUse, trained: LabelUse, training_loss: float | None
     variance = accuracy * (1 - accuracy) / count
     if trained.accuracy is not None and again >= LEAST_OF_LABEL:
         share, variance = trained.accuracy, variance + trained.accuracy * (1 - trained.accuracy) / again
-        found = f"it gets {share:.0%} of {again} of them right"
+        evidence = f"it gets {share:.0%} of {again} of them right"
     elif training_loss is not None:
         share = float(np.exp(-training_loss))
-        found = f"in training it gave their labels a probability of {share:.0%}"
+        evidence = f"in training it gave their labels a probability of {share:.0%}"
     else:
         return None
     if share - accuracy <= max(MEMORISED_GAP, ERRORS * np.sqrt(variance)):
@@ -248,7 +248,7 @@ def memorised(held_out: LabelUse, trained: LabelUse, training_loss: float | None
     return Finding(
         "classifier memorised",
         "warning",
-        f"The classifier memorised its training rows: {found}, and of {count} others it gets {accuracy:.0%} right.",
+        f"The classifier memorised its training rows: {evidence}, and of {count} others it gets {accuracy:.0%} right.",
         "Use recipe: auto, more dropout (model.dropout), weight decay (optimizer.name: adamw, optimizer.weight_decay), "
         "or more labelled rows.",
     )
@@ -312,12 +312,12 @@ class Compared(NamedTuple):
 
     Args:
         nats_per_symbol: Its log-probability.
-        ahead: By how much it is above the generator's bound, in nats a row.
+        gain: By how much it is above the generator's bound, in nats a row.
         error: The standard error of that over rows.
     """
 
     nats_per_symbol: float
-    ahead: float
+    gain: float
     error: float
 
 
@@ -330,7 +330,7 @@ def weak_generator(nats_per_symbol: float, rows: int, baselines: Mapping[str, Co
         baselines: The simple models, by name.
     """
     better = [
-        f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.ahead > ERRORS * one.error
+        f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.gain > ERRORS * one.error
     ]
     if not better or rows < LEAST_COMPARED:
         return None

@@ -73,9 +73,9 @@ def look_at_rows(
         log_p_y = np.broadcast_to(np.log(label_prior), held.shape)
         if batch.source is not None:
             log_p_y = np.asarray(backend.classify_source(batch.source), float)
-        found = *latents, held, reconstruction, log_q_z - log_p_z, log_p_y
+        of_batch = *latents, held, reconstruction, log_q_z - log_p_z, log_p_y
         rows.append(batch.rows[batch.row_mask])
-        parts.append([part[batch.row_mask] for part in found])
+        parts.append([part[batch.row_mask] for part in of_batch])
     order, q_y = np.argsort(np.concatenate(rows)), np.exp(log_q_y)
     joined = [np.concatenate(part)[order] for part in zip(*parts, strict=True)]
     held, reconstruction, kl_z, log_p_y = joined[4:]

@@ -80,14 +80,14 @@ def known_hyperparameters(config: Config, recipe: str) -> dict[str, Any]:
         recipe: Name of the recipe.
     """
     here, usual = dict(_flat(to_dict(config))), dict(_flat(to_dict(build_config(dict.fromkeys(FIELDS), None, recipe))))
-    found: dict[str, Any] = {"random_state": config.training.seed}
+    hyperparameters: dict[str, Any] = {"random_state": config.training.seed}
     for name, paths in FIELDS.items():
         values = {here[path] for path in paths}
         if len(values) == 1 and any(here[path] != usual[path] for path in paths):
-            found[name] = values.pop()
-    if build_config({**dict.fromkeys(FIELDS), **found}, None, recipe) != config:
-        found["config"] = config
-    return found
+            hyperparameters[name] = values.pop()
+    if build_config({**dict.fromkeys(FIELDS), **hyperparameters}, None, recipe) != config:
+        hyperparameters["config"] = config
+    return hyperparameters
 
 
 def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

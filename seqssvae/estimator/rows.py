@@ -104,9 +104,9 @@ def read_rows(
     sequences, sources = read_sequences(X), None if source is None else read_sequences(source, "source")
     values = read_labels(y, len(sequences), missing)
     known = [] if start is None else list(start.classes)
-    found = [*values, *known, *classes]
+    occurring = [*values, *known, *classes]
     listed = config.data.labels
-    kept = sort_classes(found) if listed is None else list(listed)
+    kept = sort_classes(occurring) if listed is None else list(listed)
     names = label_names(kept)
     settings = {"labels": list(names.values()), "source_column": source_column(config, source)}
     config = from_dict(merge(to_dict(config), {"data": settings}))

@@ -74,5 +74,5 @@ def tune(
                 print(f"seqssvae: {done} of {chosen.trials}: {describe(trial, best, metric)}", file=sys.stderr)
 
         tuned = sweep(output, trials, chosen, report)
-    found = tuned.config
-    return replace(tuned, config=replace(found, data=replace(found.data, labels=config.data.labels)))
+    best = tuned.config
+    return replace(tuned, config=replace(best, data=replace(best.data, labels=config.data.labels)))

@@ -48,13 +48,13 @@ def row_likelihood(log_weights: Float[np.ndarray, "P N K"]) -> RowLikelihood:
     return RowLikelihood(total - np.log(draws), error, effective)
 
 
-def importance_metrics(found: RowLikelihood) -> dict[str, float | None]:
+def importance_metrics(likelihood: RowLikelihood) -> dict[str, float | None]:
     """The means over rows as fields of `Metrics`."""
-    error = float(np.sqrt(np.sum(found.standard_error**2))) / len(found.log_p)
+    error = float(np.sqrt(np.sum(likelihood.standard_error**2))) / len(likelihood.log_p)
     return {
-        "importance_bound": float(found.log_p.mean()),
+        "importance_bound": float(likelihood.log_p.mean()),
         "importance_error": error if np.isfinite(error) else None,
-        "effective_samples": float(found.effective_samples.mean()),
+        "effective_samples": float(likelihood.effective_samples.mean()),
     }
 
 

@@ -60,13 +60,13 @@ def _distinct(codes: Int[np.ndarray, " S"], size: int) -> tuple[Int[np.ndarray, 
     if size > SMALL:
         return np.unique(codes, return_counts=True)
     counts = np.bincount(codes)
-    return (found := np.flatnonzero(counts)), counts[found]
+    return (occurring := np.flatnonzero(counts)), counts[occurring]
 
 
 def _count(rows: Rows, size: int, order: int) -> Markov:
-    found = [_distinct(ngram_codes(part, size, order), size**order) for part in rows.parts()]
-    codes, place = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
-    counts = np.bincount(place, np.concatenate([part for _, part in found]), len(codes))
+    counts_by_part = [_distinct(ngram_codes(part, size, order), size**order) for part in rows.parts()]
+    codes, place = np.unique(np.concatenate([codes for codes, _ in counts_by_part]), return_inverse=True)
+    counts = np.bincount(place, np.concatenate([part for _, part in counts_by_part]), len(codes))
     symbol_counts = rows.counts(size)
     background = (symbol_counts + 0.5) / (symbol_counts + 0.5).sum()
     tree, known = NgramTree(codes, size, order), np.ones(size, bool)

@@ -48,10 +48,13 @@ class Reliability(NamedTuple):
 
 def reliability(log_p: Float[np.ndarray, "N K"], y: Int[np.ndarray, " N"]) -> Reliability:
     """How often labels are right that are said to be so probable (Guo et al. 2017, equations 1 and 2)."""
-    *found, bins = _binned(log_p, y)
+    confidence, hits, bins = _binned(log_p, y)
     rows = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = (np.bincount(bins, weights=part, minlength=BINS) / np.where(rows, rows, np.nan) for part in found)
+        means = (
+            np.bincount(bins, weights=part, minlength=BINS) / np.where(rows, rows, np.nan)
+            for part in (confidence, hits)
+        )
         return Reliability(rows, *means)
 
 

@@ -277,7 +277,7 @@ def _member(
         return Networks.from_arrays(own, settings["network"], dimensions, build)
     member: Member = KINDS[name].from_arrays(own)
     every_symbol = np.arange(dimensions.vocabulary_size, dtype=np.int32)
-    found = member.log_proba(RaggedArray.from_lengths(every_symbol, np.array([len(every_symbol)])))
-    if found.shape != (1, len(dimensions.label_prior)) or not np.isfinite(found).all():
+    log_p = member.log_proba(RaggedArray.from_lengths(every_symbol, np.array([len(every_symbol)])))
+    if log_p.shape != (1, len(dimensions.label_prior)) or not np.isfinite(log_p).all():
         raise ValueError(f"the arrays of {name} are not of {len(dimensions.label_prior)} labels")
     return member

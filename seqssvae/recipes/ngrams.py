@@ -69,8 +69,8 @@ class NgramVocabulary:
         for n in range(1, longest_order(size, order) + 1):
             numbers, codes = _of_rows(rows, size, n)
             pairs = np.unique(np.stack([codes, numbers]), axis=1)[0]
-            found, counts = np.unique(pairs, return_counts=True)
-            kept.append(found[counts >= LEAST_ROWS])
+            ngrams, counts = np.unique(pairs, return_counts=True)
+            kept.append(ngrams[counts >= LEAST_ROWS])
         return cls(size, kept)
 
     def count(self, rows: RaggedArray) -> scipy.sparse.csr_matrix:

@@ -46,10 +46,10 @@ class Places:
             rows
         )
         _, codes = _at_places(rows, size, bool(from_end))
-        found, counts = np.unique(codes, return_counts=True)  # a row has each once
-        found, counts = found[counts >= LEAST_ROWS], counts[counts >= LEAST_ROWS]
+        distinct, counts = np.unique(codes, return_counts=True)  # a row has each once
+        distinct, counts = distinct[counts >= LEAST_ROWS], counts[counts >= LEAST_ROWS]
         frequent = np.argsort(-counts, kind="stable")[: MOST_WEIGHTS // label_count]
-        return cls(size, bool(from_end), found[np.sort(frequent)])
+        return cls(size, bool(from_end), distinct[np.sort(frequent)])
 
     @cached_property
     def place(self) -> Int[np.ndarray, " G"]:

@@ -143,8 +143,8 @@ def fit_pool(members: Sequence[Float[np.ndarray, "N K"]], y: Int[np.ndarray, " N
         return float(0.5 * PRECISION * away @ away - log_p[rows, y].sum()), gradient + PRECISION * away
 
     start, bounds = np.full(count, 1.0 / count), [(0.0, None)] * count
-    found = scipy.optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
-    return mixture._replace(powers=found.x)
+    minimum = scipy.optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return mixture._replace(powers=minimum.x)
 
 
 def pooled_out_of_fold(

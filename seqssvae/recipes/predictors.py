@@ -102,12 +102,12 @@ def predict_by_each_method(
     if config.objective.name != "classifier":
         scores.append(_generative(backend, config, corpus, seed))
     names: tuple[PredictionMethod, ...] = ("classifier", "generative")
-    found = {name: calibrate(*pair) for name, *pair in zip(names, scores, pool.temperatures, strict=False)}
+    log_proba = {name: calibrate(*pair) for name, *pair in zip(names, scores, pool.temperatures, strict=False)}
     if model.ensemble is not None:
-        found["combined"] = model.ensemble.log_proba(corpus.sequences.loaded())
+        log_proba["combined"] = model.ensemble.log_proba(corpus.sequences.loaded())
     elif len(scores) == len(names):
-        found["combined"] = pool.log_proba(scores)
-    return found
+        log_proba["combined"] = pool.log_proba(scores)
+    return log_proba
 
 
 def fit_network_pool(backend: Backend, config: Config, held_out: Corpus, label_count: int) -> Pool | None:

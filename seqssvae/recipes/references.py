@@ -33,10 +33,10 @@ def logistic_regression(labelled: Any, y: Int[np.ndarray, " N"], unlabelled: Any
 
 def self_training(labelled: Any, y: Int[np.ndarray, " N"], unlabelled: Any, rows: Any) -> Any:
     """The same, which then labels the rows of which it is sure and learns from them, too (Yarowsky 1995)."""
-    together = scipy.sparse.vstack([labelled, unlabelled]).tocsr()
-    weighted = TfidfTransformer(sublinear_tf=True).fit(together)
+    all_rows = scipy.sparse.vstack([labelled, unlabelled]).tocsr()
+    weighted = TfidfTransformer(sublinear_tf=True).fit(all_rows)
     model = SelfTrainingClassifier(LogisticRegression(C=10.0, max_iter=300), threshold=THRESHOLD, max_iter=ROUNDS)
-    model.fit(weighted.transform(together), np.concatenate([y, np.full(unlabelled.shape[0], NO_LABEL)]))
+    model.fit(weighted.transform(all_rows), np.concatenate([y, np.full(unlabelled.shape[0], NO_LABEL)]))
     return model.predict(weighted.transform(rows))
 
 

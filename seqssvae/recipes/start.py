@@ -94,9 +94,11 @@ def _factors(
     pairs = scipy.sparse.coo_matrix((ones, (before, rows.values)), (count, count)).tocsr()
     different, share = np.diff(pairs.indptr), np.exp(bias) / np.exp(bias).sum()
     weight = np.sqrt(np.asarray(pairs.sum(axis=1)).ravel())
-    found = pairs.tocoo()
-    values = np.log1p(found.data / (different[found.row] * share[found.col])) * weight[found.row]
-    matrix = scipy.sparse.coo_matrix((values, (found.row, found.col)), (count, count)).tocsr()
+    transitions = pairs.tocoo()
+    values = (
+        np.log1p(transitions.data / (different[transitions.row] * share[transitions.col])) * weight[transitions.row]
+    )
+    matrix = scipy.sparse.coo_matrix((values, (transitions.row, transitions.col)), (count, count)).tocsr()
     kept = min(size, count - 1)
     if count <= DENSE:
         left, scale, right = (part[..., :kept] for part in _transposed(*np.linalg.svd(matrix.toarray())))

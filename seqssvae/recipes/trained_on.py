@@ -91,8 +91,8 @@ class TrainedOn(NamedTuple):
         if arrays["labelled"].shape != (label_count,) or arrays["digests"].ndim != 1:
             raise ValueError(f"there must be {label_count} numbers of labelled rows")
         reference = arrays["reference"].tolist()
-        found = Agreement(int(reference[0]), *reference[1:]) if reference else None
-        return cls(arrays["labelled"], int(arrays["unlabelled"][0]), arrays["digests"], found)
+        observed_agreement = Agreement(int(reference[0]), *reference[1:]) if reference else None
+        return cls(arrays["labelled"], int(arrays["unlabelled"][0]), arrays["digests"], observed_agreement)
 
 
 def _digests(sequences: Rows) -> Int[np.ndarray, " N"]:
@@ -100,5 +100,5 @@ def _digests(sequences: Rows) -> Int[np.ndarray, " N"]:
 
 
 def _digests_of_part(rows: RaggedArray) -> Int[np.ndarray, " N"]:
-    found = (hashlib.blake2b(np.asarray(row, np.int32).tobytes(), digest_size=8).digest() for row in rows)
-    return np.frombuffer(b"".join(found), np.int64)
+    digests = (hashlib.blake2b(np.asarray(row, np.int32).tobytes(), digest_size=8).digest() for row in rows)
+    return np.frombuffer(b"".join(digests), np.int64)

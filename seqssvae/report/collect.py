@@ -109,7 +109,7 @@ class RunFacts(NamedTuple):
         names: Names of the labels.
         history: Its evaluations.
         trials: How the candidates of the recipe `auto` did; none of another recipe.
-        found: What the model makes of rows; None where none were given.
+        findings: What the model makes of rows; None where none were given.
         samples: Generated sequences; none of a classifier, or of a model with sources.
     """
 
@@ -121,7 +121,7 @@ class RunFacts(NamedTuple):
     names: tuple[str, ...]
     history: Sequence[Mapping[str, Any]]
     trials: Sequence[Trial]
-    found: Findings | None
+    findings: Findings | None
     samples: Sequence[Sample]
 
     @property
@@ -144,10 +144,10 @@ def collect(
         seed: Seed of what is drawn.
     """
     trials = () if model.ensemble is None else model.ensemble.trials
-    found = None if corpus is None or not len(corpus) else _look(model, corpus, texts, seed)
+    findings = None if corpus is None or not len(corpus) else _look(model, corpus, texts, seed)
     names, settings = tuple(model.schema.labels.names), to_dict(model.config)
     known = model.step, settings, names, model.history, trials
-    return RunFacts(name, model.backend.name, trained_by, *known, found, _samples(model, seed))
+    return RunFacts(name, model.backend.name, trained_by, *known, findings, _samples(model, seed))
 
 
 def _look(model: Diagnosed, corpus: Corpus, texts: Sequence[str], seed: int) -> Findings:

@@ -87,24 +87,24 @@ def _section(name: str, facts: RunFacts, certificate: Certificate | None) -> Run
         last = _last(facts.history, term.name)
         description = f"{term.title} in {term.unit} over {len(facts.history)} evaluations; at the last {last}."
         curves.append(Figure(to_svg(axes.figure, f"{name}-curve{place}", term.title, description), description))
-    pictures = {} if facts.found is None else _pictures(name, facts, facts.found)
+    pictures = {} if facts.findings is None else _pictures(name, facts, facts.findings)
     return RunSection(facts, certificate, curves, pictures, _labels(facts), _confused(facts))
 
 
-def _pictures(name: str, facts: RunFacts, found: Findings) -> dict[str, Figure]:
+def _pictures(name: str, facts: RunFacts, findings: Findings) -> dict[str, Figure]:
     pictures = {}
-    if found.held_out is not None:
-        seen = found.held_out
+    if findings.held_out is not None:
+        seen = findings.held_out
         axes = plots.plot_confusion(seen.confusion, facts.names)
         caption = f"{int(np.trace(seen.confusion))} of {seen.rows} rows are on the diagonal: their label is predicted."
         pictures["confusion"] = Figure(to_svg(axes.figure, f"{name}-confusion", "Confusion matrix", caption), caption)
-        pictures["calibration"] = _calibration(name, found, seen)
-    if found.diagnosis.latent is not None:
-        pictures["units"] = _units(name, found.diagnosis.latent)
-    if found.embedding.shape[1] and len(found.embedding) > 1:
-        axes = plots.plot_embedding(found.embedding, found.y, facts.names)
-        caption = f"{len(found.embedding)} rows by the {found.embedded}, coloured by label."
-        if found.diagnosis.latent is not None and found.embedded != "mean of z":
+        pictures["calibration"] = _calibration(name, findings, seen)
+    if findings.diagnosis.latent is not None:
+        pictures["units"] = _units(name, findings.diagnosis.latent)
+    if findings.embedding.shape[1] and len(findings.embedding) > 1:
+        axes = plots.plot_embedding(findings.embedding, findings.y, facts.names)
+        caption = f"{len(findings.embedding)} rows by the {findings.embedded}, coloured by label."
+        if findings.diagnosis.latent is not None and findings.embedded != "mean of z":
             caption += " No unit of z is active."
         pictures["embedding"] = Figure(
             to_svg(axes.figure, f"{name}-embedding", "Map of the embedding", caption), caption
@@ -121,8 +121,8 @@ def _units(name: str, latent: LatentUse) -> Figure:
     return Figure(to_svg(axes.figure, f"{name}-units", "KL of each unit of z", caption), caption)
 
 
-def _calibration(name: str, found: Findings, seen: RowsSeen) -> Figure:
-    calibration = found.diagnosis.calibration
+def _calibration(name: str, findings: Findings, seen: RowsSeen) -> Figure:
+    calibration = findings.diagnosis.calibration
     assert calibration is not None
     axes = plots.plot_calibration(seen.reliability, calibration.error, plots.new_axes(width=4.2, height=3.6))
     caption = (
@@ -134,9 +134,9 @@ def _calibration(name: str, found: Findings, seen: RowsSeen) -> Figure:
 
 def _labels(facts: RunFacts) -> list[dict[str, Any]]:
     """The table of labels, those predicted most first."""
-    if facts.found is None:
+    if facts.findings is None:
         return []
-    diagnosis, seen = facts.found.diagnosis, facts.found.held_out
+    diagnosis, seen = facts.findings.diagnosis, facts.findings.held_out
     use, separation = diagnosis.labels, diagnosis.separation
     rows = []
     for label in np.argsort(-(use.predicted + use.observed), kind="stable")[:MOST_LABELS].tolist():
@@ -159,9 +159,9 @@ def _labels(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def _confused(facts: RunFacts) -> list[tuple[str, str, int]]:
-    if facts.found is None or facts.found.held_out is None:
+    if facts.findings is None or facts.findings.held_out is None:
         return []
-    confusion = facts.found.held_out.confusion
+    confusion = facts.findings.held_out.confusion
     wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
     pairs = list(zip(*np.unravel_index(order, wrong.shape), strict=True))
@@ -180,9 +180,9 @@ def _summary(sections: Sequence[RunSection]) -> list[tuple[str, list[str]]]:
 
 
 def _figures(facts: RunFacts) -> dict[str, str]:
-    if facts.found is None:
+    if facts.findings is None:
         return {}
-    diagnosis, seen = facts.found.diagnosis, facts.found.held_out
+    diagnosis, seen = facts.findings.diagnosis, facts.findings.held_out
     figures = {"rows looked at": str(diagnosis.labels.rows), "labels predicted by": facts.predicted_by}
     if seen is not None and diagnosis.held_out.accuracy is not None:
         figures["labelled rows that were not learned from"] = str(seen.rows)

@@ -158,11 +158,11 @@ def plot_confusion(confusion: Int[np.ndarray, "K K"], names: Sequence[str], axes
     return axes
 
 
-def plot_calibration(found: Reliability, error: float, axes: Any = None) -> Any:
+def plot_calibration(reliability: Reliability, error: float, axes: Any = None) -> Any:
     """Plot how often labels are right that are said to be so probable: on the diagonal, probabilities are honest.
 
     Args:
-        found: Rows by how probable their most probable label is said to be.
+        reliability: Rows by how probable their most probable label is said to be.
         error: The expected calibration error.
         axes: Where to; None for a new figure.
 
@@ -170,11 +170,11 @@ def plot_calibration(found: Reliability, error: float, axes: Any = None) -> Any:
         The axes.
     """
     axes = new_axes() if axes is None else axes
-    known = found.rows > 0
-    bins = (np.flatnonzero(known) + 0.5) / len(found.rows)
+    known = reliability.rows > 0
+    bins = (np.flatnonzero(known) + 0.5) / len(reliability.rows)
     axes.plot([0, 1], [0, 1], ":", color=REST, label="honest")
-    axes.bar(bins, found.accuracy[known], width=0.9 / len(found.rows), color=COLOURS[4], label="right")
-    axes.plot(found.confidence[known], found.accuracy[known], "o", color=COLOURS[0], label="said")
+    axes.bar(bins, reliability.accuracy[known], width=0.9 / len(reliability.rows), color=COLOURS[4], label="right")
+    axes.plot(reliability.confidence[known], reliability.accuracy[known], "o", color=COLOURS[0], label="said")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the most probable label", ylabel="share that is right")
     axes.set_title(f"Calibration (expected error {error:.3f})")
     axes.legend(fontsize="small", loc="upper left")

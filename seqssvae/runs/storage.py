@@ -160,9 +160,9 @@ def _check_entries(
         if name not in entries:
             raise RunError(f"{path}: {name} is missing, which config.yaml and vocabulary.json beside it ask for.")
         entry = entries[name] if isinstance(entries[name], dict) else {}
-        found = entry.get("shape")
-        if found != list(shape):
-            shown = tuple(found[:8]) if isinstance(found, list) else found
+        stored = entry.get("shape")
+        if stored != list(shape):
+            shown = tuple(stored[:8]) if isinstance(stored, list) else stored
             asked = f"but config.yaml and vocabulary.json beside it ask for {shape}"
             raise RunError(f"{path}: {name} has shape {shown}, {asked}.")
         dtype = entry.get("dtype")

@@ -151,8 +151,8 @@ def chosen_of(
     """
     shares = jnp.exp(logits - jnp.expand_dims(greatest, axis))
     sums = shares.sum(axis)
-    found = jnp.take_along_axis(logits, jnp.expand_dims(symbols, axis), axis)
-    return found.squeeze(axis) - greatest - jnp.log(sums), shares, sums
+    chosen = jnp.take_along_axis(logits, jnp.expand_dims(symbols, axis), axis)
+    return chosen.squeeze(axis) - greatest - jnp.log(sums), shares, sums
 
 
 def sum_rows(errors: Float[Array, "..."], label_bias: Array, layer: OutputLayer) -> Array:

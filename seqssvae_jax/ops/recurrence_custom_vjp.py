@@ -295,8 +295,8 @@ def _scan(layers: tuple[Layer, ...], rounding: Rounding) -> tuple[tuple[Float[Ar
     cells = _cells(layers, rounding)
 
     def read(states: tuple[tuple[Array, ...], ...], step: Int[Array, ""]) -> tuple[tuple, tuple]:
-        found = [cell.read(state, step) for cell, state in zip(cells, states, strict=True)]
-        return tuple(state for state, _ in found), tuple(kept for _, kept in found)
+        read_cells = [cell.read(state, step) for cell, state in zip(cells, states, strict=True)]
+        return tuple(state for state, _ in read_cells), tuple(kept for _, kept in read_cells)
 
     return jax.lax.scan(read, tuple(layer.state for layer in layers), _steps(layers))[1]
 
@@ -331,8 +331,8 @@ def _scan_back(
         ), None
 
     start = tuple((jax.tree.map(jnp.zeros_like, layer.state), _Totals.zero(layer)) for layer in layers)
-    found, _ = jax.lax.scan(differentiate, start, (_steps(layers), grad_outputs, kept), reverse=True)
-    return tuple(totals.gradients(state) for state, totals in found)
+    of_layers, _ = jax.lax.scan(differentiate, start, (_steps(layers), grad_outputs, kept), reverse=True)
+    return tuple(totals.gradients(state) for state, totals in of_layers)
 
 
 _read.defvjp(_forward, _backward)

@@ -50,5 +50,5 @@ def reference(
         logits = logits + label_bias[:, :, None]
     log_probs = jax.nn.log_softmax(logits.at[..., jnp.array(NEVER_GENERATED)].set(-jnp.inf))
     symbols = jnp.broadcast_to(jnp.where(x == PAD, END, x), (len(hidden), *x.shape))
-    found = jnp.take_along_axis(log_probs, symbols[..., None], -1)[..., 0]
-    return jnp.where(x == PAD, 0.0, found)
+    chosen = jnp.take_along_axis(log_probs, symbols[..., None], -1)[..., 0]
+    return jnp.where(x == PAD, 0.0, chosen)

@@ -122,8 +122,8 @@ def _backward(rounding: Rounding, residuals: tuple, gradient: Array) -> tuple[Op
 
     # a loop of no or one turn: a branch would copy all gradients in and out
     scaled = jax.tree.map(lambda part: part * factor, gradients)
-    found, _ = jax.lax.while_loop(lambda state: ~state[1], again, (scaled, expected))
-    return found, None, jnp.zeros_like(weights)
+    operand_gradients, _ = jax.lax.while_loop(lambda state: ~state[1], again, (scaled, expected))
+    return operand_gradients, None, jnp.zeros_like(weights)
 
 
 def _common_factor(gradient: Array, weights: Array) -> tuple[Float[Array, ""], Bool[Array, ""]]:
@@ -173,6 +173,6 @@ def symbol_log_probs(
         of_steps = jnp.where(padding.T[:, None, None], 0.0, cut(jax.lax.stop_gradient(gradient_weights)))
         weights = of_steps.reshape(steps, blocks, taken * rows)
     targets = jnp.tile(jnp.where(padding, END, x).T, (1, taken))  # at padding any symbol that can be generated will do
-    found = _symbol_log_probs(Operands(columns, weight, bias, label_bias), targets, weights, rounding_now())
-    by_label = found.reshape(steps, blocks * taken, rows)[:, :labels].transpose(1, 2, 0)
+    log_probs = _symbol_log_probs(Operands(columns, weight, bias, label_bias), targets, weights, rounding_now())
+    by_label = log_probs.reshape(steps, blocks * taken, rows)[:, :labels].transpose(1, 2, 0)
     return jnp.where(padding, 0.0, by_label)

@@ -42,9 +42,9 @@ def blocks(steps: int, labels: int, rows: int, vocabulary_size: int, most: int) 
             for first in range(0, labels, lines):
                 yield Block(slice(step, step + 1), slice(first, min(first + lines, labels)))
     else:
-        together = max(1, min(most, SMALL) // (rows * vocabulary_size * labels))
-        for first in range(0, steps, together):
-            yield Block(slice(first, min(first + together, steps)), slice(0, labels))
+        steps_at_once = max(1, min(most, SMALL) // (rows * vocabulary_size * labels))
+        for first in range(0, steps, steps_at_once):
+            yield Block(slice(first, min(first + steps_at_once, steps)), slice(0, labels))
 
 
 class Gradients(NamedTuple):
@@ -171,10 +171,10 @@ class OutputLayer:
 
     def _memory(self, size: torch.Size, dtype: torch.dtype) -> Tensor:
         """Where numbers of this type were of the block before: fresh memory takes longer than what is done with it."""
-        found = self.memories.get(dtype)
-        if found is None or found.numel() < size.numel():
-            found = self.memories[dtype] = torch.empty(size.numel(), dtype=dtype, device=self.bias.device)
-        return found[: size.numel()].view(size)
+        memory = self.memories.get(dtype)
+        if memory is None or memory.numel() < size.numel():
+            memory = self.memories[dtype] = torch.empty(size.numel(), dtype=dtype, device=self.bias.device)
+        return memory[: size.numel()].view(size)
 
 
 def _are_far(sums: Float[Tensor, "S 1 N"]) -> bool:

@@ -64,11 +64,11 @@ class _SymbolLogProbs(torch.autograd.Function):
             if abs(float(factor) - 1) > 64 * torch.finfo(gradient.dtype).eps:
                 gradients = [None if part is None else part * factor for part in gradients]
             return *gradients, None, None, None, None
-        found = layer.zero_gradients()
+        totals = layer.zero_gradients()
         with fast_products(hidden.device):
             for block in layer.blocks():
-                layer.read(block, gradient[block.steps, block.labels], found)
-        return *found, None, None, None, None
+                layer.read(block, gradient[block.steps, block.labels], totals)
+        return *totals, None, None, None, None
 
 
 def _common_factor(gradient: Tensor, weights: Tensor) -> Tensor | None:
@@ -98,5 +98,5 @@ def symbol_log_probs(
     if not torch.is_grad_enabled():
         gradient_weights = None
     operands = hidden.permute(2, 3, 0, 1), weight, bias, label_bias, x, gradient_weights
-    found = _SymbolLogProbs.apply(*operands, rounding_now(), most or block_size(len(bias)))
-    return found.permute(1, 2, 0)
+    log_probs = _SymbolLogProbs.apply(*operands, rounding_now(), most or block_size(len(bias)))
+    return log_probs.permute(1, 2, 0)

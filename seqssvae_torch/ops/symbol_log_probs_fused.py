@@ -32,10 +32,10 @@ def symbol_log_probs(
     symbols = torch.arange(len(bias), device=bias.device)
     for symbol in NEVER_GENERATED:
         bias = bias.masked_fill(symbols == symbol, -torch.inf)
-    together, rounding = max(1, most // (labels * rows * len(bias))), rounding_now()
-    if together >= steps:
+    steps_at_once, rounding = max(1, most // (labels * rows * len(bias))), rounding_now()
+    if steps_at_once >= steps:
         return _log_probs(hidden, weight, bias, label_bias, x, rounding)
-    of_steps = zip(hidden.split(together, 2), x.split(together, 1), strict=True)
+    of_steps = zip(hidden.split(steps_at_once, 2), x.split(steps_at_once, 1), strict=True)
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     return torch.cat(
         [checkpoint(_log_probs, some, weight, bias, label_bias, of, rounding, **settings) for some, of in of_steps], 2

@@ -55,9 +55,9 @@ class Alphabet:
     @staticmethod
     def _ours(index: Any, symbols: Sequence[str]) -> Int[Tensor, " N"]:
         """Our id of each of the host's."""
-        places, found = [*range(len(SPECIALS)), *map(index, symbols)], torch.full((len(index),), UNK)
-        found[torch.tensor(places)] = torch.arange(len(places))
-        return found
+        places, ids = [*range(len(SPECIALS)), *map(index, symbols)], torch.full((len(index),), UNK)
+        ids[torch.tensor(places)] = torch.arange(len(places))
+        return ids
 
     def x(self, sequences: Int[Tensor, "B T"]) -> Int[np.ndarray, "B T"]:
         """Our ids of sequences."""
@@ -73,13 +73,13 @@ class Alphabet:
         Raises:
             ConfigurationError: If there is another label than those known.
         """
-        found = []
+        labels = []
         for row in features.tolist():
             ids = tuple(symbol for symbol in row if symbol != PAD)
             if ids not in self.labels and ids not in self.missing:
                 raise ConfigurationError("A row has a label that the model was not trained with.")
-            found.append(self.labels.get(ids, NO_LABEL))
-        return np.array(found, np.int32)
+            labels.append(self.labels.get(ids, NO_LABEL))
+        return np.array(labels, np.int32)
 
     def rows(self, batch: data.Batch, y: Int[np.ndarray, " B"] | None, transduces: bool) -> Batch:
         """The rows of a batch as the core takes them.
@@ -169,17 +169,17 @@ def first_state(module: Any, index: Any, config: Config, labels: Sequence[str] |
         )
     names = labels
     read = read_labels(path, parser, missing) if parser.has_features else Read({}, 0)
-    found = {parser.features_string(label): count for label, count in read.counts.items()}
+    counts = {parser.features_string(label): count for label, count in read.counts.items()}
     if marker and not read.missing:
         raise ConfigurationError(
             f"No row of {path} has {marker!r} in its features column, which missing= says marks a missing "
-            f"label; the column has {', '.join(found) or 'nothing'}."
+            f"label; the column has {', '.join(counts) or 'nothing'}."
         )
-    if names is not None and (others := [name for name in found if name not in names]):
+    if names is not None and (others := [name for name in counts if name not in names]):
         raise ConfigurationError(
             f"{path} has the label {others[0]!r}, which is not one of labels= ({', '.join(names)})."
         )
-    names = list(names or sorted(found))
+    names = list(names or sorted(counts))
     if len(names) < 2:
         has = f"only the label {names[0]!r}" if names else "no label"
         raise ConfigurationError(f"{path} has {has}: name at least two classes by labels=, and their features_col.")
@@ -187,7 +187,7 @@ def first_state(module: Any, index: Any, config: Config, labels: Sequence[str] |
         if name in LOOKS_MISSING:
             rank_zero_warn(f"{name!r} is taken as a class; if it marks a missing label, say missing: {name!r}.")
     rank_zero_info(f"{len(names)} classes: {', '.join(names)}; {read.missing} rows without a label.")
-    y = np.repeat(np.arange(len(names)), [found.get(name, 0) for name in names]).astype(np.int32)
+    y = np.repeat(np.arange(len(names)), [counts.get(name, 0) for name in names]).astype(np.int32)
     check_label_shift(config.objective, Labels(tuple(names)))
     prior = label_prior(config.model, Labels(tuple(names)), y)
     alphabet, transduces = Alphabet(index, [], missing), parser.source_col != parser.target_col

@@ -233,10 +233,10 @@ class SequenceSSVAE(models.BaseModel):
         rows = self._core_batch(batch, None)
         if self.transduces and not batch.has_target:
             assert rows.source is not None
-            found = self._built.classify_source(rows.source)
+            log_q_y = self._built.classify_source(rows.source)
         else:
-            found = self._built.classify(rows.x, rows.source)
-        probabilities = np.exp(found.astype(float))
+            log_q_y = self._built.classify(rows.x, rows.source)
+        probabilities = np.exp(log_q_y.astype(float))
         return probabilities / probabilities.sum(-1, keepdims=True)
 
     def batches(self, batch: data.Batch) -> tuple[Batch | None, Batch | None]:

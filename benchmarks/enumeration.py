@@ -70,14 +70,14 @@ def fraction(twin: str, _cache: Path, repetitions: int = 9) -> Any:
         for side in (us, them):
             side.build(sizes)
             side.seconds(x, warm=1)
-        found = []
+        seconds = []
         for _ in range(repetitions):
-            found.append((ideal_seconds(us, products), us.seconds(x), them.seconds(x)))
-    ours, theirs = (median_and_spread([row[0] / row[side] for row in found]) for side in (1, 2))
+            seconds.append((ideal_seconds(us, products), us.seconds(x), them.seconds(x)))
+    ours, theirs = (median_and_spread([row[0] / row[side] for row in seconds]) for side in (1, 2))
     gflops = total(products) / 1e9
     result = {
         "gflop": gflops,
-        "rate_gflops": gflops / float(np.median([row[0] for row in found])),
+        "rate_gflops": gflops / float(np.median([row[0] for row in seconds])),
         "ours": ours[0],
         "ours_quartiles": ours[1:],
         "recipe": theirs[0],

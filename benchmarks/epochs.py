@@ -52,12 +52,12 @@ def ours_batches(data: Dataset) -> dict[int, tuple[np.ndarray, float]]:
     """For each of our lengths a batch of it, and how many there are in an epoch."""
     corpus = Corpus.from_sequences(data.rows, np.full(len(data.rows), NO_LABEL, np.int32))
     chosen = choose_buckets(corpus.lengths, data.buckets)
-    found: dict[int, tuple[np.ndarray, float]] = {}
+    batches: dict[int, tuple[np.ndarray, float]] = {}
     for batch in BatchStream(corpus, np.arange(len(corpus)), data.sizes.rows, chosen, seed=0).epoch(0):
         length = batch.x.shape[1]
-        first, count = found.get(length, (batch.x, 0.0))
-        found[length] = (batch.x if batch.row_mask.all() else first), count + 1
-    return dict(sorted(found.items()))
+        first, count = batches.get(length, (batch.x, 0.0))
+        batches[length] = (batch.x if batch.row_mask.all() else first), count + 1
+    return dict(sorted(batches.items()))
 
 
 def recipe_batches(data: Dataset, count: int, round_to: int) -> list[np.ndarray]:

@@ -15,12 +15,12 @@ EXACT = 1e-4
 """A gradient that differs by less, relative to its norm, differs by rounding."""
 
 
-def gradients(found: dict[str, Any]) -> str:
+def gradients(by_twin: dict[str, Any]) -> str:
     """Bias and variance, time and memory."""
     parts = []
-    for name in next(iter(found.values())):
+    for name in next(iter(by_twin.values())):
         rows = []
-        for twin, results in found.items():
+        for twin, results in by_twin.items():
             one = results[name]
             for entry in one["estimators"]:
                 qualities = [text for part in ("every_weight", "classifier") for text in _quality(entry[part])]
@@ -51,7 +51,7 @@ def _quality(one: dict[str, float]) -> tuple[str, str]:
     ), f"{one['deviation']:.2g}"
 
 
-def price(found: dict[str, Any]) -> str:
+def price(by_twin: dict[str, Any]) -> str:
     """Time and memory beside enumeration."""
     rows = [
         [
@@ -62,28 +62,28 @@ def price(found: dict[str, Any]) -> str:
             spread(one),
             *(f"{one['megabytes'][estimator]:.0f} MB" for estimator in ("enumerate", "top_k", "sequential")),
         ]
-        for twin, results in found.items()
+        for twin, results in by_twin.items()
         for name, one in results.items()
     ]
     head = ["step", "twin", "enumerate", "top_k, k 4", "ratio", "enumerate", "top_k, k 4", "sequential"]
     return "### A step with 45 labels\n\n" + table(head, rows)
 
 
-def labels(found: dict[str, Any]) -> str:
+def labels(by_twin: dict[str, Any]) -> str:
     """Time in K."""
-    counts = list(next(iter(found.values()))["ms"])
+    counts = list(next(iter(by_twin.values()))["ms"])
     rows = [
         [twin, *(f"{one['ms'][count]:.0f} ms" for count in counts), f"{one['ratio']:.2f}"]
-        for twin, one in found.items()
+        for twin, one in by_twin.items()
     ]
     title = "### A step of `top_k` with k 4, in K (B 32, T 16, V 1,000, H 256)\n\n"
     return title + table(["twin", *(f"K {count}" for count in counts), "greatest / least"], rows)
 
 
-def accuracy(found: dict[str, Any]) -> str:
+def accuracy(by_twin: dict[str, Any]) -> str:
     """Validation accuracy."""
     rows = []
-    for twin, results in found.items():
+    for twin, results in by_twin.items():
         one = results["glosses"]
         for estimator in ("enumerate", "top_k"):
             runs = one[estimator]
@@ -97,16 +97,16 @@ def accuracy(found: dict[str, Any]) -> str:
     return f"### Training with either: {size}\n\n" + table(head, rows)
 
 
-def plot(found: dict[str, Any]) -> None:
+def plot(by_twin: dict[str, Any]) -> None:
     """Deviation of the gradient against time, of every estimator."""
     from matplotlib import pyplot
 
-    names = list(next(iter(found.values())))
+    names = list(next(iter(by_twin.values())))
     figure, places = pyplot.subplots(1, len(names), figsize=(3.4 * len(names), 3.4), sharey=True)
     for axes, name in zip(np.atleast_1d(places), names, strict=True):
-        for twin, marker in zip(found, "os", strict=False):
-            for colour, entry in enumerate(found[twin][name]["estimators"]):
-                label = entry["estimator"] if twin == next(iter(found)) else None
+        for twin, marker in zip(by_twin, "os", strict=False):
+            for colour, entry in enumerate(by_twin[twin][name]["estimators"]):
+                label = entry["estimator"] if twin == next(iter(by_twin)) else None
                 quality = entry["every_weight"]
                 error = max(float(np.hypot(quality["bias"], quality["deviation"])), 1e-3)
                 axes.plot(entry["milliseconds"], error, marker, color=f"C{colour}", label=label, alpha=0.8)
@@ -125,13 +125,13 @@ PARTS = {"gradients": gradients, "price": price, "labels": labels, "accuracy": a
 
 
 def main() -> None:
-    found = json.loads(RESULTS.read_text())
-    parts = [part(found[name]) for name, part in PARTS.items() if name in found]
+    measured = json.loads(RESULTS.read_text())
+    parts = [part(measured[name]) for name, part in PARTS.items() if name in measured]
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}")
-    if "gradients" in found:
-        plot(found["gradients"])
+    if "gradients" in measured:
+        plot(measured["gradients"])
 
 
 if __name__ == "__main__":

@@ -150,15 +150,15 @@ def accuracy(twin: str, cache: Path, seeds: int = 3) -> Any:
             config = gloss_config(estimator, seed)
             prepared = _prepared(config, rows)
             backend = get_backend(twin)(config, prepared.schema.dimensions)
-            found = fit(config, prepared.training, prepared.validation, backend)
-            held_out = [record.validation for record in found.records if record.validation is not None]
+            fitted = fit(config, prepared.training, prepared.validation, backend)
+            held_out = [record.validation for record in fitted.records if record.validation is not None]
             results.setdefault(estimator, []).append(
                 {
                     "accuracy": held_out[-1].accuracy,
                     "best": max(metrics.accuracy or 0.0 for metrics in held_out),
                     "elbo_per_symbol": held_out[-1].elbo_per_symbol,
-                    "seconds": found.state.seconds,
-                    "steps": found.state.step,
+                    "seconds": fitted.state.seconds,
+                    "steps": fitted.state.step,
                 }
             )
             print(twin, seed, estimator, results[estimator][-1], len(prepared.schema.vocabulary), flush=True)
@@ -186,13 +186,13 @@ def gradients(twin: str, cache: Path, draws: int = 50, names: tuple[str, ...] = 
             weights = backend.get_weights()
             setting = Setting(twin, replace(config), prepared.schema.dimensions, weights, batch)
             label_count = len(prepared.schema.dimensions.label_prior)
-            found = compare_gradient_estimators(setting, list_gradient_estimators(label_count, [1, 4]), draws)
+            qualities = compare_gradient_estimators(setting, list_gradient_estimators(label_count, [1, 4]), draws)
             results[f"{name}, {moment}"] = {
                 "labels": len(prepared.schema.dimensions.label_prior),
                 "shape": list(batch.x.shape),
                 "vocabulary": len(prepared.schema.vocabulary),
                 "draws": draws,
-                "estimators": gradient_estimators_json(found),
+                "estimators": gradient_estimators_json(qualities),
             }
             print(twin, name, moment, json.dumps(results[f"{name}, {moment}"]["estimators"]), flush=True)
     return results

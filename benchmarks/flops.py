@@ -95,7 +95,7 @@ def jaxpr_flops(jaxpr: Any) -> int:
     Of two branches the second counts, which is the one that is taken where the condition holds; a loop without a known
     length counts nothing, as the one of ours that starts only where weights did not come true (`likelihood.py`).
     """
-    found = 0
+    flops = 0
     for equation in jaxpr.eqns:
         parameters = equation.params
         if equation.primitive.name == "dot_general":
@@ -104,15 +104,15 @@ def jaxpr_flops(jaxpr: Any) -> int:
             inner = 1
             for dimension in contracted:
                 inner *= left.shape[dimension]
-            found += 2 * result.size * inner
+            flops += 2 * result.size * inner
         elif equation.primitive.name == "cond":
-            found += jaxpr_flops(parameters["branches"][1].jaxpr)
+            flops += jaxpr_flops(parameters["branches"][1].jaxpr)
         elif equation.primitive.name != "while":
             for name in ("jaxpr", "call_jaxpr", "body_jaxpr"):
                 if name in parameters:
                     inner_jaxpr = getattr(parameters[name], "jaxpr", parameters[name])
-                    found += jaxpr_flops(inner_jaxpr) * parameters.get("length", 1)
-    return found
+                    flops += jaxpr_flops(inner_jaxpr) * parameters.get("length", 1)
+    return flops
 
 
 def jax_flops(function: Callable[..., Any], *arguments: Any) -> int:

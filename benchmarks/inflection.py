@@ -147,16 +147,16 @@ def run(job: Job, cache: Path) -> dict[str, Any]:
 
     forms = predicted("forms.txt")
     weights = torch.load(checkpoint, weights_only=False)["state_dict"].values()
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "form": float(np.mean([form == row[1] for form, row in zip(forms, rows, strict=True)])),
         "parameters": sum(value.numel() for value in weights),
     }
     if job.model == OURS:
         tags = predicted("tags.txt", "--model.init_args.predicts", "label")
         wanted = ["".join(f"[{part}]" for part in row[2].split(";")) for row in rows]
-        found["tag"] = float(np.mean([tag == right for tag, right in zip(tags, wanted, strict=True)]))
-    print(job.name, job.seed, found, flush=True)
-    return found
+        figures["tag"] = float(np.mean([tag == right for tag, right in zip(tags, wanted, strict=True)]))
+    print(job.name, job.seed, figures, flush=True)
+    return figures
 
 
 def prepare(cache: Path, tagged: int) -> None:
@@ -176,23 +176,23 @@ def prepare(cache: Path, tagged: int) -> None:
 
 def jobs(parts: list[str], seeds: int, tagged: int) -> list[Job]:
     """All trainings."""
-    found, interval = [], 3200 // tagged
+    trainings, interval = [], 3200 // tagged
     joined = {"source_sep": " ", "target_sep": " ", "features_col": 0}
     for seed in range(seeds):
         if "untagged" in parts:
-            found.append(Job("kept", seed, "kept", OURS, init=ours()))
-            found.append(Job("dropped", seed, "dropped", OURS, interval, init=ours()))
+            trainings.append(Job("kept", seed, "kept", OURS, init=ours()))
+            trainings.append(Job("dropped", seed, "dropped", OURS, interval, init=ours()))
         if "tagged" in parts:
-            found.append(Job("plug-in", seed, "train", OURS, init=ours()))
-            found.append(
+            trainings.append(Job("plug-in", seed, "train", OURS, init=ours()))
+            trainings.append(
                 Job("SoftAttentionGRUModel", seed, "train", "yoyodyne.models.SoftAttentionGRUModel", init=theirs(True))
             )
-            found.append(Job("GRUModel", seed, "train", "yoyodyne.models.GRUModel", init=theirs(True)))
+            trainings.append(Job("GRUModel", seed, "train", "yoyodyne.models.GRUModel", init=theirs(True)))
             name, model = "GRUModel, tags as symbols of the source", "yoyodyne.models.GRUModel"
-            found.append(
+            trainings.append(
                 Job(name, seed, "train-joined", model, init=theirs(False), data=joined, suffix="-joined", longer=4)
             )
-    return found
+    return trainings
 
 
 def main() -> None:
@@ -208,8 +208,8 @@ def main() -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: run(job, arguments.cache), todo))
     table: dict[str, dict[str, list[float]]] = {}
-    for job, found in zip(todo, results, strict=True):
-        for what, value in found.items():
+    for job, figures in zip(todo, results, strict=True):
+        for what, value in figures.items():
             table.setdefault(job.name, {}).setdefault(what, []).append(value)
     for name, of in table.items():
         shown = (

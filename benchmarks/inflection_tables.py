@@ -19,10 +19,10 @@ def shown(values: list[float] | None) -> str:
     return f"**{100 * np.mean(values):.1f}** ({', '.join(f'{100 * value:.1f}' for value in values)})"
 
 
-def rows(found: dict[str, Any]) -> list[list[str]]:
+def rows(models: dict[str, Any]) -> list[list[str]]:
     """A line a model."""
     return [
-        [name, shown(of.get("form")), shown(of.get("tag")), f"{of['parameters'][0]:,}"] for name, of in found.items()
+        [name, shown(of.get("form")), shown(of.get("tag")), f"{of['parameters'][0]:,}"] for name, of in models.items()
     ]
 
 

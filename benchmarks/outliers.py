@@ -72,9 +72,9 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"| rows of another kind | {' | '.join(SCORES)} |\n|---|{'---|' * len(SCORES)}")
     for dataset in arguments.datasets:
-        found = [run(dataset, arguments.backend, arguments.recipe, seed) for seed in range(arguments.seeds)]
+        runs = [run(dataset, arguments.backend, arguments.recipe, seed) for seed in range(arguments.seeds)]
         other = "words of Hungarian, to words of twelve languages" if dataset == "languages" else "shuffled peptides"
-        cells = (np.array([one[name] for one in found]) for name in SCORES)
+        cells = (np.array([one[name] for one in runs]) for name in SCORES)
         print(f"| {other} | {' | '.join(f'{cell.mean():.3f} ± {cell.std():.3f}' for cell in cells)} |", flush=True)
 
 

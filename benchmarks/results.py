@@ -17,10 +17,10 @@ def median_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 def add_result(path: Path, part: str, twin: str, result: Any) -> None:
     """Add what was measured to a file of results, in place of what it has of the same name."""
-    found = json.loads(path.read_text()) if path.exists() else {}
-    found.setdefault(part, {}).setdefault(twin, {}).update(result)
+    measured = json.loads(path.read_text()) if path.exists() else {}
+    measured.setdefault(part, {}).setdefault(twin, {}).update(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(measured, indent=1) + "\n")
 
 
 def show(twin: str, part: str, name: str, result: Any) -> None:

@@ -23,7 +23,7 @@ def paradigms(count: int) -> list[tuple[str, dict[str, str]]]:
     from pymorphy3 import MorphAnalyzer
     from wordfreq import top_n_list
 
-    analyzer, found = MorphAnalyzer(), []
+    analyzer, nouns = MorphAnalyzer(), []
     seen: set[str] = set()
     for word in top_n_list("ru", 60_000):
         for parse in analyzer.parse(word):
@@ -37,10 +37,10 @@ def paradigms(count: int) -> list[tuple[str, dict[str, str]]]:
                 if label in LABELS and not set(form.tag.grammemes) & {"V-oy", "V-ey", "V-ie", "V-ej"}:
                     forms.setdefault(label, form.word)
             if lemma.isalpha() and 3 <= len(lemma) <= 12 and set(forms) == set(LABELS):
-                found.append((lemma, forms))
-        if len(found) >= count:
-            return found[:count]
-    raise ValueError(f"there are {len(found)} nouns, not {count}")
+                nouns.append((lemma, forms))
+        if len(nouns) >= count:
+            return nouns[:count]
+    raise ValueError(f"there are {len(nouns)} nouns, not {count}")
 
 
 def write(folder: Path, seed: int = 0) -> dict[str, list[tuple[str, str, str]]]:

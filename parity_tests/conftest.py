@@ -81,10 +81,10 @@ def check(request: pytest.FixtureRequest) -> Check:
     """Asserts that findings hold, and has them counted in the summary."""
 
     def hold(findings: Iterable[Finding]) -> None:
-        found = list(findings)
-        assert found
-        request.node.user_properties.append((PROPERTY, [tuple(one) for one in summarise(found)]))
-        assert not describe(found), describe(found)
+        collected = list(findings)
+        assert collected
+        request.node.user_properties.append((PROPERTY, [tuple(one) for one in summarise(collected)]))
+        assert not describe(collected), describe(collected)
 
     return hold
 
@@ -96,5 +96,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     properties = [(name, value) for report in of_calls for name, value in report.user_properties]
     if caught := [value for name, value in properties if name == CONTROL]:
         print_controls(caught)
-    if found := [value for name, value in properties if name == PROPERTY]:
-        print_table(merge(Summary(*one) for summaries in found for one in summaries))
+    if summaries_of_tests := [value for name, value in properties if name == PROPERTY]:
+        print_table(merge(Summary(*one) for summaries in summaries_of_tests for one in summaries))

@@ -11,7 +11,7 @@ Setting = tuple[str, int]
 """An option, and which of its values (by position)."""
 
 
-def cover(factors: Factors, together: Iterable[Sequence[str]] = (), seed: int = 0) -> list[dict[str, Any]]:
+def cover(factors: Factors, joint: Iterable[Sequence[str]] = (), seed: int = 0) -> list[dict[str, Any]]:
     """A greedy pairwise cover, the same at every call (after Cohen et al. 1997, "The AETG system", section 4).
 
     Each combination starts from the first group of values that has not occurred yet; then each other option, in turn,
@@ -19,7 +19,7 @@ def cover(factors: Factors, together: Iterable[Sequence[str]] = (), seed: int = 
 
     Args:
         factors: The values of every option.
-        together: Sets of options of which not the pairs alone but all combinations of values are to occur.
+        joint: Sets of options of which not the pairs alone but all combinations of values are to occur.
         seed: Decides among equals.
 
     Example:
@@ -27,7 +27,7 @@ def cover(factors: Factors, together: Iterable[Sequence[str]] = (), seed: int = 
         4
     """
     generator = np.random.default_rng(seed)
-    missing = groups_to_cover(factors, together)
+    missing = groups_to_cover(factors, joint)
     result = []
     while missing:
         chosen = set(missing[0])
@@ -41,37 +41,40 @@ def cover(factors: Factors, together: Iterable[Sequence[str]] = (), seed: int = 
     return result
 
 
-def groups_to_cover(factors: Factors, together: Iterable[Sequence[str]] = ()) -> list[frozenset[Setting]]:
-    """Every combination of values of the options in `together`, then every pair of values of two options."""
+def groups_to_cover(factors: Factors, joint: Iterable[Sequence[str]] = ()) -> list[frozenset[Setting]]:
+    """Every combination of values of the options in `joint`, then every pair of values of two options."""
     groups: list[frozenset[Setting]] = []
-    for names in [*together, *combinations(factors, 2)]:
+    for names in [*joint, *combinations(factors, 2)]:
         settings = [[(name, i) for i in range(len(factors[name]))] for name in names]
         groups.extend(frozenset(group) for group in product(*settings))
     return groups
 
 
 def uncovered(
-    factors: Factors, found: Sequence[Mapping[str, Any]], together: Iterable[Sequence[str]] = ()
+    factors: Factors, covering: Sequence[Mapping[str, Any]], joint: Iterable[Sequence[str]] = ()
 ) -> list[frozenset[Setting]]:
     """The groups of values that occur in none of the combinations found."""
-    settings = [{(name, factors[name].index(combination[name])) for name in factors} for combination in found]
-    return [group for group in groups_to_cover(factors, together) if not any(group <= chosen for chosen in settings)]
+    settings = [{(name, factors[name].index(combination[name])) for name in factors} for combination in covering]
+    return [group for group in groups_to_cover(factors, joint) if not any(group <= chosen for chosen in settings)]
 
 
 def representatives(
-    found: Sequence[Mapping[str, Any]], costs: Sequence[float], pairs: Sequence[str] = (), first: Sequence[int] = ()
+    candidates: Sequence[Mapping[str, Any]],
+    costs: Sequence[float],
+    pairs: Sequence[str] = (),
+    first: Sequence[int] = (),
 ) -> list[int]:
     """Positions of a few of the combinations found that have all their values, greedily, in order.
 
     Args:
-        found: Combinations of the same options.
+        candidates: Combinations of the same options.
         costs: What each is worth avoiding.
         pairs: Options of which each pair of values that occurs together at all is to be among those few as well.
         first: Positions of some that are taken anyhow.
     """
     has = [
         {*one.items(), *combinations([(name, one[name]) for name in pairs], 2)}  # values, and pairs of them
-        for one in found
+        for one in candidates
     ]
     chosen = list(first)
     missing = set[Any]().union(*has).difference(*(has[place] for place in chosen))

@@ -43,8 +43,8 @@ def greedy(
     Returns:
         Ids with PAD behind END, and their log p(x|y,z).
     """
-    found = [_greedy(oracle, int(y[n]), z[n], max_length, _of(source, n), exclude) for n in range(len(y))]
-    return np.array([_padded(one, max_length) for one in found]), np.array([one.score for one in found])
+    decoded = [_greedy(oracle, int(y[n]), z[n], max_length, _of(source, n), exclude) for n in range(len(y))]
+    return np.array([_padded(one, max_length) for one in decoded]), np.array([one.score for one in decoded])
 
 
 def beam_search(

@@ -51,7 +51,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "label_gradient": (1.0, 0.0, 0.3),
 }
 """The values of each of the `Options` that the problems cover, pair by pair."""
-TOGETHER = (
+JOINT = (
     ("cell", "decoder_layers", "conditioning"),
     ("cell", "encoder_layers", "bidirectional"),
     ("cell", "conditioning", "kind"),
@@ -71,7 +71,7 @@ SOURCE_FACTORS: dict[str, tuple[Any, ...]] = {
     "source": (True,),
 }
 """The same for rows with a source."""
-SOURCE_TOGETHER = (("conditioning", "attention"),)
+SOURCE_JOINT = (("conditioning", "attention"),)
 
 CONSISTENCY_FACTORS: dict[str, tuple[Any, ...]] = {
     "cell": ("gru", "lstm"),
@@ -115,7 +115,7 @@ POSTERIOR_FACTORS: dict[str, tuple[Any, ...]] = {
 def generate_problems() -> list[Problem]:
     """The problems of the pairwise cover, as the files hold them."""
     problems = []
-    for seed, combination in enumerate(cover(FACTORS, TOGETHER)):
+    for seed, combination in enumerate(cover(FACTORS, JOINT)):
         options = Options(**combination)
         problems.append(make_problem(options, seed, f"{seed:02d}-{options.cell}-{options.conditioning}-{options.kind}"))
     for number, combination in enumerate(cover(CONSISTENCY_FACTORS, seed=2)):
@@ -127,7 +127,7 @@ def generate_problems() -> list[Problem]:
     for number, combination in enumerate(cover(POSTERIOR_FACTORS, seed=4)):
         options, seed = Options(**combination), 400 + number
         problems.append(make_problem(options, seed, f"posterior-{number}-{options.posterior}-{options.kind}"))
-    for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_TOGETHER, seed=15)):
+    for number, combination in enumerate(cover(SOURCE_FACTORS, SOURCE_JOINT, seed=15)):
         options, seed = Options(**combination), 100 + number
         name = f"source-{number}-{options.cell}-{options.conditioning}-{options.kind}"
         problems.append(make_problem(options, seed, name))

@@ -109,14 +109,14 @@ def check_predictions(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[
     expected = {"q(y|x)": np.exp(oracle.log_q_y(x, source=source)), "embedding": oracle.embedding(x, source)}
     if source is not None:
         expected["p(y|source)"] = np.exp(oracle.log_p_y(source))
-    found = []
+    of_twins = []
     for twin in (torch, jax):
         with twin.backend.exact_products():
             q_y, embedding = np.exp(twin.backend.classify(x, source)), twin.backend.encode(x, source)
-            found.append({"q(y|x)": q_y, "embedding": embedding})
+            of_twins.append({"q(y|x)": q_y, "embedding": embedding})
             if source is not None:
-                found[-1]["p(y|source)"] = np.exp(twin.backend.classify_source(source))
-    return _three_ways("predictions", problem, torch.precision, expected, found[0], found[1])
+                of_twins[-1]["p(y|source)"] = np.exp(twin.backend.classify_source(source))
+    return _three_ways("predictions", problem, torch.precision, expected, of_twins[0], of_twins[1])
 
 
 def check_objective(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Finding]:
@@ -143,10 +143,10 @@ def oracle_terms(problem: Problem) -> Arrays:
     """Every term of every row by the oracle, named as the twins' are."""
     oracle, terms = problem.oracle(), {}
     if problem.labelled is not None:
-        found = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
+        labelled = oracle.labelled_terms(problem.labelled.rows(), problem.beta)
         for name in ("reconstruction", "kl_z", "kl_y", "classification"):
-            terms[f"labelled.{name}"] = np.asarray(getattr(found, name))
-        terms |= {f"labelled.{name}": np.zeros(len(found.elbo)) for name in ("consistency", "distillation")}
+            terms[f"labelled.{name}"] = np.asarray(getattr(labelled, name))
+        terms |= {f"labelled.{name}": np.zeros(len(labelled.elbo)) for name in ("consistency", "distillation")}
     if problem.unlabelled is not None:
         given = problem.unlabelled.rows(), problem.beta, 1.0, problem.config.objective
         unlabelled = oracle.unlabelled_terms(*given)
@@ -234,10 +234,10 @@ def check_searches(problem: Problem, torch: TorchTwin, jax: JaxTwin) -> list[Fin
         source = source[np.arange(len(y)) % len(source)]
     greedy = decoding.greedy(problem.oracle(), y, z, MAX_LENGTH, source, (UNK,))
     beam = decoding.beam_search(problem.oracle(), y, z, MAX_LENGTH, BEAM_WIDTH, source, (UNK,))
-    found = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH, source) for twin in (torch, jax)]
+    sequences = [twin.search(y, z, MAX_LENGTH, BEAM_WIDTH, source) for twin in (torch, jax)]
     return [
-        *_sequences("greedy decoding", problem, torch.precision, greedy, *(both[0] for both in found)),
-        *_sequences("beam search", problem, torch.precision, beam, *(both[1] for both in found)),
+        *_sequences("greedy decoding", problem, torch.precision, greedy, *(both[0] for both in sequences)),
+        *_sequences("beam search", problem, torch.precision, beam, *(both[1] for both in sequences)),
     ]
 
 

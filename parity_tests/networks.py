@@ -127,11 +127,11 @@ class Networks:
 
     def _context(self, xs: list[Vector], source: Source | None) -> list[Vector]:
         """A layer over the last inputs, as many as the context has."""
-        count, found = self.model.decoder.context or 0, []
+        count, layers = self.model.decoder.context or 0, []
         for t in range(len(xs)):
             last = [xs[place] if place >= 0 else np.zeros_like(xs[0]) for place in range(t - count + 1, t + 1)]
-            found.append(np.tanh(self._affine("decoder.context", np.concatenate(last)) + self._of_source(source)))
-        return found
+            layers.append(np.tanh(self._affine("decoder.context", np.concatenate(last)) + self._of_source(source)))
+        return layers
 
     def _of_source(self, source: Source | None) -> Any:
         """What a source contributes to the first state, or to every step's where there are no states."""

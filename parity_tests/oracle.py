@@ -90,9 +90,9 @@ class Oracle:
             total = total + weight * terms.classification.sum() / real_rows(labelled.x)
             total = total - (terms.elbo.sum() / rows if generative else 0.0)
         if unlabelled is not None:
-            found = self.unlabelled_terms(unlabelled, beta, label_gradient, posterior, fixed)
-            total = total - (found.elbo.sum() / rows if generative else 0.0)
-            total = total + posterior.distillation * found.distillation.sum() / rows
+            of_unlabelled = self.unlabelled_terms(unlabelled, beta, label_gradient, posterior, fixed)
+            total = total - (of_unlabelled.elbo.sum() / rows if generative else 0.0)
+            total = total + posterior.distillation * of_unlabelled.distillation.sum() / rows
         if unlabelled is not None and consistency.weight:
             of_rows = self.inconsistency(unlabelled, consistency, fixed)
             total = total + consistency.weight * of_rows.sum() / real_rows(unlabelled.x)

@@ -93,9 +93,9 @@ def solve(twin: TorchTwin | JaxTwin, row: Step, noise: Arrays) -> Solution:
     """Loss, terms and gradients of one unlabelled row."""
     before = twin.problem
     twin.problem = replace(before, labelled=None, unlabelled=row._replace(noise={**row.noise, **noise}))
-    found = twin.solve()
+    solution = twin.solve()
     twin.problem = before
-    return found
+    return solution
 
 
 def expectation(twin: TorchTwin | JaxTwin, row: Step, k: int) -> Solution:
@@ -109,17 +109,17 @@ def expectation(twin: TorchTwin | JaxTwin, row: Step, k: int) -> Solution:
     def mean(of: Callable[[Solution], Arrays]) -> Arrays:
         names = of(of_labels[0])
         return {
-            name: np.asarray(sum(p * of(found)[name] for p, found in zip(shares, of_labels, strict=True)))
+            name: np.asarray(sum(p * of(solution)[name] for p, solution in zip(shares, of_labels, strict=True)))
             for name in names
         }
 
     return Solution(
-        mean(lambda found: {"loss": found.loss})["loss"],
-        mean(lambda found: found.terms),
-        mean(lambda found: found.gradients),
+        mean(lambda solution: {"loss": solution.loss})["loss"],
+        mean(lambda solution: solution.terms),
+        mean(lambda solution: solution.gradients),
     )
 
 
-def named(found: Solution) -> Arrays:
+def named(solution: Solution) -> Arrays:
     """All of it by name."""
-    return {"loss": found.loss, **found.terms, **found.gradients}
+    return {"loss": solution.loss, **solution.terms, **solution.gradients}

@@ -18,9 +18,9 @@ CASES = [Options(cell="gru", conditioning="every_step"), Options(cell="lstm", co
 def backend(options: Options, twin: str, precision: Precision) -> Backend:
     problem = make_problem(options, seed=4)
     training = replace(problem.config.training, precision=precision)
-    found = get_backend(twin)(replace(problem.config, training=training), problem.dimensions)
-    found.set_weights({name: value.astype(np.float32) for name, value in problem.weights.items()})
-    return found
+    twin_backend = get_backend(twin)(replace(problem.config, training=training), problem.dimensions)
+    twin_backend.set_weights({name: value.astype(np.float32) for name, value in problem.weights.items()})
+    return twin_backend
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)
@@ -43,17 +43,17 @@ def flat(gradients: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def assert_agreement(options: Options, bound: float = 8 * ROUNDING) -> np.ndarray:
     """Of the twins with each other and with float32; returns PyTorch's gradient."""
-    given, found = rows(options), {}
+    given, solved_by = rows(options), {}
     for twin, precision in (("torch", "bf16"), ("jax", "bf16"), ("torch", "float32")):
         solved = backend(options, twin, precision).differentiate(*given, 0.5)
         gradient = flat(solved.gradients)
         assert gradient.dtype == solved.loss.dtype == np.float32
-        found[twin, precision] = float(solved.loss), gradient
-    exact_loss, exact = found["torch", "float32"]
+        solved_by[twin, precision] = float(solved.loss), gradient
+    exact_loss, exact = solved_by["torch", "float32"]
     for twin in ("torch", "jax"):
-        loss, gradient = found[twin, "bf16"]
+        loss, gradient = solved_by[twin, "bf16"]
         assert 0 < abs(loss - exact_loss) < bound * abs(exact_loss)
         assert 0 < np.linalg.norm(gradient - exact) < bound * np.linalg.norm(exact)
-    apart = found["torch", "bf16"][1] - found["jax", "bf16"][1]
+    apart = solved_by["torch", "bf16"][1] - solved_by["jax", "bf16"][1]
     assert np.linalg.norm(apart) < bound * np.linalg.norm(exact)
-    return found["torch", "bf16"][1]
+    return solved_by["torch", "bf16"][1]

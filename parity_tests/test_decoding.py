@@ -28,11 +28,11 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(cell: str, conditioning: st
     y, z = np.array([1], dtype=np.int32), np.array([[0.7, -0.4]])
     scores = oracle.log_prob(x, np.tile(y, len(x)), np.tile(z, (len(x), 1)))
     order = np.argsort(-scores)
-    sequences, found = beam_search(oracle, y, z, max_length=2, width=len(x) + 2)
+    sequences, log_p = beam_search(oracle, y, z, max_length=2, width=len(x) + 2)
     np.testing.assert_array_equal(sequences[0, : len(x)], x[order])
-    np.testing.assert_allclose(found[0, : len(x)], scores[order], rtol=1e-13)
+    np.testing.assert_allclose(log_p[0, : len(x)], scores[order], rtol=1e-13)
     assert (sequences[0, len(x) :] == PAD).all()
-    assert (found[0, len(x) :] == -np.inf).all()
+    assert (log_p[0, len(x) :] == -np.inf).all()
 
 
 def test_a_beam_of_one_is_greedy_and_scores_are_log_probabilities() -> None:
@@ -96,8 +96,8 @@ def test_search_is_independent_between_rows() -> None:
     problem = make_problem(Options(cell="gru", conditioning="init"), seed=25)
     y = np.array([2, 0, 1], dtype=np.int32)
     z = np.random.default_rng(1).normal(size=(3, 2))
-    together = beam_search(problem.oracle(), y, z, max_length=3, width=3)
+    beams = beam_search(problem.oracle(), y, z, max_length=3, width=3)
     for n in range(3):
         alone = beam_search(problem.oracle(), y[n : n + 1], z[n : n + 1], max_length=3, width=3)
-        np.testing.assert_array_equal(alone[0][0], together[0][n])
-        np.testing.assert_array_equal(alone[1][0], together[1][n])
+        np.testing.assert_array_equal(alone[0][0], beams[0][n])
+        np.testing.assert_array_equal(alone[1][0], beams[1][n])

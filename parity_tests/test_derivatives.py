@@ -27,9 +27,9 @@ def test_complex_step_equals_central_differences(problem: Problem) -> None:
     names = list(problem.weights)
     for some in (names[i::5] for i in range(5)):
         direction = {name: generator.normal(size=problem.weights[name].shape) for name in some}
-        found = complex_step_derivative(problem.objective, problem.weights, direction)
-        expected = central_difference_derivative(problem.objective, problem.weights, direction)
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8, err_msg=", ".join(some))
+        by_complex_step = complex_step_derivative(problem.objective, problem.weights, direction)
+        by_differences = central_difference_derivative(problem.objective, problem.weights, direction)
+        np.testing.assert_allclose(by_complex_step, by_differences, rtol=1e-6, atol=1e-8, err_msg=", ".join(some))
 
 
 def test_gradient_has_the_derivative_along_every_direction() -> None:
@@ -77,5 +77,5 @@ def test_complex_step_of_a_known_function() -> None:
     expected = math.exp(1.5) * (total**-0.5 - 0.5 * total**-1.5 * (3 * s**2 * c - 3 * c**2 * s))
     at = {"w": np.array([1.5])}
     np.testing.assert_allclose(complex_step_gradient(function, at)["w"], [expected], rtol=1e-14)
-    found = central_difference_derivative(function, at, {"w": np.array([2.0])})
-    np.testing.assert_allclose(found, 2 * expected, rtol=1e-8)
+    derivative = central_difference_derivative(function, at, {"w": np.array([2.0])})
+    np.testing.assert_allclose(derivative, 2 * expected, rtol=1e-8)

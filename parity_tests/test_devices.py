@@ -191,13 +191,13 @@ class TestTorchElsewhere:
         assert len(tensors) > 2 * len(state) > 0
         assert {tensor.device.type for tensor in tensors} == {DEVICE}
 
-    @pytest.mark.parametrize(("plant", "found"), DEFECTS.values(), ids=DEFECTS)
+    @pytest.mark.parametrize(("plant", "message"), DEFECTS.values(), ids=DEFECTS)
     def test_a_tensor_that_is_elsewhere_is_caught(
-        self, plant: Callable[[pytest.MonkeyPatch], None], found: str, monkeypatch: pytest.MonkeyPatch
+        self, plant: Callable[[pytest.MonkeyPatch], None], message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plant(monkeypatch)
         backend = torch_backend(TORCH_CASES[2])
-        with Elsewhere(), pytest.raises(WrongDeviceError, match=found):
+        with Elsewhere(), pytest.raises(WrongDeviceError, match=message):
             use(backend)
 
 

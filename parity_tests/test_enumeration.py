@@ -93,8 +93,8 @@ def test_both_equal_the_oracle_and_each_other(name: str, options: Any, check: Ch
     expected = {"loss": oracle(problem.weights), "slope along a direction": slope}
     loss, gradients = solve(twin, "parallel")
     one_by_one = solve(twin, "sequential")
-    found = {"loss": loss, "slope along a direction": along(gradients)}
-    check(compare(f"TraceEnum_ELBO of {framework} and oracle, float64", problem.name, expected, found, 1e-9))
+    of_framework = {"loss": loss, "slope along a direction": along(gradients)}
+    check(compare(f"TraceEnum_ELBO of {framework} and oracle, float64", problem.name, expected, of_framework, 1e-9))
     rung = f"TraceEnum_ELBO of {framework}, parallel and sequential, float64"
     check(compare(rung, problem.name, {"loss": loss, **gradients}, {"loss": one_by_one[0], **one_by_one[1]}, 1e-9))
 

@@ -12,10 +12,10 @@ from parity_tests.cover import cover, groups_to_cover, uncovered
 from parity_tests.fixtures import (
     FACTORS,
     FURTHER_FACTORS,
+    JOINT,
     POSTERIOR_FACTORS,
     SOURCE_FACTORS,
-    SOURCE_TOGETHER,
-    TOGETHER,
+    SOURCE_JOINT,
     arrays_of,
     generate_problems,
     load_problem,
@@ -38,13 +38,13 @@ def _without_arrays(problem: Problem) -> dict:
 
 def _differences(a: Problem, b: Problem) -> list[str]:
     """Names of what is not exactly the same in two problems."""
-    found = [name for name, value in _without_arrays(a).items() if value != _without_arrays(b)[name]]
+    names = [name for name, value in _without_arrays(a).items() if value != _without_arrays(b)[name]]
     first, second = arrays_of(a), arrays_of(b)
     for name in sorted(first.keys() | second.keys()):
         pair = first.get(name), second.get(name)
         if pair[0] is None or pair[1] is None or pair[0].dtype != pair[1].dtype or not np.array_equal(*pair):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def test_files_hold_what_the_code_generates() -> None:
@@ -80,32 +80,32 @@ def test_every_pair_of_options_occurs() -> None:
     posterior = [vars(problem.options) for problem in PROBLEMS if problem.name.startswith("posterior")]
     assert uncovered(POSTERIOR_FACTORS, posterior) == []
     further = [vars(problem.options) for problem in PROBLEMS if problem.name.startswith("further")]
-    assert uncovered(FACTORS, combinations, TOGETHER) == []
-    assert uncovered(SOURCE_FACTORS, with_source, SOURCE_TOGETHER) == []
+    assert uncovered(FACTORS, combinations, JOINT) == []
+    assert uncovered(SOURCE_FACTORS, with_source, SOURCE_JOINT) == []
     assert uncovered(FURTHER_FACTORS, further) == []
     assert 15 <= len(combinations) <= 50
-    assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], TOGETHER) for i in range(len(combinations)))
+    assert any(uncovered(FACTORS, combinations[:i] + combinations[i + 1 :], JOINT) for i in range(len(combinations)))
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (2, 3, 4), (2,) * 6, (5, 1, 3, 2)])
 def test_a_cover_is_complete_smaller_than_the_product_and_always_the_same(sizes: tuple[int, ...]) -> None:
     factors = {f"option {i}": tuple(f"value {j}" for j in range(size)) for i, size in enumerate(sizes)}
-    found = cover(factors)
-    pairs = {(a, one[a], b, one[b]) for one in found for a in factors for b in factors if a < b}
+    covering = cover(factors)
+    pairs = {(a, one[a], b, one[b]) for one in covering for a in factors for b in factors if a < b}
     expected = sum(sizes[i] * sizes[j] for i in range(len(sizes)) for j in range(i + 1, len(sizes)))
     assert len(pairs) == expected == len(groups_to_cover(factors))
     fewest = np.prod(sorted(sizes)[-2:])
-    assert fewest <= len(found) <= 2 * fewest
-    assert cover(factors) == found
+    assert fewest <= len(covering) <= 2 * fewest
+    assert cover(factors) == covering
 
 
 def test_options_taken_together_are_covered_by_their_product() -> None:
     factors = {name: (0, 1, 2) for name in "abcd"}
-    found = cover(factors, together=[("a", "c", "d")])
-    assert {(one["a"], one["c"], one["d"]) for one in found} == {
+    covering = cover(factors, joint=[("a", "c", "d")])
+    assert {(one["a"], one["c"], one["d"]) for one in covering} == {
         (a, c, d) for a in range(3) for c in range(3) for d in range(3)
     }
-    assert len(uncovered(factors, found[1:], together=[("a", "c", "d")])) > 0
+    assert len(uncovered(factors, covering[1:], joint=[("a", "c", "d")])) > 0
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)

@@ -55,17 +55,17 @@ OF_EVERY_CHANGE = (0, 5, 7)
     ],
 )
 def test_twins_and_oracle_agree(architecture: int, check: Check) -> None:
-    found: list[Finding] = []
+    of_all_draws: list[Finding] = []
 
     @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
     @given(draw=draws(architecture))
     def agree(draw: Draw) -> None:
         findings = findings_of(problem_of(draw), *twins_of(architecture))
-        found.extend(findings)
+        of_all_draws.extend(findings)
         assert not failures(findings)
 
     agree()
-    check(found)
+    check(of_all_draws)
 
 
 @settings(max_examples=20)

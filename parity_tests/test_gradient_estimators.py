@@ -45,9 +45,9 @@ IDS = [" ".join([name, *(f"{key}={value}" for key, value in given.items())]) for
 def test_the_twins_agree(estimator: str, given: dict[str, Any], check: Check) -> None:
     """Loss, terms and gradients from the same noise."""
     twins = [twin_with(name, estimator, **given) for name in TWINS]
-    found = [named(twin.solve()) for twin in twins]
+    solutions = [named(twin.solve()) for twin in twins]
     where = f"{twins[0].problem.name} {given}"
-    check(compare("estimators, torch and jax, float64", where, *found, BOUNDS["float64"]))
+    check(compare("estimators, torch and jax, float64", where, *solutions, BOUNDS["float64"]))
 
 
 WITH_SHARE = [(estimator, given) for estimator, given in ESTIMATORS if "label_gradient" in given]
@@ -103,14 +103,14 @@ def test_the_twins_agree_in_float32(estimator: str, check: Check) -> None:
     exact = TWINS["torch"](problem)
     expect_something(exact)
     wider = verify.sensitivities(exact.backend, *exact.given(), problem.beta, seed=0)
-    found = []
+    solutions = []
     for kind in TWINS.values():
         twin = kind(problem, "float32")
         expect_something(twin)
-        found.append(named(twin.solve()))
-    for name in found[0]:
+        solutions.append(named(twin.solve()))
+    for name in solutions[0]:
         bound = max(BOUNDS["float32"], verify.ROUNDINGS * wider.get("loss" if "." not in name else name, 0.0))
-        both = ({name: of[name]} for of in found)
+        both = ({name: of[name]} for of in solutions)
         check(compare("estimators, torch and jax, float32", problem.name, *both, bound))
 
 
@@ -124,8 +124,8 @@ CASES: list[tuple[str, Conditioning]] = [
 
 @pytest.mark.parametrize(("name", "conditioning"), CASES)
 def test_sequential_equals_enumerate(name: str, conditioning: Conditioning, check: Check) -> None:
-    found = [named(twin_with(name, estimator, conditioning).solve()) for estimator in ("enumerate", "sequential")]
-    check(compare("sequential and enumerate, float64", f"{name} {conditioning}", *found, 1e-9))
+    solutions = [named(twin_with(name, estimator, conditioning).solve()) for estimator in ("enumerate", "sequential")]
+    check(compare("sequential and enumerate, float64", f"{name} {conditioning}", *solutions, 1e-9))
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])  # which is torch's, above
@@ -157,9 +157,9 @@ def test_the_importance_weighted_bounds_are_the_oracles(name: str, check: Check)
     log_weights, elbos = [], []
     for draw in range(2):
         rows = step.rows()._replace(noise={**step.noise, "z": step.noise["z"][draw]})
-        found = twin.problem.oracle().unlabelled_terms(rows, 1.0)
-        log_weights.append((log_p + found[-2] - found[-1]).T)
-        elbos.append(found.elbo)
+        terms = twin.problem.oracle().unlabelled_terms(rows, 1.0)
+        log_weights.append((log_p + terms[-2] - terms[-1]).T)
+        elbos.append(terms.elbo)
     real = step.batch.row_mask
     expected = np.where(real[:, None], np.stack(log_weights), 0.0)
     assert (np.logaddexp.reduce(log_weights, axis=2) >= np.array(elbos))[:, real].all()

@@ -42,15 +42,15 @@ def test_top_k_is_unbiased(name: str, k: int, check: Check) -> None:
     """Of every row: value and gradient, the label that is drawn summed out, the noise of z being that of the label."""
     exact, twin = twin_with(name, "enumerate"), twin_with(name, "top_k", k=k)
     for row in single_rows(twin.problem):
-        expected, found = solve(exact, row, {}), expectation(twin, row, k)
-        check(compare(f"top_k with k {k} expected, float64", name, named(expected), named(found), 1e-9))
+        expected, mean = solve(exact, row, {}), expectation(twin, row, k)
+        check(compare(f"top_k with k {k} expected, float64", name, named(expected), named(mean), 1e-9))
 
 
 def test_top_k_of_a_batch_is_exact_where_nothing_is_left_to_draw(name: str, check: Check) -> None:
     expected = named(twin_with(name, "enumerate").solve())
     for k in (LABELS - 1, LABELS, LABELS + 3) if name == "torch" else (LABELS - 1,):
-        found = named(twin_with(name, "top_k", k=k).solve())
-        check(compare("top_k with k of at least K - 1, float64", name, expected, found, 1e-9))
+        solution = named(twin_with(name, "top_k", k=k).solve())
+        check(compare("top_k with k of at least K - 1, float64", name, expected, solution, 1e-9))
 
 
 @pytest.mark.parametrize("baseline", ["none", "input"])
@@ -58,11 +58,9 @@ def test_score_function_is_unbiased(name: str, baseline: str, check: Check) -> N
     """Whatever it expects of a row."""
     exact, twin = twin_with(name, "enumerate"), twin_with(name, "score_function", baseline=baseline)
     for row in single_rows(twin.problem):
-        expected, found = solve(exact, row, {}), expectation(twin, row, 0)
+        expected, mean = solve(exact, row, {}), expectation(twin, row, 0)
         check(
-            compare(
-                f"score_function, baseline {baseline}, expected, float64", name, named(expected), named(found), 1e-9
-            )
+            compare(f"score_function, baseline {baseline}, expected, float64", name, named(expected), named(mean), 1e-9)
         )
 
 
@@ -78,7 +76,7 @@ def test_gumbel_softmax_is_biased_and_follows_its_own_formula(name: str) -> None
     row = next(single_rows(problem))
     noise = problem.unlabelled.noise["y"][:1]
     given = [None, replace_noise(row, {"y": noise})]
-    found = twin.backend.differentiate(*given, problem.beta, temperature).gradients["classifier.bias"]
+    gradient = twin.backend.differentiate(*given, problem.beta, temperature).gradients["classifier.bias"]
     log_q = twin.backend.classify(row.batch.x)[0]
     log_p = np.log(problem.dimensions.label_prior)
     drawn = int((log_q + noise[0]).argmax())
@@ -89,7 +87,7 @@ def test_gumbel_softmax_is_biased_and_follows_its_own_formula(name: str) -> None
     kl = (q * (log_q - log_p)).sum()
     through_y = (slopes * mixture).sum() - slopes
     expected = mixture * through_y / temperature + q * (log_q - log_p - kl)
-    assert relative_difference(expected, found) < 1e-9
+    assert relative_difference(expected, gradient) < 1e-9
     exact = twin_with(name, "enumerate")
     mean = expectation(twin, row, 0).gradients
     assert relative_difference(solve(exact, row, {}).gradients["classifier.bias"], mean["classifier.bias"]) > 0.01
@@ -136,10 +134,10 @@ def _without_what_the_control_variate_adds(patch: pytest.MonkeyPatch, name: str)
     original = kind.weights
 
     def weights(self: Any, log_q: Any, labels: Any) -> Any:
-        found = original(self, log_q, labels)
+        factors = original(self, log_q, labels)
         if name == "torch":
-            return torch.cat([found[:-1], found[-1:].detach()])
-        return jnp.concatenate([found[:-1], jax.lax.stop_gradient(found[-1:])])
+            return torch.cat([factors[:-1], factors[-1:].detach()])
+        return jnp.concatenate([factors[:-1], jax.lax.stop_gradient(factors[-1:])])
 
     patch.setattr(kind, "weights", weights)
 
@@ -173,5 +171,5 @@ def test_a_broken_top_k_is_caught(name: str, plant: Any) -> None:
         plant(patch, name)
         twin: TorchTwin | JaxTwin = TWINS[name](problem_with("top_k", k=1))
         row = next(single_rows(twin.problem))
-        expected, found = named(solve(exact, row, {})), named(expectation(twin, row, 1))
-    assert max(relative_difference(expected[key], found[key]) for key in expected) > 1e-4
+        expected, mean = named(solve(exact, row, {})), named(expectation(twin, row, 1))
+    assert max(relative_difference(expected[key], mean[key]) for key in expected) > 1e-4

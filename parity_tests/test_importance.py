@@ -35,11 +35,11 @@ def test_latents_and_likelihoods_of_every_label_are_the_oracles(problem: Problem
         expected["prior_loc"], expected["prior_scale"] = np.moveaxis(np.array(priors), 2, 0)
     for name in TWINS:
         backend = TWINS[name](problem).backend
-        found = backend.latents(batch.x, batch.source)._asdict()
-        found["log p(x|y,z)"] = backend.log_likelihood(batch.x, z, batch.source)
-        found["features"] = backend.encode(batch.x, batch.source, features=True)
+        computed = backend.latents(batch.x, batch.source)._asdict()
+        computed["log p(x|y,z)"] = backend.log_likelihood(batch.x, z, batch.source)
+        computed["features"] = backend.encode(batch.x, batch.source, features=True)
         others = {"log p(x|y,z)": log_p, "features": oracle.features(batch.x, None, batch.source)[0]}
-        check(compare("latents, float64", name, {**expected, **others}, found, 1e-9))
+        check(compare("latents, float64", name, {**expected, **others}, computed, 1e-9))
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +83,14 @@ def test_the_likelihood_is_that_of_the_sum_over_everything(name: str, every: np.
     problem = broad(PROBLEMS["gru every_step"])
     assert np.exp(exact).sum() == pytest.approx(1.0, abs=1e-9)
     weights = TWINS[name](problem).backend.log_weights(_rows(every), 3, DRAWS)
-    found = row_likelihood(weights)
-    away = (found.log_p - exact) / found.standard_error
+    likelihood = row_likelihood(weights)
+    away = (likelihood.log_p - exact) / likelihood.standard_error
     assert np.abs(away).max() < 5
     assert np.sqrt(np.mean(away**2)) == pytest.approx(1.0, abs=0.2)
-    total_error = np.sqrt(np.sum((np.exp(exact) * found.standard_error) ** 2))
-    assert abs(np.exp(found.log_p).sum() - 1) < 4 * total_error
-    assert (found.effective_samples <= DRAWS).all()
-    assert (found.effective_samples > 1).all()
+    total_error = np.sqrt(np.sum((np.exp(exact) * likelihood.standard_error) ** 2))
+    assert abs(np.exp(likelihood.log_p).sum() - 1) < 4 * total_error
+    assert (likelihood.effective_samples <= DRAWS).all()
+    assert (likelihood.effective_samples > 1).all()
     # a likelihood without the density of q, which is wrong, is far away
     wrong = row_likelihood(weights + np.random.default_rng(0).normal(size=weights.shape) ** 2)
     assert (np.abs(wrong.log_p - exact) > 5 * wrong.standard_error).mean() > 0.5

@@ -66,9 +66,9 @@ def test_gradient_along_a_direction(index: int, name: str) -> None:
     gradients = solution_of(index, name, "float64").gradients
     generator = np.random.default_rng(index)
     direction = {key: generator.normal(size=value.shape) for key, value in problem.weights.items()}
-    found = sum(float(np.sum(gradients[key] * direction[key])) for key in direction)
+    slope = sum(float(np.sum(gradients[key] * direction[key])) for key in direction)
     expected = complex_step_derivative(problem.objective, problem.weights, direction)
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert slope == pytest.approx(expected, rel=1e-9, abs=1e-9)
     if problem.options.label_gradient == 1:
         differences = central_difference_derivative(problem.objective, problem.weights, direction)
-        assert found == pytest.approx(differences, rel=1e-6, abs=1e-6)
+        assert slope == pytest.approx(differences, rel=1e-6, abs=1e-6)

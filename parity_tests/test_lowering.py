@@ -160,8 +160,8 @@ def test_a_call_of_the_host_is_caught(
     monkeypatch.setattr(*place, planted)
     problem = problem_of(JAX_CASES[1])
     step = trace(JaxBackend(problem.config, problem.dimensions), problem, "labelled")
-    (found,) = calls_of_host(step)
-    assert re.fullmatch(call, found)
+    (lowered_call,) = calls_of_host(step)
+    assert re.fullmatch(call, lowered_call)
     assert CALL_OF_HOST_LOWERED.search(step.lower().as_text())
 
 

@@ -78,8 +78,8 @@ def test_encoder_and_heads_by_hand(cell: str) -> None:
     hidden = math.tanh(hidden + w["latent_encoder.hidden.bias"][0])
     loc = w["latent_encoder.loc.weight"][0, 0] * hidden + w["latent_encoder.loc.bias"][0]
     scale = w["latent_encoder.scale.weight"][0, 0] * hidden + w["latent_encoder.scale.bias"][0]
-    found = networks.latent_encoder(features, label=1)
-    np.testing.assert_allclose(np.concatenate(found), [loc, math.log(1 + math.exp(scale)) + 1e-4], rtol=1e-13)
+    parameters = networks.latent_encoder(features, label=1)
+    np.testing.assert_allclose(np.concatenate(parameters), [loc, math.log(1 + math.exp(scale)) + 1e-4], rtol=1e-13)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -101,9 +101,9 @@ def test_decoder_by_hand(cell: str) -> None:
         h = _two_lstm_steps("decoder.layers.0", w, xs, *states, added)
     logits = w["decoder.output.weight"][:, 0] * h + w["decoder.output.bias"]
     expected = logits[5] - math.log(sum(math.exp(logits[v]) for v in (UNK, END, 4, 5)))
-    found = networks.decoder(label, np.array([z]), [START, 4])[1]
-    np.testing.assert_allclose(found[5], expected, rtol=1e-13)
-    assert found[PAD] == found[START] == -np.inf
+    log_p = networks.decoder(label, np.array([z]), [START, 4])[1]
+    np.testing.assert_allclose(log_p[5], expected, rtol=1e-13)
+    assert log_p[PAD] == log_p[START] == -np.inf
     scored = networks.log_probabilities(np.array([4, 5, END, PAD]), label, np.array([z]), {})
     np.testing.assert_allclose(scored[1], expected, rtol=1e-13)
     assert scored[3] == 0.0
@@ -155,8 +155,8 @@ def test_decoder_by_hand_with_output_conditioning(cell: str) -> None:
     logits = w["decoder.output.weight"] @ o + w["decoder.output.bias"] + w["decoder.label_bias"][:, 2]
     possible = [v for v in range(9) if v not in (PAD, START)]
     expected = logits - np.log(np.exp(logits[possible]).sum())
-    found = problem.oracle(w).next_log_probabilities([], 2, z)
-    np.testing.assert_allclose(found[possible], expected[possible], rtol=1e-12)
+    log_p = problem.oracle(w).next_log_probabilities([], 2, z)
+    np.testing.assert_allclose(log_p[possible], expected[possible], rtol=1e-12)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

@@ -72,9 +72,9 @@ def test_it_is_what_plain_loops_make_of_it(name: str, logits: Any, temperature: 
     logits[:, [0, 2]] = -np.inf
     assume(far_from_ties(logits, temperature, top_p))
     expected = np.array([expected_nucleus(row, temperature, top_p) for row in logits])
-    found = NUCLEI[name](logits, temperature, top_p)
-    assert ((found == -np.inf) == (expected == -np.inf)).all()
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    nucleus = NUCLEI[name](logits, temperature, top_p)
+    assert ((nucleus == -np.inf) == (expected == -np.inf)).all()
+    np.testing.assert_allclose(nucleus, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NUCLEI)

@@ -35,11 +35,11 @@ def _zeros(problem: Problem, **others: np.ndarray) -> dict[str, np.ndarray]:
 
 def _label_elbos(problem: Problem) -> np.ndarray:
     """L of every label and row, as if the label were observed."""
-    rows, found = problem.unlabelled.rows(), []
+    rows, elbos = problem.unlabelled.rows(), []
     for k in range(problem.options.label_count):
         of_label = rows._replace(y=np.full(len(rows.x), k), noise={**rows.noise, "z": rows.noise["z"][k]})
-        found.append(problem.oracle().labelled_terms(of_label, problem.beta).elbo)
-    return np.array(found)
+        elbos.append(problem.oracle().labelled_terms(of_label, problem.beta).elbo)
+    return np.array(elbos)
 
 
 def _unlabelled_elbos(problem: Problem) -> np.ndarray:
@@ -48,15 +48,15 @@ def _unlabelled_elbos(problem: Problem) -> np.ndarray:
     elbos, rows, real = _label_elbos(problem), step.rows(), step.batch.row_mask
     log_q = problem.oracle().log_q_y(rows.x, rows.noise, rows.source)
     if objective.posterior == "exact" and objective.posterior_temperature == 1:
-        r, found = softmax(elbos.T, axis=1), logsumexp(elbos, axis=0)
+        r, bounds = softmax(elbos.T, axis=1), logsumexp(elbos, axis=0)
     else:
         temperature = np.sqrt(np.maximum((rows.x != PAD).sum(1), 1))
         r = {"amortised": np.exp(log_q), "given": rows.posterior}.get(
             objective.posterior, softmax(elbos.T / temperature[:, None], axis=1)
         )
-        found = (r.T * elbos).sum(0) + entropy(r, axis=1)
+        bounds = (r.T * elbos).sum(0) + entropy(r, axis=1)
     weight = 0.0 if objective.posterior == "amortised" else objective.distillation
-    return np.where(real, found + weight * (r * log_q).sum(1), 0.0)
+    return np.where(real, bounds + weight * (r * log_q).sum(1), 0.0)
 
 
 @pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
@@ -97,15 +97,15 @@ def test_terms_are_taken_at_the_drawn_z(problem: Problem) -> None:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=_name)
 def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
-    elbos, surprises = [], []
+    elbos, losses_of_rows = [], []
     if problem.labelled:
         terms = problem.oracle().labelled_terms(problem.labelled.rows(), problem.beta)
         elbos += list(terms.reconstruction - problem.beta * terms.kl_z - terms.kl_y)
-        surprises += list(terms.classification[problem.labelled.batch.row_mask])
+        losses_of_rows += list(terms.classification[problem.labelled.batch.row_mask])
     if problem.unlabelled:
         elbos += list(_unlabelled_elbos(problem))
     real_rows = sum(int(step.batch.row_mask.sum()) for step in problem.steps())
-    classification = np.mean(surprises) if surprises else 0.0
+    classification = np.mean(losses_of_rows) if losses_of_rows else 0.0
     expected = -sum(elbos) / real_rows + problem.alpha * classification + _consistency(problem)
     if problem.options.name == "classifier":
         expected = classification + _consistency(problem)
@@ -115,9 +115,9 @@ def test_objective_weighs_rows_and_terms(problem: Problem) -> None:
 def test_classification_alone_has_weight_one() -> None:
     problem = make_problem(Options(kind="mixed", filler=True), seed=5)
     labelled, unlabelled = problem.labelled.rows(), problem.unlabelled.rows()
-    found = problem.oracle().objective(labelled, unlabelled, alpha=7.0, beta=1.0, generative=False)
+    loss = problem.oracle().objective(labelled, unlabelled, alpha=7.0, beta=1.0, generative=False)
     log_q_y = problem.oracle().log_q_y(labelled.x, labelled.noise)
-    np.testing.assert_allclose(found, -(log_q_y[0, labelled.y[0]] + log_q_y[1, labelled.y[1]]) / 2, rtol=1e-12)
+    np.testing.assert_allclose(loss, -(log_q_y[0, labelled.y[0]] + log_q_y[1, labelled.y[1]]) / 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("cell", "conditioning"), CELLS_AND_CONDITIONINGS)
@@ -163,8 +163,8 @@ def test_log_prob_of_a_unigram_model_by_hand() -> None:
     bias = np.log([100.0, 1.0, 100.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
     x = np.array([[4, 8, END, PAD], [UNK, END, PAD, PAD], [END, PAD, PAD, PAD]], dtype=np.int32)
     oracle = problem.oracle(_zeros(problem, **{"decoder.output.bias": bias}))
-    found = oracle.log_prob(x, np.zeros(3, dtype=np.int32), np.ones((3, 2)))
-    np.testing.assert_allclose(found, np.log([3 * 7 * 2 / 28**3, 1 * 2 / 28**2, 2 / 28]), rtol=1e-13)
+    log_p = oracle.log_prob(x, np.zeros(3, dtype=np.int32), np.ones((3, 2)))
+    np.testing.assert_allclose(log_p, np.log([3 * 7 * 2 / 28**3, 1 * 2 / 28**2, 2 / 28]), rtol=1e-13)
 
 
 @pytest.mark.parametrize(("cell", "conditioning"), CELLS_AND_CONDITIONINGS)
@@ -248,8 +248,8 @@ def test_what_many_equal_rows_are_to_be_like_if_aligned_is_the_prior() -> None:
     assert np.abs(np.exp(log_q) - prior).max() > 0.1
     np.testing.assert_allclose(oracle.inconsistency(equal, ALIGNED), -(prior * log_q).sum(), rtol=2e-3)
     one_more = np.exp(log_q) * prior / (np.exp(log_q) + prior)
-    (found,) = oracle.inconsistency(equal._replace(x=equal.x[:1], noise={}), ALIGNED)
-    assert found == pytest.approx(-(one_more * log_q).sum() / one_more.sum(), rel=1e-12)
+    (loss,) = oracle.inconsistency(equal._replace(x=equal.x[:1], noise={}), ALIGNED)
+    assert loss == pytest.approx(-(one_more * log_q).sum() / one_more.sum(), rel=1e-12)
 
 
 def test_with_a_shift_the_aligned_shares_are_those_of_the_shifted_prior() -> None:
@@ -267,8 +267,8 @@ def test_without_noise_consistency_is_an_entropy_and_sharpened_the_surprise_at_t
     rows, oracle = problem.unlabelled.rows(), problem.oracle()
     log_q = oracle.log_q_y(rows.x)
     for temperature, expected in ((1.0, entropy(np.exp(log_q), axis=1)), (1e-3, -log_q.max(1))):
-        found = oracle.inconsistency(rows, ConsistencyConfig(temperature=temperature))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        losses = oracle.inconsistency(rows, ConsistencyConfig(temperature=temperature))
+        np.testing.assert_allclose(losses, expected, rtol=1e-6)
 
 
 def test_symbols_hidden_from_the_encoder_are_unknown_to_it_alone() -> None:

@@ -38,8 +38,8 @@ def test_padding_behind_end_changes_nothing(problem: Problem) -> None:
     longer = [
         None if step is None else _with_padding(step.rows(), 2) for step in (problem.labelled, problem.unlabelled)
     ]
-    found = problem.objective(rows=longer)
-    np.testing.assert_allclose(found, problem.objective(), rtol=1e-14)
+    loss = problem.objective(rows=longer)
+    np.testing.assert_allclose(loss, problem.objective(), rtol=1e-14)
 
 
 @pytest.mark.parametrize("problem", UNLABELLED, ids=_name)
@@ -81,8 +81,8 @@ def test_a_source_that_nothing_listens_to_changes_nothing() -> None:
     without = dataclasses.replace(problem.oracle(), weights={**weights, **cut})
     rows = problem.unlabelled.rows()
     expected = without.unlabelled_terms(rows._replace(source=None), 0.7)
-    for found, term in zip(problem.oracle(weights).unlabelled_terms(rows, 0.7), expected, strict=True):
-        np.testing.assert_allclose(found, term, rtol=1e-12)
+    for with_source, term in zip(problem.oracle(weights).unlabelled_terms(rows, 0.7), expected, strict=True):
+        np.testing.assert_allclose(with_source, term, rtol=1e-12)
 
 
 @pytest.mark.parametrize("problem", LABELLED, ids=_name)

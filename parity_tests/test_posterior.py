@@ -52,9 +52,9 @@ def solve(name: str, posterior: str, seed: int, batch: Batch, r: np.ndarray | No
     return backend.differentiate(None, GivenRows(replace(batch, posterior=r), noise), problem.beta)
 
 
-def elbo(found: Derivatives) -> np.ndarray:
+def elbo(derivatives: Derivatives) -> np.ndarray:
     """The bound of each row."""
-    terms = found.unlabelled
+    terms = derivatives.unlabelled
     assert terms is not None
     return terms.reconstruction - OPTIONS.beta * terms.kl_z - terms.kl_y
 
@@ -82,11 +82,11 @@ def test_the_exact_bound_is_the_logarithm_of_a_sum_and_has_its_gradient(name: st
     batch = first_row()
     exact = solve(name, "exact", seed, batch)
     certain = [solve(name, "given", seed, batch, np.tile(row, (len(batch.x), 1))) for row in CERTAIN]
-    of_labels = np.array([elbo(found)[0] for found in certain])  # L(x, y): there is one label, and no entropy
+    of_labels = np.array([elbo(of_label)[0] for of_label in certain])  # L(x, y): there is one label, and no entropy
     assert exact.loss == pytest.approx(-logsumexp(of_labels), rel=1e-9)
     assert not elbo(exact)[1:].any()
     for key, gradient in exact.gradients.items():
-        expected = sum(r * found.gradients[key] for r, found in zip(softmax(of_labels), certain, strict=True))
+        expected = sum(r * of_label.gradients[key] for r, of_label in zip(softmax(of_labels), certain, strict=True))
         np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-10)
     assert not exact.gradients["classifier.weight"].any()
 

@@ -48,10 +48,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _facts(path: Path, backend: str) -> RunFacts:
     texts, labels = _rows(50, 1)
-    found = open_run(path, backend)
-    corpus = encode_table(make_table(texts, found.config.data, labels), found.schema, found.config.data)
-    known = found.ensemble, found.baselines, found.trained_on, read_metrics(path), found.step
-    return collect("run", Diagnosed(found.backend, found.config, found.schema, *known), "torch", corpus, texts)
+    opened = open_run(path, backend)
+    corpus = encode_table(make_table(texts, opened.config.data, labels), opened.schema, opened.config.data)
+    known = opened.ensemble, opened.baselines, opened.trained_on, read_metrics(path), opened.step
+    return collect("run", Diagnosed(opened.backend, opened.config, opened.schema, *known), "torch", corpus, texts)
 
 
 def _numbers(value: Any, name: str = "") -> dict[str, np.ndarray]:
@@ -72,11 +72,11 @@ def test_both_twins_report_the_same(run: Path, check: Check) -> None:
     first, second = (_facts(run, name) for name in ("torch", "jax"))
     assert first.findings is not None
     assert second.findings is not None
-    expected, found = (_numbers(facts._replace(samples=[], backend="")) for facts in (first, second))
+    expected, numbers = (_numbers(facts._replace(samples=[], backend="")) for facts in (first, second))
     known = {name for name, value in expected.items() if np.isfinite(value).all()}
-    assert known == {name for name, value in found.items() if np.isfinite(value).all()}
+    assert known == {name for name, value in numbers.items() if np.isfinite(value).all()}
     assert len(known) > 80
-    pair = ({name: side[name] for name in sorted(known)} for side in (expected, found))
+    pair = ({name: side[name] for name in sorted(known)} for side in (expected, numbers))
     check(compare("report, float32", "torch and jax", *pair, 1e-4))
     one, other = ([finding.name for finding in side.diagnosis.findings] for side in (first.findings, second.findings))
     assert one == other

@@ -111,13 +111,13 @@ def test_gradient_of_every_weight(check: Check) -> None:
 
 @pytest.mark.parametrize(("estimator", "given"), ESTIMATORS, ids=[name for name, _ in ESTIMATORS])
 def test_the_twins_agree_on_estimates(estimator: str, given: dict[str, Any], check: Check) -> None:
-    found = [named(twin_with(name, estimator, source=True, **given).solve()) for name in TWINS]
-    check(compare("estimators with a source, torch and jax, float64", estimator, *found, BOUNDS["float64"]))
+    solutions = [named(twin_with(name, estimator, source=True, **given).solve()) for name in TWINS]
+    check(compare("estimators with a source, torch and jax, float64", estimator, *solutions, BOUNDS["float64"]))
 
 
 def test_sequential_equals_enumerate(name: str, check: Check) -> None:
-    found = [named(twin_with(name, way, source=True).solve()) for way in ("enumerate", "sequential")]
-    check(compare("sequential and enumerate with a source, float64", name, *found, 1e-9))
+    solutions = [named(twin_with(name, way, source=True).solve()) for way in ("enumerate", "sequential")]
+    check(compare("sequential and enumerate with a source, float64", name, *solutions, 1e-9))
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])
@@ -125,8 +125,8 @@ def test_top_k_is_unbiased(name: str, check: Check) -> None:
     """The KL of y to p(y|source) included."""
     exact, twin = twin_with(name, "enumerate", source=True), twin_with(name, "top_k", source=True, k=2)
     for row in single_rows(twin.problem):
-        expected, found = named(solve(exact, row, {})), named(expectation(twin, row, 2))
-        check(compare("top_k with a source, expected, float64", name, expected, found, 1e-9))
+        expected, mean = named(solve(exact, row, {})), named(expectation(twin, row, 2))
+        check(compare("top_k with a source, expected, float64", name, expected, mean, 1e-9))
 
 
 def test_rows_hear_their_own_source_alone(name: str) -> None:
@@ -151,10 +151,10 @@ def test_a_typical_sequence_is_that_of_the_mean_of_z(name: str) -> None:
     encoded = [oracle.source(source, None, b) for b in range(2)]
     mean = np.array([oracle.networks.latent_predictor(encoded[b], int(y[b]))[0] for b in range(2)])
     given = twin.backend.generate(y, DecodingOptions(6, "greedy"), 0, z=mean, source=source)
-    typical = twin.backend.generate(y, DecodingOptions(6, "greedy"), 0, source=source, use_mean=True)
-    np.testing.assert_array_equal(typical[0], given[0])
-    np.testing.assert_allclose(typical[1], given[1], rtol=1e-9)
-    np.testing.assert_allclose(typical[1], oracle.log_prob(typical[0], y, mean, source), rtol=1e-9)
+    mean_decoded = twin.backend.generate(y, DecodingOptions(6, "greedy"), 0, source=source, use_mean=True)
+    np.testing.assert_array_equal(mean_decoded[0], given[0])
+    np.testing.assert_allclose(mean_decoded[1], given[1], rtol=1e-9)
+    np.testing.assert_allclose(mean_decoded[1], oracle.log_prob(mean_decoded[0], y, mean, source), rtol=1e-9)
     drawn = [twin.backend.generate(y, DecodingOptions(6, "greedy"), seed, source=source)[1] for seed in (1, 1, 2)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.allclose(drawn[0], drawn[2])

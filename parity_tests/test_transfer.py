@@ -48,9 +48,9 @@ def expected(problem: Problem, label: int, z: np.ndarray, source: np.ndarray | N
     return decoding.greedy(problem.oracle(), np.full(len(z), label), z, LONGEST, source, (UNK,))
 
 
-def check_sequences(found: list[Generated], vocabulary: Vocabulary, x: np.ndarray, log_p: np.ndarray) -> None:
-    assert [one.symbols for one in found] == [vocabulary.decode(row)[:LONGEST] for row in x]
-    np.testing.assert_allclose([one.log_p for one in found], log_p, rtol=1e-9)
+def check_sequences(generated: list[Generated], vocabulary: Vocabulary, x: np.ndarray, log_p: np.ndarray) -> None:
+    assert [one.symbols for one in generated] == [vocabulary.decode(row)[:LONGEST] for row in x]
+    np.testing.assert_allclose([one.log_p for one in generated], log_p, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("kind", "given"), [*product(KINDS, (True,)), (KINDS[0], False)], ids=str)
@@ -63,11 +63,11 @@ def test_a_row_with_another_label_is_decoded_from_z_of_its_own(name: str, kind: 
     corpus, vocabulary = rows_of(problem, own if given else np.full(len(own), NO_LABEL))
     z = loc[own, np.arange(len(own))]
     backend, config = backend_of(name, *kind), problem.config
-    found = relabel(backend, vocabulary, corpus, 1, config, GREEDY)
-    check_sequences(found, vocabulary, *expected(problem, 1, z, batch.source))
+    relabelled = relabel(backend, vocabulary, corpus, 1, config, GREEDY)
+    check_sequences(relabelled, vocabulary, *expected(problem, 1, z, batch.source))
     other = relabel(backend, vocabulary, corpus, 2, config, GREEDY)
     check_sequences(other, vocabulary, *expected(problem, 2, z, batch.source))
-    assert not np.allclose([one.log_p for one in found], [one.log_p for one in other])
+    assert not np.allclose([one.log_p for one in relabelled], [one.log_p for one in other])
 
 
 @pytest.mark.parametrize("kind", KINDS[1:], ids=str)
@@ -79,5 +79,5 @@ def test_what_lies_between_two_rows_is_decoded_on_the_straight_line(name: str, k
     first, last = problem.oracle().posterior(batch.x, None, batch.source)[0][2][pair]
     z = np.array([first + share * (last - first) for share in (0, 0.25, 0.5, 0.75, 1)])
     source = None if batch.source is None else np.tile(batch.source[0], (5, 1))
-    found = interpolate(backend_of(name, *kind), vocabulary, corpus.take(pair), 2, 5, problem.config, GREEDY)
-    check_sequences(found, vocabulary, *expected(problem, 2, z, source))
+    between = interpolate(backend_of(name, *kind), vocabulary, corpus.take(pair), 2, 5, problem.config, GREEDY)
+    check_sequences(between, vocabulary, *expected(problem, 2, z, source))

@@ -36,5 +36,5 @@ def test_a_run_opens_in_the_other_twin(tmp_path: Path, trained_by: str, other: s
 )
 def test_no_twin_brings_the_other_s_framework(package: str, foreign: str) -> None:
     code = f"import sys, {package}; print([name for name in {foreign.split()!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

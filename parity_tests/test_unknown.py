@@ -58,8 +58,8 @@ def check(backend: Any, method: DecodingMethod, allow_unknown: bool, added: floa
     oracle = problem(added).oracle()
     np.testing.assert_allclose(log_prob[:4], oracle.log_prob(x[:4], Y[:4], Z[:4]), rtol=1e-9)
     if method != "sample":
-        found, score = expected(added, method, () if allow_unknown else (UNK,))
-        np.testing.assert_array_equal(x, np.repeat(found, ROWS, 0))
+        symbols, score = expected(added, method, () if allow_unknown else (UNK,))
+        np.testing.assert_array_equal(x, np.repeat(symbols, ROWS, 0))
         np.testing.assert_allclose(log_prob, np.repeat(score, ROWS), rtol=1e-9)
         return
     never = NEVER_GENERATED if allow_unknown else (*NEVER_GENERATED, UNK)

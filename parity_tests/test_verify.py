@@ -51,30 +51,30 @@ def in_float64(run: Path) -> tuple[Weights, tuple[GivenRows | None, GivenRows], 
 
 def test_a_run_of_either_twin_verifies(runs: dict[str, Run], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run, rows = runs[name]
-    status, found = certificate(capsys, run, "--data", rows)
+    status, report = certificate(capsys, run, "--data", rows)
     assert status == 0
-    assert found["agrees"]
-    assert (found["rows"], found["labelled_rows"]) == (60, 24)
-    terms = {(one["precision"], one["term"]) for one in found["terms"]}
+    assert report["agrees"]
+    assert (report["rows"], report["labelled_rows"]) == (60, 24)
+    terms = {(one["precision"], one["term"]) for one in report["terms"]}
     assert {("float64", "loss"), ("float32", "kl_z, unlabelled rows"), ("float64", "q(y|x)")} <= terms
-    gradients = {one["term"] for one in found["gradients"]}
+    gradients = {one["term"] for one in report["gradients"]}
     assert gradients == set(RunDirectory(run).weights[0])
-    assert all(one["relative"] <= one["bound"] for one in found["terms"] + found["gradients"])
-    bounds = {one["bound"] for one in found["terms"] + found["gradients"] if one["precision"] == "float64"}
+    assert all(one["relative"] <= one["bound"] for one in report["terms"] + report["gradients"])
+    bounds = {one["bound"] for one in report["terms"] + report["gradients"] if one["precision"] == "float64"}
     assert bounds == {0.0, 1e-9}
 
 
 def test_rows_without_labels(runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows.tsv").write_text("ab\t\nba\t\ncccc\t\n")
-    status, found = certificate(capsys, runs["jax"][0], "--data", tmp_path / "rows.tsv")
-    assert (status, found["rows"], found["labelled_rows"]) == (0, 3, 0)
+    status, report = certificate(capsys, runs["jax"][0], "--data", tmp_path / "rows.tsv")
+    assert (status, report["rows"], report["labelled_rows"]) == (0, 3, 0)
 
 
 def test_a_classifier_s_run_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, rows = fit(tmp_path, "torch", "--objective.name", "classifier")
-    status, found = certificate(capsys, run, "--data", rows)
+    status, report = certificate(capsys, run, "--data", rows)
     assert status == 0
-    assert next(one for one in found["terms"] if one["term"] == "loss")["torch"] > 0
+    assert next(one for one in report["terms"] if one["term"] == "loss")["torch"] > 0
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_a_weight_altered_in_memory_is_found(
         original(self, changed)
 
     monkeypatch.setattr(altered, "set_weights", set_weights)
-    status, found = certificate(capsys, runs["torch"][0], "--data", runs["torch"][1])
+    status, report = certificate(capsys, runs["torch"][0], "--data", runs["torch"][1])
     assert status == 1
-    assert not found["agrees"]
-    assert "DIFFER" in found["verdict"]
-    assert not all(one["holds"] for one in found["terms"] + found["gradients"] if one["precision"] == "float32")
+    assert not report["agrees"]
+    assert "DIFFER" in report["verdict"]
+    assert not all(one["holds"] for one in report["terms"] + report["gradients"] if one["precision"] == "float32")
 
 
 @pytest.mark.thorough  # of one weight of either twin, above
@@ -121,9 +121,9 @@ def test_a_float32_bound_is_wider_only_where_rounding_moves_more(runs: dict[str,
     """The sensitivity is that of the function: half a unit of the weights, and no more than its derivative says."""
     weights, rows, (backend, _) = in_float64(runs["torch"][0])
     moved = sensitivities(backend, *rows, 1.0, seed=0)
-    found = backend.differentiate(*rows, 1.0)
-    steepest = sum(np.abs(found.gradients[name] * weights[name]).sum() for name in weights)
-    assert 0 < moved["loss"] <= 1.01 * HALF_UNIT * steepest / abs(found.loss)
+    derivatives = backend.differentiate(*rows, 1.0)
+    steepest = sum(np.abs(derivatives.gradients[name] * weights[name]).sum() for name in weights)
+    assert 0 < moved["loss"] <= 1.01 * HALF_UNIT * steepest / abs(derivatives.loss)
     after = backend.get_weights()
     assert all(relative_difference(weights[name].astype(np.float64), after[name]) == 0 for name in weights)
 
@@ -147,8 +147,8 @@ def test_a_run_of_auto_verifies(
 ) -> None:
     run, rows = run_of_auto
     assert RunDirectory(run).config.objective.posterior == "given"
-    status, found = certificate(capsys, run, "--data", rows)
-    assert status == 0, found["verdict"]
+    status, report = certificate(capsys, run, "--data", rows)
+    assert status == 0, report["verdict"]
     assert main(["verify", str(run)]) == 0  # with rows that are made up
     lines = capsys.readouterr().out.splitlines()
     assert "rows made up of the run's symbols: The twins agree in all" in lines[-1]
@@ -157,10 +157,10 @@ def test_a_run_of_auto_verifies(
     monkeypatch.setattr(seqssvae.cli.checks, "list_gradient_estimators", lambda label_count, ks: few)
     compare = ["gradient-estimators", str(run), "--data", str(rows), "--draws=2", "--repetitions=1", "--rows=4"]
     assert main([*compare, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["estimators"]
-    assert [one["estimator"] for one in found] == ["enumerate", "score_function"]
-    assert all(one["milliseconds"] > 0 for one in found)
-    assert found[0]["every_weight"]["deviation"] < 1e-5 < found[1]["every_weight"]["deviation"]
+    estimators = json.loads(capsys.readouterr().out)["estimators"]
+    assert [one["estimator"] for one in estimators] == ["enumerate", "score_function"]
+    assert all(one["milliseconds"] > 0 for one in estimators)
+    assert estimators[0]["every_weight"]["deviation"] < 1e-5 < estimators[1]["every_weight"]["deviation"]
 
 
 def test_where_z_holds_nothing_rounding_on_the_way_is_no_difference(
@@ -178,11 +178,11 @@ def test_where_z_holds_nothing_rounding_on_the_way_is_no_difference(
     differentiate = JaxBackend.differentiate
 
     def wrong(self: JaxBackend, *arguments: Any, **others: Any) -> Any:
-        found = differentiate(self, *arguments, **others)
+        derivatives = differentiate(self, *arguments, **others)
         if self.config.training.precision == "float64":
-            return found
+            return derivatives
         name = "latent_encoder.loc.weight"
-        return found._replace(gradients={**found.gradients, name: found.gradients[name] * 1.02})
+        return derivatives._replace(gradients={**derivatives.gradients, name: derivatives.gradients[name] * 1.02})
 
     monkeypatch.setattr(JaxBackend, "differentiate", wrong)
     assert {one.term for one in verify(directory).failures} == {"latent_encoder.loc.weight"}

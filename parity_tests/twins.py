@@ -87,8 +87,8 @@ class _Twin:
     def solve(self) -> Solution:
         """Loss, terms and gradients."""
         with self.backend.exact_products():
-            found = self.backend.differentiate(*self.given(), self.problem.beta)
-        return solution(found)
+            derivatives = self.backend.differentiate(*self.given(), self.problem.beta)
+        return solution(derivatives)
 
     def given(self) -> tuple[GivenRows | None, GivenRows | None]:
         """The problem's rows and noise, as a backend takes them."""
@@ -129,8 +129,8 @@ class TorchTwin(_Twin):
         read = ssvae.encode(rows, encoding)
         posterior = ssvae.latent_encoder(read, y)
         log_probs = ssvae.decoder(y, latent, x.shape[1], source=encoding).log_prob_steps(rows)
-        found = (ssvae.classifier(read).logits, posterior.loc, posterior.scale, log_probs)
-        return Outputs(tuple(part.cpu().numpy() for part in read.features), *(part.cpu().numpy() for part in found))
+        tensors = (ssvae.classifier(read).logits, posterior.loc, posterior.scale, log_probs)
+        return Outputs(tuple(part.cpu().numpy() for part in read.features), *(part.cpu().numpy() for part in tensors))
 
     def search(
         self, y: np.ndarray, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None = None
@@ -164,8 +164,8 @@ class JaxTwin(_Twin):
     def outputs(self, x: np.ndarray, z: np.ndarray, source: np.ndarray | None = None) -> Outputs:
         """What the networks return for rows x, each label, and z of shape `(K, B, Z)`."""
         with self._exact():
-            features, *found = self._outputs(self.backend.state.weights, x, z.astype(self.precision), source)
-        return Outputs(tuple(map(np.asarray, features)), *map(np.asarray, found))
+            features, *arrays = self._outputs(self.backend.state.weights, x, z.astype(self.precision), source)
+        return Outputs(tuple(map(np.asarray, features)), *map(np.asarray, arrays))
 
     def search(
         self, y: np.ndarray, z: np.ndarray, max_length: int, width: int, source: np.ndarray | None = None
@@ -212,16 +212,16 @@ class JaxTwin(_Twin):
 TWINS = {"torch": TorchTwin, "jax": JaxTwin}
 
 
-def solution(found: Derivatives) -> Solution:
+def solution(derivatives: Derivatives) -> Solution:
     """What a backend returns, with its terms by name."""
-    kinds = {"labelled": found.labelled, "unlabelled": found.unlabelled}
+    kinds = {"labelled": derivatives.labelled, "unlabelled": derivatives.unlabelled}
     terms = {
         f"{kind}.{name}": values
         for kind, of_kind in kinds.items()
         if of_kind is not None
         for name, values in of_kind._asdict().items()
     }
-    return Solution(found.loss, terms, found.gradients)
+    return Solution(derivatives.loss, terms, derivatives.gradients)
 
 
 def _in(precision: Precision, problem: Problem) -> Config:

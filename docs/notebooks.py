@@ -23,5 +23,5 @@ def on_post_build(config: Any) -> None:
     for source in sorted((Path(config.docs_dir) / FOLDER).glob("*.md")):
         notebook = jupytext.reads(PYTHON + source.read_text(encoding="utf-8"), fmt="md")
         for cell in notebook.cells:
-            cell.metadata.clear()  # what the site's build is told of the block
+            cell.metadata.clear()  # settings of the block for the site's build
         jupytext.write(notebook, Path(config.site_dir) / FOLDER / f"{source.stem}.ipynb")

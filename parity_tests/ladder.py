@@ -271,7 +271,7 @@ def _three_ways(
 EVERY_PROBLEM: tuple[Rung, ...] = (check_round_trip, check_outputs, check_objective)
 """What is checked for every fixture, in both precisions."""
 LADDER: tuple[Rung, ...] = (*EVERY_PROBLEM, check_predictions, check_searches, check_trajectories)
-"""All rungs."""
+"""All rungs of the ladder."""
 
 
 def climb(problem: Problem, torch: TorchTwin, jax: JaxTwin, rungs: tuple[Rung, ...] = LADDER) -> Iterator[Finding]:

@@ -62,7 +62,7 @@ class Oracle:
 
     @property
     def label_count(self) -> int:
-        """K."""
+        """K, the number of labels."""
         return len(self.label_prior)
 
     def objective(

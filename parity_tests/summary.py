@@ -60,7 +60,7 @@ def table_of(summaries: Iterable[Summary]) -> Table:
 
 
 def print_table(summaries: Iterable[Summary]) -> None:
-    """Print it."""
+    """Print the summary as a table."""
     _print(table_of(summaries))
 
 

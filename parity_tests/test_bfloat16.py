@@ -29,7 +29,7 @@ def test_twins_agree_to_the_rounding_of_bfloat16(options: Options) -> None:
 
 
 def rows(options: Options) -> list[GivenRows]:
-    """Of both kinds."""
+    """Rows of both kinds: with a label, and without."""
     problem = make_problem(options, seed=4)
     assert problem.labelled is not None
     assert problem.unlabelled is not None

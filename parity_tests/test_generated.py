@@ -21,7 +21,7 @@ EXAMPLES = 26
 
 @cache
 def twins_of(architecture: int) -> tuple[TorchTwin, JaxTwin]:
-    """Compiled once."""
+    """The twins of an architecture, compiled once."""
     problem = problem_of(Draw(architecture, 0, 1.0, 1.0, 1.0, ((),) * 3, (0,) * 3, ((),) * 4))
     return TorchTwin(problem), JaxTwin(problem)
 

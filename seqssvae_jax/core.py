@@ -341,7 +341,7 @@ class JaxModel:
 
     @property
     def platform(self) -> str:
-        """Of the run's device."""
+        """JAX's name of the kind of the run's device."""
         return jax.default_backend() if self.device is None else self.device.platform
 
 

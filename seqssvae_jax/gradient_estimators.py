@@ -61,7 +61,7 @@ class ChosenLabelsELBO(LabelELBO):
         """An estimate of sum_y q(y|x) f(x, y), for each row."""
 
     def _weights(self, log_q: Float[Array, "B K"], labels: Any) -> Float[Array, "*S B"]:
-        """By what f of each label counts."""
+        """The weights by which f of each label counts."""
         return jnp.ones_like(log_q[:, 0])
 
 

@@ -56,7 +56,7 @@ class Optimizer:
         return optimizer_shapes(self.config, {name: value.shape for name, value in weights.items()})
 
     def initial_state(self, weights: Weights) -> OptimizerState:
-        """All zeros."""
+        """The state before the first step: all zeros."""
         names = ("momentum",) if self.config.name == "sgd" else ("exp_avg", "exp_avg_sq")
         averages = {average: jax.tree.map(jnp.zeros_like, weights) for average in names}
         return OptimizerState(jnp.zeros((), jnp.int32), averages)

@@ -58,7 +58,7 @@ class ChosenLabelsELBO(LabelELBO):
         """An estimate of sum_y q(y|x) f(x, y), for each row."""
 
     def _weights(self, log_q: Float[Tensor, "B K"], labels: Any) -> Float[Tensor, "*S B"]:
-        """By what f of each label counts."""
+        """The weights by which f of each label counts."""
         return torch.ones_like(log_q[:, 0])
 
 

@@ -246,7 +246,7 @@ class LabelELBO(ELBO, ABC):
 
 
 def log_probabilities(fn: Any, site: str) -> Float[Tensor, "*B K"]:
-    """Of a Categorical, whatever it is wrapped in."""
+    """The log-probabilities of a Categorical, whatever it is wrapped in."""
     shape = fn.batch_shape
     while not hasattr(fn, "logits"):
         if not hasattr(fn, "base_dist"):

@@ -37,7 +37,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:
-        """The sum."""
+        """The sum over all processes."""
         value = value.detach().clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(value)
         return value

@@ -59,6 +59,13 @@ def missing_names(text: str) -> list[str]:
     return missing
 
 
+def missing_paths(text: str) -> list[str]:
+    """The files of the repository that are named by their path and are not there; `*` stands for any name."""
+    path = re.compile(r"[a-z_.][\w.*-]*/[\w./*-]+\.(?:py|md|svg|toml|ya?ml|jinja)")
+    paths = filter(path.fullmatch, quoted(text))
+    return sorted(name for name in paths if not any(any((ROOT / place).glob(name)) for place in PLACES))
+
+
 def missing_fields(text: str) -> list[str]:
     """The fields of the configuration that are named and are none."""
     settings = to_dict(Config())
@@ -103,6 +110,25 @@ def test_what_the_architecture_names_is_there():
     assert missing_names(TEXTS["CONTRIBUTING.md"]) == []
     wrong = "`data/rows`, `ops/fused.py`, `kernels/`, `Fused`, and `data/tsv`, `ops/cells.py`, `SSVAE`"
     assert missing_names(wrong) == ["Fused", "data/rows", "kernels/", "ops/fused.py"]
+
+
+@pytest.mark.parametrize("name", sorted(CURRENT))
+def test_paths_of_files_exist(name):
+    assert missing_paths(CURRENT[name]) == []
+
+
+def test_paths_of_files_that_do_not_exist_are_found():
+    wrong = "`tests/test_none.py`, `ops/none_*.py`, `docs/none.md`"
+    right = "`tests/test_documents.py`, `ops/recurrence_*.py`, `data/tsv.py`, `RUN/latest.json`, `a/b`"
+    assert missing_paths(f"{wrong} {right}") == ["docs/none.md", "ops/none_*.py", "tests/test_none.py"]
+
+
+def test_files_that_one_twin_alone_has_are_named():
+    torch, jax = (
+        {path.relative_to(ROOT / package).as_posix() for place in ("*.py", "ops/*.py") for path in folder.glob(place)}
+        for package, folder in ((package, ROOT / package) for package in PLACES[2:])
+    )
+    assert torch ^ jax <= quoted(ARCHITECTURE)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What may import what, what `import seqssvae` does not load, and how large files and the root may be."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,13 @@ def test_no_modules_import_each_other(package):
 
 def test_parts_of_the_shared_package_import_from_the_left():
     assert out_of_order(import_graph(ROOT, "seqssvae")) == []
+
+
+def test_the_architecture_page_and_its_picture_show_this_order():
+    page, picture = ((ROOT / "docs" / f"architecture.{end}").read_text(encoding="utf-8") for end in ("md", "svg"))
+    parts = [", ".join(names.split()) for names in ORDER[:-1]]  # `__main__` only starts the command line
+    assert f"\n    {'   '.join(parts)}\n" in page
+    assert re.findall(r">([^<>]+)</text>", picture)[-len(parts) :] == parts
 
 
 @pytest.mark.parametrize("package", PACKAGES)

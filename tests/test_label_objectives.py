@@ -55,7 +55,7 @@ def torch_programs(noise: torch.Tensor | None = None, kind: Any = pdist.Categori
 
 
 def jax_programs(noise: jax.Array | None = None) -> tuple[Any, Any]:
-    """The same."""
+    """The same model and guide in NumPyro."""
 
     def model(x: jax.Array) -> None:
         centres = numpyro.param("centres", jnp.array(CENTRES))

@@ -51,7 +51,7 @@ def test_two_devices_compute_what_one_does(results):
 
 
 def test_labels_that_are_spread_otherwise_are_other_problems(results):
-    """Lest all cases be one."""
+    """If all cases were one problem, the test above would show less than it seems to."""
     first, second = (dict(np.load(results / f"{number} 2.npz")) for number in (0, 1))
     assert worst(first, second, "gradient") > 1e-3
 

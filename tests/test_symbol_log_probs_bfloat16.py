@@ -24,7 +24,7 @@ WAYS = ("torch", "jax", "jax, many symbols")
 
 @pytest.fixture(params=WAYS)
 def solve_rounded(request, monkeypatch) -> Callable[..., Any]:
-    """With bfloat16 products."""
+    """What computes values and gradients, with its products in bfloat16."""
     twin, *way = request.param.split(", ")
     monkeypatch.setattr(layer_of_jax, "LARGE", 0 if way == ["many symbols"] else 1024)
     rounding = torch.bfloat16 if twin == "torch" else jnp.bfloat16
@@ -61,7 +61,7 @@ def test_bfloat16_with_operands_that_are_rounded(solve_rounded, kind, most, scal
 
 
 def bfloat16_of(values: np.ndarray) -> np.ndarray:
-    """Rounded, in float64."""
+    """These numbers rounded to bfloat16, in float64."""
     return torch.tensor(values).to(torch.bfloat16).double().numpy()
 
 

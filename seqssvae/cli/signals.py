@@ -1,4 +1,4 @@
-"""What the command line does when it is told to stop."""
+"""What the command line does when a signal asks it to stop."""
 
 import signal
 import sys

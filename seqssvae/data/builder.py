@@ -17,7 +17,7 @@ class TextEncoder:
         self._codes, self._values = Codes(left_out=""), [np.zeros(0, np.int32)]
 
     def add(self, texts: Collection[str]) -> None:
-        """Encode texts."""
+        """Encode further texts."""
         self._values.append(self._codes.of(texts, len(texts)))
 
     def column(self) -> TextColumn:

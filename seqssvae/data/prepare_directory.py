@@ -233,7 +233,7 @@ def _write_numbers(pa: Any, first_pass: _FirstPass, place: Path, files: Sequence
 
 
 def _checksums(pa: Any, path: Path) -> list[dict[str, int]]:
-    """Of each record batch of a file as it is read."""
+    """The checksums of each record batch of a file as it is read."""
     with pa.OSFile(str(path), "rb") as file:
         reader = pa.ipc.open_file(file)
         return [checksums(reader.get_batch(number)) for number in range(reader.num_record_batches)]

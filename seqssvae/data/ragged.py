@@ -144,7 +144,7 @@ class RaggedArray(Rows):
         return self.take(indices)
 
     def loaded(self) -> "RaggedArray":
-        """These rows."""
+        """These rows, which are in memory already."""
         return self
 
     def cut(self, max_length: int) -> "RaggedArray":

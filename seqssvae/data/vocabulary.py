@@ -157,7 +157,7 @@ class Labels:
         return {name: id_ for id_, name in enumerate(self.names)}
 
     def __len__(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:

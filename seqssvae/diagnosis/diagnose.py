@@ -133,7 +133,7 @@ class Diagnosis(NamedTuple):
 
     @property
     def warnings(self) -> list[Finding]:
-        """What is wrong."""
+        """The findings of what is wrong."""
         return [finding for finding in self.findings if finding.level == "warning"]
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class LabelUse(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return int(self.predicted.sum())
 
     @property
@@ -43,7 +43,7 @@ class LabelUse(NamedTuple):
 
     @property
     def agreement(self) -> Agreement:
-        """Of what is predicted with the labels; all rows must have one."""
+        """The agreement of what is predicted with the labels; all rows must have one."""
         return agreement(self.observed, self.predicted, int(self.hits.sum()))
 
 

@@ -47,7 +47,7 @@ class Logger(Observer, ABC):
         self._config = config
 
     def started(self, total_steps: int, state: TrainingState) -> None:
-        """Begin.
+        """Open the logger.
 
         Raises:
             ConfigurationError: If that is not possible.
@@ -71,7 +71,7 @@ class Logger(Observer, ABC):
         self._error = error
 
     def finished(self, state: TrainingState) -> None:
-        """End."""
+        """Close the logger, unless it never opened."""
         if self._is_open:
             self._is_open = False
             self._attempt(lambda: self.close(self._error))

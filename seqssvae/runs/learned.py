@@ -24,7 +24,7 @@ from seqssvae.runs.storage import parse_json, parse_safetensors, safetensors_lim
 from seqssvae.training.processes import Processes
 
 TYPES = ("float32", "float64", "int32", "int64")
-"""Types of arrays."""
+"""The types that arrays of a run may have."""
 
 
 def learned_files(ensemble: Ensemble | None, baselines: Baselines, trained_on: TrainedOn) -> dict[str, bytes]:

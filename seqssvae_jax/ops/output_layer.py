@@ -18,7 +18,7 @@ the sum of exponentials, 1 at least with the maximum, is then e^-30 at least, fa
 
 
 class Operands(NamedTuple):
-    """Of the output layer, in C blocks of N positions a step; `bias` is -inf for what is never generated."""
+    """Operands of the output layer, in C blocks of N positions a step; `bias` is -inf for what is never generated."""
 
     hidden: Float[Array, "T C H N"]
     weight: Float[Array, "V H"]
@@ -38,7 +38,7 @@ class _SymbolsFirst:
         self.rounding = rounding
 
     def logits(self, hidden: Float[Array, "H N"]) -> tuple[Float[Array, "V N"], Float[Array, " N"]]:
-        """Of a block, and the greatest of each position."""
+        """The logits of a block, and the greatest of each position."""
         logits = product(self.weight, hidden, rounding=self.rounding) + self.bias[:, None]
         return logits, logits.max(0)
 
@@ -87,7 +87,7 @@ class _PositionsFirst:
     def logits(
         self, hidden: tuple[Float[Array, "N H"], Float[Array, "U N"]]
     ) -> tuple[Float[Array, "N V"], Float[Array, " N"]]:
-        """Of a block, and the greatest of each position or, where biases are close, a bound that spares a pass."""
+        """The logits of a block and the greatest of each position; where biases are close a bound, to spare a pass."""
         products = product(hidden[0], self.weight, (1, 1), self.rounding)
         greatest = jax.lax.cond(
             self.biases_are_close,
@@ -127,7 +127,7 @@ def output_layer(operands: Operands, rounding: Rounding) -> OutputLayer:
 def logits_of(
     layer: OutputLayer, hidden: Any, label_bias: Array | None
 ) -> tuple[Float[Array, "..."], Float[Array, " N"]]:
-    """Of a block, one dimension for symbols and one for positions; and the greatest of each position, or a bound."""
+    """The logits of a block, with one dimension for symbols and one for positions; the greatest of each, or a bound."""
     logits, greatest = layer.logits(hidden)
     if label_bias is None:
         return logits, greatest

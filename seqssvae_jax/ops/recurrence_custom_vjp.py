@@ -103,7 +103,7 @@ class _Totals(NamedTuple):
 
     @classmethod
     def zero(cls, layer: Layer) -> "_Totals":
-        """Nothing yet."""
+        """Totals to which no step has added yet."""
         weight, hidden = layer.weight_hh, layer.state[0]
         gates = len(weight) // len(hidden)
         constants = None if layer.constant is None else (jnp.zeros_like(hidden),) * gates
@@ -119,7 +119,7 @@ class _Totals(NamedTuple):
         hidden: Float[Array, "H K B"],
         rounding: Rounding,
     ) -> "_Totals":
-        """With the share of a step that started from `hidden`: of `W h`, and of the gates."""
+        """Add the share of a step that started from `hidden`: of `W h`, and of the gates."""
         weight = self.weight + product(recurrent, hidden.reshape(len(hidden), -1), (1, 1), rounding)
         rows, constants = self.rows, self.constants
         rows = tuple(

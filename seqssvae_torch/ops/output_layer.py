@@ -48,7 +48,7 @@ def blocks(steps: int, labels: int, rows: int, vocabulary_size: int, most: int) 
 
 
 class Gradients(NamedTuple):
-    """Of hidden states, weight, bias and label bias."""
+    """The gradients of hidden states, weight, bias and label bias."""
 
     hidden: Tensor
     weight: Tensor
@@ -84,7 +84,7 @@ class OutputLayer:
         """Whether the greatest logit is subtracted: from the first sum on that shows it to be needed."""
 
     def blocks(self) -> Iterator[Block]:
-        """All positions."""
+        """All positions, block by block."""
         steps, _, labels, rows = self.hidden.shape
         return blocks(steps, labels, rows, len(self.weight), self.most)
 
@@ -140,7 +140,7 @@ class OutputLayer:
         return rounded(self.hidden[block.steps, :, block.labels].flatten(2), self.rounding)
 
     def _logits(self, block: Block, columns: Float[Tensor, "S H N"]) -> Float[Tensor, "S V N"]:
-        """In bits."""
+        """The logits of a block, in bits."""
         logits = self._products(columns)
         if self.rounding is not None:
             logits = self._memory(logits.shape, self.bias.dtype).copy_(logits).mul_(BITS)

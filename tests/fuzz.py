@@ -162,8 +162,8 @@ def rows_readers(place: Path) -> list[tuple[Path, Reader]]:
     def prepare(path: Path) -> None:
         prepare_files(from_dict({**SETTINGS, "data": {"train": str(path)}}))
 
-    found = [(file, reader) for file in [*files, place / "rows.parquet"] for reader in (read, prepare)]
-    return [*found, (place / "labels.tsv", labels)]
+    of_rows = [(file, reader) for file in [*files, place / "rows.parquet"] for reader in (read, prepare)]
+    return [*of_rows, (place / "labels.tsv", labels)]
 
 
 def configuration_readers(place: Path) -> list[tuple[Path, Reader]]:
@@ -287,7 +287,7 @@ def trial(number: int, readers: dict[str, list[tuple[Path, Reader]]]) -> str:
         path.write_bytes(content)
 
 
-def run_part(first: int, count: int, place: Path, readers: dict, reached: "multiprocessing.Value", found) -> None:
+def run_part(first: int, count: int, place: Path, readers: dict, reached: "multiprocessing.Value", tallies) -> None:
     """Make so many trials in a process of their own."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(AssertionError("it takes too long")))
@@ -299,7 +299,7 @@ def run_part(first: int, count: int, place: Path, readers: dict, reached: "multi
         except Exception:
             tally["FAULT"] += 1
             print(f"trial {number}:", traceback.format_exc(), file=sys.stderr, flush=True)
-    found.put(tally)
+    tallies.put(tally)
 
 
 def main() -> int:
@@ -318,9 +318,9 @@ def main() -> int:
         readers = all_readers(place)
         first, end = arguments.first, arguments.first + arguments.count
         while first < end:
-            reached, found = context.Value("q", first), context.SimpleQueue()
+            reached, tallies = context.Value("q", first), context.SimpleQueue()
             count = min(PART, end - first)
-            process = context.Process(target=run_part, args=(first, count, place, readers, reached, found))
+            process = context.Process(target=run_part, args=(first, count, place, readers, reached, tallies))
             process.start()
             process.join()
             if process.exitcode:
@@ -329,7 +329,7 @@ def main() -> int:
                 first = reached.value + 1  # what the part had before it is made again by nobody
                 readers = all_readers(Path(tempfile.mkdtemp(dir=place)))
             else:
-                tally += found.get()
+                tally += tallies.get()
                 first += count
     print(dict(sorted(tally.items())))
     return int(tally["FAULT"] > 0)

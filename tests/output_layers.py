@@ -49,9 +49,9 @@ def learning(given: dict[str, Any]) -> dict[str, Any]:
 
 def expected(given: dict[str, Any], cotangent: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
-    found = plain(**{"label_bias": None, **leaves}, x=torch.tensor(given["x"]))
-    found.backward(torch.tensor(cotangent))
-    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+    log_p = plain(**{"label_bias": None, **leaves}, x=torch.tensor(given["x"]))
+    log_p.backward(torch.tensor(cotangent))
+    return log_p.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 
 
 def solve_torch(given, cotangent, weights, most, rounding=None):
@@ -60,18 +60,18 @@ def solve_torch(given, cotangent, weights, most, rounding=None):
     x = torch.tensor(given["x"]).long()
     arguments = {"label_bias": None, **leaves, "x": x, "gradient_weights": weights, "most": most}
     with rounded_in_torch(rounding):
-        found = of_torch.symbol_log_probs(**arguments)
-    found.backward(torch.tensor(cotangent))
-    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+        log_p = of_torch.symbol_log_probs(**arguments)
+    log_p.backward(torch.tensor(cotangent))
+    return log_p.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 
 
 def solve_fused(given, cotangent, weights, most):
     leaves = {name: torch.tensor(value, requires_grad=True) for name, value in learning(given).items()}
     size = {} if most is None else {"most": most}
     x = torch.tensor(given["x"]).long()
-    found = symbol_log_probs_fused.symbol_log_probs(**{"label_bias": None, **leaves}, x=x, **size)
-    found.backward(torch.tensor(cotangent))
-    return found.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+    log_p = symbol_log_probs_fused.symbol_log_probs(**{"label_bias": None, **leaves}, x=x, **size)
+    log_p.backward(torch.tensor(cotangent))
+    return log_p.detach().numpy(), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
 
 
 def on_device(given: dict[str, Any], weights: np.ndarray | None) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def solve_jax(given, cotangent, weights, most, rounding=None):
 
     with jax.enable_x64(given["bias"].dtype == np.float64):
         leaves = jax.tree.map(jnp.asarray, learning(given))
-        found, back = jax.vjp(function, leaves)
-        return np.asarray(found), jax.tree.map(np.asarray, back(jnp.asarray(cotangent))[0])
+        log_p, back = jax.vjp(function, leaves)
+        return np.asarray(log_p), jax.tree.map(np.asarray, back(jnp.asarray(cotangent))[0])
 
 
 SOLVERS: dict[str, Callable[..., Any]] = {"torch": solve_torch, "jax": solve_jax}

@@ -73,7 +73,7 @@ def untrained(twin: str, name: str, devices: int, steps: int) -> tuple[Config, B
     return config, get_backend(twin)(config, DIMENSIONS, **({} if devices == 1 else {"devices": devices}))
 
 
-def found(twin: str, name: str, spread: str, devices: int, steps: int = 3) -> dict[str, np.ndarray]:
+def results_of(twin: str, name: str, spread: str, devices: int, steps: int = 3) -> dict[str, np.ndarray]:
     """What so many steps of a case report and leave, or with none what loss, gradient and an evaluation are."""
     config, backend = untrained(twin, name, devices, steps)
     labelled = batch_of(PLACES[twin][spread], 6, True, seed=1)
@@ -114,12 +114,12 @@ def write_all(twin: str, folder: Path, most: int, is_first: bool = True) -> None
     objectives = import_module(f"seqssvae_{twin}.objectives")
     for number, case in enumerate(CASES[:most]):
         for devices in (1, 2):
-            arrays = found(twin, *case[:2], devices, case[2])
+            arrays = results_of(twin, *case[:2], devices, case[2])
             if is_first:
                 np.savez(folder / f"{number} {devices}.npz", **arrays)
     objectives.total = lambda value: 2 * value
     untrained.cache_clear()
-    arrays = found(twin, *CASES[0][:2], 2, 0)
+    arrays = results_of(twin, *CASES[0][:2], 2, 0)
     if is_first:
         np.savez(folder / "mean of means.npz", **arrays)
 

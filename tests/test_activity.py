@@ -123,20 +123,20 @@ def test_prepare_shows_what_it_reads_and_writes(workplace, terminal):
 def test_a_log_and_a_terminal_that_is_used_otherwise_are_left_alone(terminal, monkeypatch):
     shown = terminal()
 
-    def said(**arguments: object) -> bool:
+    def shows(**arguments: object) -> bool:
         before = len(shown)
         with activity(**arguments) as show:
             show("a\x1b[2J[b]")
         return len(shown) > before
 
-    assert said(source="-", output="-")  # a pipe each
+    assert shows(source="-", output="-")  # a pipe each
     assert shown == ["a\\x1b[2J[b]"]
     monkeypatch.setattr(sys, "stdin", Terminal())
-    assert not said(source="-")
-    assert said(source="rows.tsv")
+    assert not shows(source="-")
+    assert shows(source="rows.tsv")
     monkeypatch.setattr(sys, "stdout", Terminal())
-    assert not said(output="-")
-    assert said(output="rows.tsv")
+    assert not shows(output="-")
+    assert shows(output="rows.tsv")
     for stderr in (io.StringIO(), None):
         monkeypatch.setattr(sys, "stderr", stderr)
-        assert not said()
+        assert not shows()

@@ -71,9 +71,9 @@ def weights_after(backend: Backend, steps: list[TrainingStep]) -> dict[str, np.n
 
 def test_starts_from_the_shared_weights(backend: Backend) -> None:
     expected = initial_weights(CONFIG.model, 7, 2, seed=5)
-    found = backend.get_weights()
-    assert list(found) == list(expected)
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    weights = backend.get_weights()
+    assert list(weights) == list(expected)
+    assert all(np.array_equal(weights[name], expected[name]) for name in expected)
 
 
 def test_same_seed_same_run_bit_for_bit_also_when_resumed(backend: Backend) -> None:
@@ -94,12 +94,12 @@ def test_same_seed_same_run_bit_for_bit_also_when_resumed(backend: Backend) -> N
 
 def test_noise_depends_on_the_step(backend: Backend) -> None:
     start = backend.get_weights(), backend.get_optimizer_state()
-    found = []
+    losses = []
     for step in (0, 0, 1):
         backend.set_weights(start[0])
         backend.set_optimizer_state(start[1])
-        found.append(float(backend.train([replace(STEPS[0], step=step)])[0].loss))
-    assert found[0] == found[1] != found[2]
+        losses.append(float(backend.train([replace(STEPS[0], step=step)])[0].loss))
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_noise_depends_on_the_seed_of_the_run(backend: Backend) -> None:
@@ -145,8 +145,8 @@ def test_the_consistency_term_has_the_weight_of_its_step(name: str) -> None:
     assert term[3] == 0
     assert not plain.unlabelled.consistency.any()
     assert not full.labelled.consistency.any()
-    for found, weight in ((full, 3.0), (part, 0.6), (none, 0.0)):
-        assert found.loss == pytest.approx(plain.loss + weight * term[:3].mean(), rel=1e-5)
+    for derivatives, weight in ((full, 3.0), (part, 0.6), (none, 0.0)):
+        assert derivatives.loss == pytest.approx(plain.loss + weight * term[:3].mean(), rel=1e-5)
     for key, gradient in plain.gradients.items():
         np.testing.assert_allclose(none.gradients[key], gradient, rtol=1e-5, atol=1e-6)
         expected = gradient + 0.2 * (full.gradients[key] - gradient)
@@ -160,8 +160,8 @@ def test_the_consistency_term_has_the_weight_of_its_step(name: str) -> None:
 def test_a_label_too_improbable_for_its_precision_is_not_aligned(twin) -> None:
     objectives, array = twin
     log_q, log_p = (array(np.array(rows, np.float32)) for rows in ([[-200.0, 0.0], [-200.0, 0.0]], [-200.0, 0.0]))
-    found = np.asarray(objectives._alignment(log_q, log_p, array(np.array([True, True]))))
-    np.testing.assert_allclose(found, [0.0, -np.log(3.0)], atol=1e-6)
+    alignment = np.asarray(objectives._alignment(log_q, log_p, array(np.array([True, True]))))
+    np.testing.assert_allclose(alignment, [0.0, -np.log(3.0)], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
@@ -183,21 +183,21 @@ def test_a_step_takes_the_weight_of_consistency_that_it_carries(name: str) -> No
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_run_is_as_deterministic_as_it_is_told_to_be(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, said = replace(CONFIG, training=replace(CONFIG.training, deterministic=wanted)), []
+    config, devices = replace(CONFIG, training=replace(CONFIG.training, deterministic=wanted)), []
 
     def in_one_order(device: Any) -> Any:
-        said.append(device.type)
+        devices.append(device.type)
         return nullcontext()
 
     monkeypatch.setattr(seqssvae_torch.precision, "deterministic", in_one_order)
     backend = get_backend("torch")(config, DIMENSIONS)
     for compute in (lambda: backend.train(STEPS[:1]), lambda: backend.evaluate(STEPS[0].unlabelled, 0)):
-        said.clear()
+        devices.clear()
         compute()
-        assert set(said) == ({"cpu"} if wanted else set())
-    monkeypatch.setattr(seqssvae_jax.core, "compiler_options", lambda *given: said.append(given))
+        assert set(devices) == ({"cpu"} if wanted else set())
+    monkeypatch.setattr(seqssvae_jax.core, "compiler_options", lambda *given: devices.append(given))
     get_backend("jax")(config, DIMENSIONS)
-    assert said[-1] == ("cpu", wanted)
+    assert devices[-1] == ("cpu", wanted)
 
 
 def test_probability_of_all_sequences_is_one(backend: Backend) -> None:

@@ -106,8 +106,8 @@ def test_a_closed_standard_output_is_named(toy_run, capsys, monkeypatch):
 def test_what_cannot_be_printed_is_one_line(words):
     command = [sys.executable, "-m", "seqssvae", *words]
     with open("/dev/full", "w") as full:
-        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (found.returncode, found.stderr) == (2, "seqssvae: error: the output: No space left on device.\n")
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (2, "seqssvae: error: the output: No space left on device.\n")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ def test_fit_writes_a_run_and_says_where_it_is(workplace, capsys):
     output = capsys.readouterr()
     assert "accuracy" in output.out
     assert output.out.splitlines()[-1] == "The run is in run."
-    said, *others = output.err.splitlines()
-    assert said.startswith("seqssvae: 36 training rows, 18 of them labelled (left 9, right 9), and 12 validation rows;")
+    announcement, *others = output.err.splitlines()
+    assert announcement.startswith(
+        "seqssvae: 36 training rows, 18 of them labelled (left 9, right 9), and 12 validation rows;"
+    )
     assert not others
     assert open_run("run").config.data.train == "train.tsv"
 

@@ -45,19 +45,19 @@ def test_a_row_with_another_label_and_what_is_between_two(toy_run, capsys):
 def test_check_says_how_many_are_new_and_of_the_label(toy_run, capsys):
     write_toy(Path("rows.tsv"), count=60, labelled=40, seed=1)
     plain, _ = printed(capsys, *LEFT, "--count", "20", "--max-length", "6")
-    rows, said = printed(capsys, *LEFT, "--count", "20", "--max-length", "6", "--check", "rows.tsv")
+    rows, messages = printed(capsys, *LEFT, "--count", "20", "--max-length", "6", "--check", "rows.tsv")
     assert rows == plain
     texts, known = [text for text, *_ in rows], Path("rows.tsv").read_text()
     unique = len(set(texts)) / 20
     new = np.mean([f"{text}\t" not in {line.split("\t")[0] + "\t" for line in known.splitlines()} for text in texts])
-    assert f"of 20 sequences {unique:.1%} are different ones, {new:.1%} are not in rows.tsv, and " in said
-    assert "are of left by a classifier that learned from its 40 labelled rows (right about " in said
+    assert f"of 20 sequences {unique:.1%} are different ones, {new:.1%} are not in rows.tsv, and " in messages
+    assert "are of left by a classifier that learned from its 40 labelled rows (right about " in messages
 
 
 def test_neighbors_prints_the_nearest_rows_with_their_labels(toy_run, capsys):
     Path("rows.tsv").write_text("abab\tup\ncdcd\t\nabbb\tleft\naaac\tright\n" + "c" * 300 + "\tlong\n")
-    rows, said = printed(capsys, "neighbors", "run", "--data", "rows.tsv", "--query", "aabb", "--count", "5")
-    assert said.splitlines() == ["seqssvae: warning: rows.tsv: 1 of 5 sequences cut to 256 symbols."]
+    rows, messages = printed(capsys, "neighbors", "run", "--data", "rows.tsv", "--query", "aabb", "--count", "5")
+    assert messages.splitlines() == ["seqssvae: warning: rows.tsv: 1 of 5 sequences cut to 256 symbols."]
     run = open_run("run")
     embedded = {
         text: run.backend.encode(run.vocabulary.encode(text[:256])[None])[0]

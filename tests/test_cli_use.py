@@ -202,10 +202,10 @@ def test_a_diagnosis_is_printed_and_is_plain_json(toy_run, workplace, capsys):
     assert "labels of 40 rows" in shown
     assert "active units of z" in shown
     assert main(["diagnose", "run", "--data", "more.tsv", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rows"] == 40
-    assert set(found["labels"]) == {"left", "right"}
-    assert {finding["name"].upper() for finding in found["findings"] if finding["level"] == "warning"} <= set(
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert diagnosis["rows"] == 40
+    assert set(diagnosis["labels"]) == {"left", "right"}
+    assert {finding["name"].upper() for finding in diagnosis["findings"] if finding["level"] == "warning"} <= set(
         re.findall(r"^([A-Za-z ]+):", shown, re.MULTILINE)
     )
 

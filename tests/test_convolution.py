@@ -15,14 +15,14 @@ from seqssvae_torch.ops import max_over_windows as in_torch
 def by_loops(inputs, lengths, weight, bias):
     """Each filter at each symbol: the sum over what stands before it, as far as the row goes."""
     size = inputs.shape[2]
-    width, found = weight.shape[1] // size, np.zeros((len(inputs), len(weight)))
+    width, values = weight.shape[1] // size, np.zeros((len(inputs), len(weight)))
     for row, length in enumerate(lengths):
         for symbol in range(length):
             for number, filters in enumerate(weight.reshape(len(weight), width, size)):
                 seen = range(max(0, symbol - width + 1), symbol + 1)
                 value = bias[number] + sum(filters[width - 1 + t - symbol] @ inputs[row, t] for t in seen)
-                found[row, number] = max(found[row, number], value)
-    return found
+                values[row, number] = max(values[row, number], value)
+    return values
 
 
 @given(
@@ -37,10 +37,10 @@ def test_values_are_those_of_loops_whatever_the_padding(lengths, width, seed):
     bias = generator.normal(size=3)
     expected = by_loops(inputs, lengths, weight, bias)
     with jax.enable_x64(True):
-        found = in_jax(*(jnp.array(part) for part in (inputs, lengths, weight, bias)))
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    found = in_torch(*(torch.tensor(part) for part in (inputs, lengths, weight, bias)))
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        values = in_jax(*(jnp.array(part) for part in (inputs, lengths, weight, bias)))
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
+    values = in_torch(*(torch.tensor(part) for part in (inputs, lengths, weight, bias)))
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])

@@ -57,8 +57,8 @@ def test_mutual_information_is_that_of_integrals():
         return scipy.integrate.quad(lambda z: -density(z) * np.log(max(density(z), 1e-300)), -6, 6, limit=200)[0]
 
     exact = entropy(mixture) - np.mean([entropy(lambda z, row=row: of_row(z, row)) for row in range(0, 4000, 100)])
-    found = latent_use(latents(loc, scale), np.log(q_y), seed=1)
-    assert found.mutual_information == pytest.approx(exact, abs=0.05)
+    latent = latent_use(latents(loc, scale), np.log(q_y), seed=1)
+    assert latent.mutual_information == pytest.approx(exact, abs=0.05)
     assert exact > 0.5
 
 
@@ -68,18 +68,18 @@ def test_kl_and_activity_of_units_by_hand():
     loc[:, :, 1] = np.array([-1.0, 1.0, -1.0, 1.0])[:, None]
     scale = np.ones((4, 2, 3))
     scale[:, :, 2] = 0.5
-    found = latent_use(latents(loc, scale), even(4, 2), seed=0)
-    np.testing.assert_allclose(found.unit_kl, [0.0, 0.5, 0.5 * (0.25 - 1) - np.log(0.5)], atol=1e-12)
-    np.testing.assert_allclose(found.unit_variance, [0.0, 1.0, 0.0], atol=1e-12)
-    assert found.active.tolist() == [False, True, False]
-    assert found.kl == pytest.approx(found.unit_kl.sum())
+    latent = latent_use(latents(loc, scale), even(4, 2), seed=0)
+    np.testing.assert_allclose(latent.unit_kl, [0.0, 0.5, 0.5 * (0.25 - 1) - np.log(0.5)], atol=1e-12)
+    np.testing.assert_allclose(latent.unit_variance, [0.0, 1.0, 0.0], atol=1e-12)
+    assert latent.active.tolist() == [False, True, False]
+    assert latent.kl == pytest.approx(latent.unit_kl.sum())
 
 
 def test_what_every_row_has_tells_nothing_of_it():
-    found = latent_use(latents(np.full((50, 2, 2), 3.0), 0.1), even(50, 2), seed=0)
-    assert found.mutual_information == pytest.approx(0.0, abs=1e-9)
-    assert not found.active.any()
-    assert found.kl > 1
+    latent = latent_use(latents(np.full((50, 2, 2), 3.0), 0.1), even(50, 2), seed=0)
+    assert latent.mutual_information == pytest.approx(0.0, abs=1e-9)
+    assert not latent.active.any()
+    assert latent.kl > 1
     told_apart = latent_use(
         latents(10.0 * np.arange(50).repeat(2).reshape(50, 2, 1), 0.1), np.zeros((50, 2)) - np.log(2), 0
     )
@@ -89,18 +89,18 @@ def test_what_every_row_has_tells_nothing_of_it():
 def test_units_of_a_model_with_sources_are_those_that_differ_from_its_own_prior():
     loc = np.random.default_rng(0).normal(size=(30, 2, 2))
     as_prior = Latents(loc, np.full_like(loc, 0.3), loc, np.full_like(loc, 0.3))
-    found = latent_use(as_prior, even(30, 2), seed=0, has_source=True)
-    assert found.mutual_information is None
-    assert not found.active.any()
-    assert found.kl == pytest.approx(0.0)
+    latent = latent_use(as_prior, even(30, 2), seed=0, has_source=True)
+    assert latent.mutual_information is None
+    assert not latent.active.any()
+    assert latent.kl == pytest.approx(0.0)
 
 
 def test_separation_by_hand():
     log_likelihood = np.array([[-1.0, -3.0, -5.0], [-4.0, -2.0, -3.0], [0.0, 0.0, 6.0]])
-    found = label_separation(log_likelihood, np.array([0, 1, NO_LABEL]))
-    np.testing.assert_allclose(found.by_label, [3.0, 1.5, np.nan])
-    assert found.rows.tolist() == [1, 1, 0]
-    assert found.spread == pytest.approx((4 + 2 + 6) / 3)
+    separation = label_separation(log_likelihood, np.array([0, 1, NO_LABEL]))
+    np.testing.assert_allclose(separation.by_label, [3.0, 1.5, np.nan])
+    assert separation.rows.tolist() == [1, 1, 0]
+    assert separation.spread == pytest.approx((4 + 2 + 6) / 3)
 
 
 def test_use_of_labels_by_hand():
@@ -206,9 +206,9 @@ def test_where_no_row_has_a_label_it_is_but_noted():
 def test_agreement_is_scikit_learns_kappa(label_count, pairs):
     y, predicted = (np.minimum(part, label_count - 1) for part in np.array(pairs).T)
     counts = (np.bincount(part, minlength=label_count) for part in (y, predicted))
-    found = agreement(*counts, int(np.sum(y == predicted)))
+    agreed = agreement(*counts, int(np.sum(y == predicted)))
     expected = cohen_kappa_score(y, predicted) if len({*y, *predicted}) > 1 else np.nan
-    np.testing.assert_allclose(found.kappa, expected, atol=1e-12)
+    np.testing.assert_allclose(agreed.kappa, expected, atol=1e-12)
 
 
 def test_the_error_of_agreement_is_that_of_shuffled_predictions():
@@ -216,11 +216,11 @@ def test_the_error_of_agreement_is_that_of_shuffled_predictions():
     generator = np.random.default_rng(0)
     y, predicted = generator.choice(3, 200, p=[0.6, 0.3, 0.1]), generator.choice(3, 200, p=[0.5, 0.2, 0.3])
     counts = np.bincount(y, minlength=3), np.bincount(predicted, minlength=3)
-    found = [agreement(*counts, int(np.sum(y == generator.permutation(predicted)))) for _ in range(2000)]
-    kappas = np.array([one.kappa for one in found])
+    of_shuffled = [agreement(*counts, int(np.sum(y == generator.permutation(predicted)))) for _ in range(2000)]
+    kappas = np.array([one.kappa for one in of_shuffled])
     assert abs(kappas.mean()) < 0.005
-    assert found[0].error == pytest.approx(kappas.std(), rel=0.06)
-    assert 0.003 < np.mean([one.learned for one in found]) < 0.02
+    assert of_shuffled[0].error == pytest.approx(kappas.std(), rel=0.06)
+    assert 0.003 < np.mean([one.learned for one in of_shuffled]) < 0.02
     assert not agreement(np.array([50, 0]), np.array([45, 5]), 45).known  # one label alone: nothing to tell
 
 
@@ -269,10 +269,10 @@ def test_rows_that_were_learned_from_are_told_from_others(model):
     training, validation = prepared.training, prepared.validation
     labelled = training.take(np.flatnonzero(training.y >= 0))
     assert diagnosed.trained_on.seen(labelled).all()
-    found = diagnose(diagnosed, training)
-    assert found.trained.labelled_rows == len(labelled)
-    assert found.held_out.labelled_rows == 0
-    assert found.calibration is None
+    diagnosis = diagnose(diagnosed, training)
+    assert diagnosis.trained.labelled_rows == len(labelled)
+    assert diagnosis.held_out.labelled_rows == 0
+    assert diagnosis.calibration is None
     seen = diagnosed.trained_on.seen(validation)
     others = diagnose(diagnosed, validation)
     assert others.held_out.labelled_rows == int(np.sum((validation.y >= 0) & ~seen))
@@ -281,11 +281,11 @@ def test_rows_that_were_learned_from_are_told_from_others(model):
 
 def test_figures_are_plain_values_whatever_is_missing(model):
     diagnosed, prepared = model
-    found = diagnose(diagnosed, prepared.training.take(np.flatnonzero(prepared.training.y < 0)[:3]))
-    plain = found.to_dict()
+    diagnosis = diagnose(diagnosed, prepared.training.take(np.flatnonzero(prepared.training.y < 0)[:3]))
+    plain = diagnosis.to_dict()
     assert plain["held_out"] == {"labelled_rows": 0, "accuracy": None}
-    assert plain["separation"]["by_label"] == [None] * len(found.names)
-    assert set(plain["labels"]) == set(found.names)
+    assert plain["separation"]["by_label"] == [None] * len(diagnosis.names)
+    assert set(plain["labels"]) == set(diagnosis.names)
     classifier = dataclasses.replace(
         diagnosed.config, objective=dataclasses.replace(diagnosed.config.objective, name="classifier")
     )

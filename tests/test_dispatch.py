@@ -32,8 +32,8 @@ def steps(lengths: list[int]) -> list[TrainingStep]:
     return [TrainingStep(None, batch(length, n), 0.5, 0.01 * (n + 1), n) for n, length in enumerate(lengths)]
 
 
-def backend(together: int) -> JaxBackend:
-    config = Config(model=MODEL, training=TrainingConfig(steps_per_dispatch=together))
+def backend(steps_per_dispatch: int) -> JaxBackend:
+    config = Config(model=MODEL, training=TrainingConfig(steps_per_dispatch=steps_per_dispatch))
     return JaxBackend(config, Dimensions(V, (1 / K,) * K))
 
 
@@ -46,8 +46,8 @@ def test_steps_are_cut_where_their_shape_changes():
 
 
 def test_stacked_inputs_repeat_the_last_one():
-    found = stack([{"a": np.array([1, 2])}, {"a": np.array([3, 4])}], 3)
-    np.testing.assert_array_equal(found["a"], [[1, 2], [3, 4], [3, 4]])
+    stacked = stack([{"a": np.array([1, 2])}, {"a": np.array([3, 4])}], 3)
+    np.testing.assert_array_equal(stacked["a"], [[1, 2], [3, 4], [3, 4]])
 
 
 def test_an_entry_is_a_number():
@@ -59,11 +59,11 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
     one, several, heard = backend(1), backend(4), []
     several.announce_to(heard.append)
     taken = steps([3, 3, 3, 3, 3, 3, 5])
-    expected, found = one.train(taken), several.train(taken)
+    expected, totals = one.train(taken), several.train(taken)
     assert several._train_several._cache_size() == 2  # a program a shape, however many steps there are of it
     assert heard == ["compiling a training step for 4 x 3 symbols", "compiling a training step for 4 x 5 symbols"]
-    assert len(found) == len(expected)
-    for theirs, ours in zip(expected, found, strict=True):
+    assert len(totals) == len(expected)
+    for theirs, ours in zip(expected, totals, strict=True):
         for a, b in zip(jax.tree.leaves(theirs), jax.tree.leaves(ours), strict=True):
             np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=2e-6, atol=1e-6)
     for name, weight in one.get_weights().items():

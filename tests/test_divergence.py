@@ -51,14 +51,14 @@ def spoiled(config, **bad):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("kl_z", math.inf, "the kl of z is inf and the training loss is nan"),
         ("reconstruction", -math.inf, "the reconstruction is -inf and"),
         ("loss", math.nan, "the training loss is nan"),
     ],
 )
-def test_step_term_and_rows_are_named(name, value, said):
+def test_step_term_and_rows_are_named(name, value, message):
     config = make_config(evaluation_interval=5)
     corpus = dataclasses.replace(TRAINING, lines=np.arange(60, dtype=np.int32) + 101, origin="train.tsv")
     step = next(
@@ -70,7 +70,7 @@ def test_step_term_and_rows_are_named(name, value, said):
     rows = sorted(101 + int(batch.rows[1]) for batch in (step.labelled, step.unlabelled))
     with pytest.raises(UserError) as raised:
         fit(config, corpus, VALIDATION, spoiled(config, _7=(name, value), _8=(name, value)))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert f"at step 8, in rows train.tsv:{rows[0]}, {rows[1]} (" in str(raised.value)
     assert "those of step 5)" in str(raised.value)
 
@@ -128,9 +128,9 @@ def test_rows_are_named_however_many_steps_follow(on_nonfinite):
     backend, steps = spoiled(config, _7=("kl_z", math.inf)), []
     train = backend.train
     backend.train = lambda given: steps.extend(given) or train(given)
-    said = r"the kl of z is inf .* at step 8, in rows memory:"
+    message = r"the kl of z is inf .* at step 8, in rows memory:"
     if on_nonfinite == "skip":
-        with pytest.warns(UserWarning, match=rf"1 of {3 * PENDING} steps were skipped: {said}"):
+        with pytest.warns(UserWarning, match=rf"1 of {3 * PENDING} steps were skipped: {message}"):
             record = fit(config, TRAINING, VALIDATION, backend).records[0]
         assert record.training.rows == sum(
             sum(int(batch.row_mask.sum()) for batch in (step.labelled, step.unlabelled) if batch)
@@ -138,7 +138,7 @@ def test_rows_are_named_however_many_steps_follow(on_nonfinite):
             if step.step != 7
         )
     else:
-        with pytest.raises(UserError, match=rf"Training diverged: {said}"):
+        with pytest.raises(UserError, match=rf"Training diverged: {message}"):
             fit(config, TRAINING, VALIDATION, backend)
         assert PENDING <= len(steps) < 2 * PENDING  # it stops where it is found
 
@@ -189,9 +189,9 @@ def test_nothing_reads_weights_that_are_not_finite():
 def test_an_evaluation_names_term_and_rows():
     class Broken(FakeBackend):
         def evaluate(self, batch, seed):
-            found = super().evaluate(batch, seed)
-            found.terms.kl_z[np.isin(batch.rows, [3, 4])] = np.nan
-            return found
+            evaluation = super().evaluate(batch, seed)
+            evaluation.terms.kl_z[np.isin(batch.rows, [3, 4])] = np.nan
+            return evaluation
 
         def classify(self, x, source=None):
             return np.full_like(super().classify(x), np.nan)

@@ -33,16 +33,16 @@ def masked(data: bytes) -> bytes:
 
 def split(content: bytes) -> list[bytes]:
     """The data of the records of a file, whose checksums must be right."""
-    found = []
+    records = []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
         assert content[8:12] == masked(content[:8])
         data, content = content[12 : 12 + length], content[12 + length :]
         assert len(data) == length
         assert content[:4] == masked(data)
-        found.append(data)
+        records.append(data)
         content = content[4:]
-    return found
+    return records
 
 
 @pytest.mark.parametrize(

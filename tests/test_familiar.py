@@ -33,8 +33,8 @@ def prepared_with(others: list[str], **settings):
 
 def test_rows_of_symbols_that_no_labelled_row_has_are_not_familiar():
     labelled = ragged([4, 5], [5, 4, 4], [4, 5, 6])  # of the last row a third is in no other
-    found = are_familiar(labelled, ragged([4, 4], [7, 8, 9], [4, 7], [7, 4, 8], []), 10)
-    assert found.tolist() == [True, False, True, False, True]
+    familiar = are_familiar(labelled, ragged([4, 4], [7, 8, 9], [4, 7], [7, 4, 8], []), 10)
+    assert familiar.tolist() == [True, False, True, False, True]
 
 
 def test_rows_differ_no_more_than_labelled_rows_do_from_each_other():
@@ -46,8 +46,8 @@ def test_a_few_odd_rows_are_as_the_others():
     labelled, count = ragged([4, 5], [5, 4]), 40
     few, many = int(LEAST_SHARE * count) - 1, int(LEAST_SHARE * count)
     for odd in (few, many):
-        found = are_familiar(labelled, ragged(*[[7, 8]] * odd, *[[4, 5]] * (count - odd)), 9)
-        assert found.sum() == (count if odd == few else count - odd)
+        familiar = are_familiar(labelled, ragged(*[[7, 8]] * odd, *[[4, 5]] * (count - odd)), 9)
+        assert familiar.sum() == (count if odd == few else count - odd)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(2, 40))
@@ -56,10 +56,10 @@ def test_a_row_is_familiar_unless_more_than_half_of_it_is_unknown(seed, labelled
     shares = generator.dirichlet(np.full(symbols, 0.3))
     sizes = generator.integers(1, 20, labelled + 100)
     rows = [(4 + generator.choice(symbols, size, p=shares)).tolist() for size in sizes]
-    found = are_familiar(ragged(*rows[:labelled]), ragged(*rows[labelled:]), 4 + symbols)
+    familiar = are_familiar(ragged(*rows[:labelled]), ragged(*rows[labelled:]), 4 + symbols)
     known = set().union(*rows[:labelled])
     unknown = [np.mean([symbol not in known for symbol in row]) for row in rows[labelled:]]
-    assert found[np.array(unknown) <= 0.5].all()
+    assert familiar[np.array(unknown) <= 0.5].all()
 
 
 def test_there_may_be_no_rows_without_label():

@@ -265,8 +265,8 @@ def test_blocks_are_of_one_size_but_the_last(sizes, rows):
         Block({"sequence": [str(n) for n in range(start, end)]}, np.arange(start, end, dtype=np.int32))
         for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
     ]
-    found = list(in_blocks(blocks, rows))
-    assert [len(block) for block in found[:-1]] == [rows] * (len(found) - 1)
-    assert all(0 < len(block) <= rows for block in found)
-    assert [number for block in found for number in block.lines.tolist()] == list(range(ends[-1]))
-    assert [text for block in found for text in block.columns["sequence"]] == [str(n) for n in range(ends[-1])]
+    cut = list(in_blocks(blocks, rows))
+    assert [len(block) for block in cut[:-1]] == [rows] * (len(cut) - 1)
+    assert all(0 < len(block) <= rows for block in cut)
+    assert [number for block in cut for number in block.lines.tolist()] == list(range(ends[-1]))
+    assert [text for block in cut for text in block.columns["sequence"]] == [str(n) for n in range(ends[-1])]

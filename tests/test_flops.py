@@ -110,7 +110,7 @@ def test_an_observed_label_costs_one_pass(twin):
 )
 def test_objectives_weigh_log_probabilities_as_they_said(twin, precision, labelled, monkeypatch):
     """Or else the gradient of the output layer would be computed twice."""
-    found = []
+    held = []
     module = torch_likelihood if twin == "torch" else jax_likelihood
     original = module._common_factor
 
@@ -119,9 +119,9 @@ def test_objectives_weigh_log_probabilities_as_they_said(twin, precision, labell
         if twin == "torch":
             # by a factor of 1, which spares a pass over the gradient
             eps = torch.finfo(gradient.dtype).eps
-            found.append(result is not None and float(result) == pytest.approx(1, abs=64 * eps))
+            held.append(result is not None and float(result) == pytest.approx(1, abs=64 * eps))
         else:
-            jax.debug.callback(lambda expected: found.append(bool(expected)), result[1])
+            jax.debug.callback(lambda expected: held.append(bool(expected)), result[1])
         return result
 
     monkeypatch.setattr(module, "_common_factor", recorded)
@@ -130,7 +130,7 @@ def test_objectives_weigh_log_probabilities_as_they_said(twin, precision, labell
     backend = (TorchBackend if twin == "torch" else JaxBackend)(settings, Dimensions(V, (1 / K,) * K))
     float(backend.train([step(labelled)])[0].loss)
     jax.effects_barrier()
-    assert found == [True]
+    assert held == [True]
 
 
 def test_a_product_costs_as_much_for_each_operand_that_learns():

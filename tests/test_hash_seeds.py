@@ -39,7 +39,7 @@ print(json.dumps([digest, programs]))
     ids=str,
 )
 def test_bits_and_programs_are_the_same_whatever_the_hash_seed(tmp_path, objective, seeds):
-    found = []
+    printed = []
     for seed in range(seeds):
         environment = {
             **os.environ,
@@ -51,5 +51,5 @@ def test_bits_and_programs_are_the_same_whatever_the_hash_seed(tmp_path, objecti
         }
         done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    assert all(other == found[0] for other in found)
+        printed.append(json.loads(done.stdout.splitlines()[-1]))
+    assert all(other == printed[0] for other in printed)

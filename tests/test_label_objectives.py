@@ -139,10 +139,10 @@ def jax_solve(make: Any, given: np.ndarray | None = None) -> tuple[float, dict[s
 SOLVE = {"torch": torch_solve, "jax": jax_solve}
 
 
-def close(found: Any, expected: Any) -> None:
-    assert found[0] == pytest.approx(expected[0], rel=1e-10)
+def close(computed: Any, expected: Any) -> None:
+    assert computed[0] == pytest.approx(expected[0], rel=1e-10)
     for name, value in expected[1].items():
-        np.testing.assert_allclose(found[1][name], value, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(computed[1][name], value, rtol=1e-9, atol=1e-10)
 
 
 @pytest.fixture(params=["torch", "jax"])
@@ -182,9 +182,9 @@ def test_the_expectation_over_one_rows_label_is_exact(solve: Any, k: int) -> Non
         rest = order[row, k:]
         shares = np.exp(log_q[row, rest]) / np.exp(log_q[row, rest]).sum()
         for label, share in zip(rest, shares, strict=True):
-            found = solve(objective, draw(row, label))
-            values += share * (found[0] - base[0])
-            for name, value in found[1].items():
+            solved = solve(objective, draw(row, label))
+            values += share * (solved[0] - base[0])
+            for name, value in solved[1].items():
                 gradients[name] = gradients.get(name, 0.0) + share * (value - base[1][name])
     close((base[0] + values, {name: base[1][name] + value for name, value in gradients.items()}), exact())
 
@@ -193,14 +193,14 @@ def test_the_expectation_over_one_rows_label_is_exact(solve: Any, k: int) -> Non
 def test_the_mean_of_the_other_rows_is_a_baseline_that_lessens_variance() -> None:
     deviations = {}
     for baseline in (None, 0.0):
-        found = []
+        slopes = []
         for seed in range(200):
             noise = torch.tensor(np.random.default_rng(seed).gumbel(size=(len(X), K)))
             elbo = torch_estimators.ScoreFunctionELBO(baseline, noise=noise)
-            found.append(torch_solve(lambda _, elbo=elbo: elbo)[1]["slopes"])
-        deviations[baseline] = np.std(found, axis=0).mean()
-        error = np.std(found, axis=0) / np.sqrt(len(found))
-        assert (np.abs(np.mean(found, 0) - exact()[1]["slopes"]) < 5 * error + 1e-9).all()
+            slopes.append(torch_solve(lambda _, elbo=elbo: elbo)[1]["slopes"])
+        deviations[baseline] = np.std(slopes, axis=0).mean()
+        error = np.std(slopes, axis=0) / np.sqrt(len(slopes))
+        assert (np.abs(np.mean(slopes, 0) - exact()[1]["slopes"]) < 5 * error + 1e-9).all()
     assert deviations[None] < 0.8 * deviations[0.0]
 
 
@@ -277,7 +277,7 @@ def test_mistakes_are_named(solve: Any) -> None:
 def test_more_labels_summed_out_leave_less_to_chance() -> None:
     deviations = []
     for k in (1, 2, 3):
-        found = [
+        slopes = [
             torch_solve(
                 lambda module, k=k, seed=seed: module.TopKELBO(
                     k, noise=torch.tensor(np.random.default_rng(seed).gumbel(size=(len(X), K)))
@@ -285,5 +285,5 @@ def test_more_labels_summed_out_leave_less_to_chance() -> None:
             )[1]["slopes"]
             for seed in range(60)
         ]
-        deviations.append(np.std(found, axis=0).mean())
+        deviations.append(np.std(slopes, axis=0).mean())
     assert all(after < before for before, after in pairwise(deviations))

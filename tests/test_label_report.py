@@ -18,8 +18,8 @@ def test_figures_are_scikit_learns(label_count, pairs):
     labels = np.arange(label_count)
     report = label_report(confusion_matrix(y, predicted, labels=labels))
     expected = precision_recall_fscore_support(y, predicted, labels=labels, zero_division=0)
-    for found, values in zip(report[:4], expected, strict=True):
-        np.testing.assert_allclose(found, values)
+    for figures, values in zip(report[:4], expected, strict=True):
+        np.testing.assert_allclose(figures, values)
     macro = precision_recall_fscore_support(y, predicted, average="macro", zero_division=0)[2]
     assert report.macro_f1 == pytest.approx(macro)
     recalls = [np.mean(predicted[y == label] == label) for label in np.unique(y)]
@@ -46,16 +46,16 @@ def test_reliability_is_scikit_learns_curve():
     """Of the most probable label: its confidence against whether it is right."""
     log_p, y = predictions()
     confidence, hits = np.exp(log_p).max(axis=1), log_p.argmax(axis=1) == y
-    right, said = calibration_curve(hits, confidence, n_bins=10)
-    found = reliability(log_p, y)
-    known = found.rows > 0
-    assert found.rows.sum() == len(y)
+    right, confidences = calibration_curve(hits, confidence, n_bins=10)
+    curve = reliability(log_p, y)
+    known = curve.rows > 0
+    assert curve.rows.sum() == len(y)
     assert not known[:5].any()  # the most probable of two labels has at least one half
-    assert np.isnan(found.confidence[~known]).all()
-    np.testing.assert_allclose(found.confidence[known], said)
-    np.testing.assert_allclose(found.accuracy[known], right)
-    gaps = np.abs(found.confidence - found.accuracy)[known]
-    assert expected_calibration_error(log_p, y) == pytest.approx(np.average(gaps, weights=found.rows[known]))
+    assert np.isnan(curve.confidence[~known]).all()
+    np.testing.assert_allclose(curve.confidence[known], confidences)
+    np.testing.assert_allclose(curve.accuracy[known], right)
+    gaps = np.abs(curve.confidence - curve.accuracy)[known]
+    assert expected_calibration_error(log_p, y) == pytest.approx(np.average(gaps, weights=curve.rows[known]))
 
 
 def test_the_interval_covers_what_more_rows_find():

@@ -13,8 +13,8 @@ MINIMUM = (ROOT / "constraints-minimum.txt").read_text(encoding="utf-8")
 
 def versions(lines: list[str], sign: str) -> dict[str, Version]:
     """By name, the versions behind a sign."""
-    found = (re.match(rf"([\w-]+)(?:\[\w+\])?{sign}([\d.]+)", line) for line in lines)
-    return {match[1]: Version(match[2]) for match in found if match}
+    matches = (re.match(rf"([\w-]+)(?:\[\w+\])?{sign}([\d.]+)", line) for line in lines)
+    return {match[1]: Version(match[2]) for match in matches if match}
 
 
 def test_the_versions_tried_are_the_lowest_declared():

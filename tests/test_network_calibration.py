@@ -71,12 +71,12 @@ def test_each_way_to_predict_has_its_own_temperature(fake_twins, held_out, monke
     expected = {"classifier": first, "generative": second, "combined": 0.25 * first + 0.75 * second}
     for method, p in expected.items():
         assert np.exp(predict_log_proba(model, rows, method))[0, 0] == pytest.approx(p, rel=1e-9)
-    together = predict_by_each_method(model, rows)
-    assert {method: np.exp(log_p)[0, 0] for method, log_p in together.items()} == pytest.approx(expected, rel=1e-9)
+    by_method = predict_by_each_method(model, rows)
+    assert {method: np.exp(log_p)[0, 0] for method, log_p in by_method.items()} == pytest.approx(expected, rel=1e-9)
     model.ensemble = SimpleNamespace(log_proba=lambda sequences: np.log([[0.9, 0.1]]))
-    together = predict_by_each_method(model, rows, log_q_y=np.array([[1.0, 0.0]]))
+    by_method = predict_by_each_method(model, rows, log_q_y=np.array([[1.0, 0.0]]))
     expected |= {"classifier": 1 / (1 + np.exp(-0.5)), "combined": 0.9}
-    assert {method: np.exp(log_p)[0, 0] for method, log_p in together.items()} == pytest.approx(expected, rel=1e-9)
+    assert {method: np.exp(log_p)[0, 0] for method, log_p in by_method.items()} == pytest.approx(expected, rel=1e-9)
 
 
 def test_without_labelled_rows_held_out_nothing_is_fitted(fake_twins, held_out):
@@ -93,11 +93,11 @@ def test_a_run_keeps_its_temperatures_and_predicts_by_them(workplace, capsys):
     assert run.network_pool.weights.tolist() == written["weights"]
     for method, place in (("classifier", 0), ("generative", 1)):
         assert main(["predict", "run", "--data", "train.tsv", "--output", f"{method}.tsv", "--method", method]) == 0
-        found = np.array([row[-2:] for row in rows_of(workplace / f"{method}.tsv")[1:]], float)
+        predicted = np.array([row[-2:] for row in rows_of(workplace / f"{method}.tsv")[1:]], float)
         bare = SimpleNamespace(backend=run.backend, config=run.config, ensemble=None, network_pool=None)
         corpus = run_rows(run)
         powers = np.exp(predict_log_proba(bare, corpus, method) / run.network_pool.temperatures[place])
-        np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
+        np.testing.assert_allclose(predicted, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
     capsys.readouterr()
 
 

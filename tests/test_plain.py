@@ -147,6 +147,6 @@ def test_a_missing_sequence_is_named():
 def test_an_estimator_reads_all_inputs_by_position():
     order, groups = list(reversed(range(60))), [0] * 15 + [None] * 45
     expected = make().fit(TEXTS, NAMES, groups)
-    found = make().fit(Indexed(TEXTS, order), Indexed(NAMES, order), Indexed(groups, order))
-    assert found.score(Indexed(TEXTS, order), Indexed(NAMES, order)) == expected.score(TEXTS, NAMES)
+    fitted = make().fit(Indexed(TEXTS, order), Indexed(NAMES, order), Indexed(groups, order))
+    assert fitted.score(Indexed(TEXTS, order), Indexed(NAMES, order)) == expected.score(TEXTS, NAMES)
     np.testing.assert_array_equal(expected.predict_proba(Indexed(TEXTS, order)), expected.predict_proba(TEXTS))

@@ -82,6 +82,6 @@ def test_an_estimator_gives_each_row_its_own_source_label_and_group(kind, random
     frame.index = index_of(kind, 60, random)
     frame["y"] = frame["y"].astype("category")
     probabilities, score = without_a_frame()
-    found = make(epochs=1).fit(frame["x"], frame["y"], frame["g"])
-    np.testing.assert_array_equal(found.predict_proba(frame["x"]), probabilities)
-    assert found.score(frame["x"], frame["y"]) == score
+    fitted = make(epochs=1).fit(frame["x"], frame["y"], frame["g"])
+    np.testing.assert_array_equal(fitted.predict_proba(frame["x"]), probabilities)
+    assert fitted.score(frame["x"], frame["y"]) == score

@@ -83,30 +83,30 @@ SEEDS = range(int(os.environ.get("SOUND_SEEDS", "3")))
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.thorough if seed else ()) for seed in SEEDS])
 def test_a_sound_model_is_not_accused(sound, seed):
-    found = (sound if seed == 0 else trained(seed)).diagnose(*rows(SHARES, seed + 1000))
-    assert names(found) == []
-    assert found.held_out.accuracy > 0.9
-    assert (found.separation.by_label > 1).all()
+    diagnosis = (sound if seed == 0 else trained(seed)).diagnose(*rows(SHARES, seed + 1000))
+    assert names(diagnosis) == []
+    assert diagnosis.held_out.accuracy > 0.9
+    assert (diagnosis.separation.by_label > 1).all()
 
 
 def test_a_decoder_that_ignores_y(sound):
     before = replant(sound, decoder_condition_label_weight=np.zeros_like, decoder_label_bias=np.zeros_like)
-    found = sound.diagnose(*rows(SHARES, 1000))
+    diagnosis = sound.diagnose(*rows(SHARES, 1000))
     sound.fitted_.backend.set_weights(before)
-    assert "decoder ignores y" in names(found)
-    assert found.separation.spread == pytest.approx(0.0, abs=1e-5)
+    assert "decoder ignores y" in names(diagnosis)
+    assert diagnosis.separation.spread == pytest.approx(0.0, abs=1e-5)
 
 
 def test_one_label_that_swallows_all(sound):
     before = replant(sound, classifier_bias=lambda value: value + np.array([12, 0, 0], np.float32))
-    found = sound.diagnose(*rows(SHARES, 1000))
+    diagnosis = sound.diagnose(*rows(SHARES, 1000))
     sound.fitted_.backend.set_weights(before)
-    assert "one label swallows all" in names(found)
+    assert "one label swallows all" in names(diagnosis)
 
 
 def test_a_dead_z():
-    found = trained(0, objective={"beta": {"maximum": 100.0}}).diagnose(*rows(SHARES, 1000))
-    assert names(found) == ["z is dead"]
+    diagnosis = trained(0, objective={"beta": {"maximum": 100.0}}).diagnose(*rows(SHARES, 1000))
+    assert names(diagnosis) == ["z is dead"]
 
 
 def test_random_labels():

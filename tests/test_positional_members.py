@@ -40,8 +40,8 @@ def test_places_are_those_of_symbols_that_two_rows_have(rows, others):
     places = Places.learn(ragged(rows), SIZE, 2)
     frequent = max(Counter(map(len, rows)).values())
     assert places.from_end == (frequent < 0.9 * len(rows))
-    found = Counter(place for row in rows for place in at_places(row, places.from_end))
-    kept = {place for place, count in found.items() if count >= 2}
+    occurrences = Counter(place for row in rows for place in at_places(row, places.from_end))
+    kept = {place for place, count in occurrences.items() if count >= 2}
     assert len(places.codes) == len(kept)
     assert len(np.unique(places.place)) == len({place[:2] for place in kept})
     counted = places.count(ragged(others)).toarray()

@@ -61,13 +61,13 @@ def test_what_is_prepared_is_what_would_be_read(written, monkeypatch, too_long, 
     mapped = prepare_files(from_dict({"data": {**data, "train": "rows"}}))
     assert counts == whole.training.counts
     assert mapped.schema == whole.schema
-    for found, expected in zip(mapped[:2], whole[:2], strict=True):
-        assert found.y.tolist() == expected.y.tolist()
-        assert found.lengths.tolist() == expected.lengths.tolist()
-        assert [row.tolist() for row in found.sequences] == [row.tolist() for row in expected.sequences]
-        assert [row.tolist() for row in found.sources] == [row.tolist() for row in expected.sources]
-        assert found.groups.tolist() == expected.groups.tolist()
-        assert corpus_digest(found) == corpus_digest(expected)
+    for prepared, expected in zip(mapped[:2], whole[:2], strict=True):
+        assert prepared.y.tolist() == expected.y.tolist()
+        assert prepared.lengths.tolist() == expected.lengths.tolist()
+        assert [row.tolist() for row in prepared.sequences] == [row.tolist() for row in expected.sequences]
+        assert [row.tolist() for row in prepared.sources] == [row.tolist() for row in expected.sources]
+        assert prepared.groups.tolist() == expected.groups.tolist()
+        assert corpus_digest(prepared) == corpus_digest(expected)
     directory = PreparedDirectory("rows")
     columns = wanted_columns(DataConfig(**data), ("sequence", "label", "source", "id"))
     (block,) = directory.blocks(columns) if at_once > 3 else [None]
@@ -186,13 +186,13 @@ def test_a_directory_that_was_changed_is_never_another_result_without_a_word(tmp
     changed[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
         file.write_bytes(bytes(changed))
-        found, said = all_of(path), ""
+        rows, message = all_of(path), ""
     except DataError as error:
-        found, said = whole, str(error)
+        rows, message = whole, str(error)
     finally:
         file.write_bytes(content)
-    assert found == whole
-    assert said == "" or ("again" in said and "\n" not in said)
+    assert rows == whole
+    assert message == "" or ("again" in message and "\n" not in message)
 
 
 def test_a_column_that_lost_its_name_is_missed(written):

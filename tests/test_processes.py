@@ -110,9 +110,9 @@ def test_a_killed_process_ends_all_with_a_line_and_one_goes_on(tmp_path, victim)
         assert training.poll() is None, training.communicate()
         time.sleep(0.05)
     os.kill(workers_of(training)[victim], signal.SIGKILL)
-    said = training.communicate(timeout=60)
+    output = training.communicate(timeout=60)
     assert training.returncode == 2
-    assert said == (
+    assert output == (
         "",
         f"seqssvae: error: process {victim + 1} of the 2 that train together was ended by SIGKILL; "
         f"go on by seqssvae fit --resume {run}.\n",

@@ -33,10 +33,10 @@ def test_products_are_those_of_float32(sizes: tuple[int, int, int], seed: int) -
     left, right = (torch.randn(shape, generator=generator) for shape in ((2, rows, inner), (2, inner, columns)))
     exact = left.double() @ right.double()
     with products.fast_products(torch.device("cpu")):
-        found = [left @ right, torch.stack([left[0] @ right[0], left[1] @ right[1]])]
-        found.append(torch.baddbmm(torch.zeros(2, rows, columns), left, right))
+        computed = [left @ right, torch.stack([left[0] @ right[0], left[1] @ right[1]])]
+        computed.append(torch.baddbmm(torch.zeros(2, rows, columns), left, right))
     bound = 1e-6 * (left.double().abs() @ right.double().abs()) + 1e-30
-    for product in found:
+    for product in computed:
         assert ((product - exact).abs() <= bound).all()
 
 

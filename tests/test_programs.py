@@ -166,14 +166,14 @@ def test_draws_in_front_of_the_rows_are_as_if_they_were_alone(conditioning, with
     source = ssvae.encode_source(torch.tensor(SOURCE)) if with_source else None
     z = torch.tensor(np.random.default_rng(0).normal(size=(2, 5, 3, 2)), requires_grad=True)
     enumerated = ssvae.one_hot(torch.arange(2)[:, None, None])
-    together = ssvae.decoder(enumerated, z, 4, source).log_prob(torch.tensor(X))
+    at_once = ssvae.decoder(enumerated, z, 4, source).log_prob(torch.tensor(X))
     weights = torch.tensor(np.random.default_rng(1).normal(size=(2, 5, 3)))
-    (slope,) = torch.autograd.grad((together * weights).sum(), z, retain_graph=True)
+    (slope,) = torch.autograd.grad((at_once * weights).sum(), z, retain_graph=True)
     labels = [ssvae.one_hot(torch.full((3,), k)) for k in (0, 1)]
     alone = [[ssvae.decoder(y, z[k, draw], 4, source) for draw in range(5)] for k, y in enumerate(labels)]
     one_by_one = torch.stack([torch.stack([one.log_prob(torch.tensor(X)) for one in ones]) for ones in alone])
     (slope_alone,) = torch.autograd.grad((one_by_one * weights).sum(), z)
-    torch.testing.assert_close(together, one_by_one, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(slope, slope_alone, rtol=1e-10, atol=1e-12)
 
 
@@ -189,7 +189,7 @@ def test_particles_of_pyro_may_be_vectorised(observed) -> None:
         pyro.set_rng_seed(int(vectorised))
         return np.array([elbo.loss(ssvae.model, ssvae.guide, *given) for _ in range(calls)])
 
-    together, one_by_one = losses(True, 40), losses(False, 8)
-    error = np.sqrt(together.var() / 40 + one_by_one.var() / 8)
-    assert abs(together.mean() - one_by_one.mean()) < 4 * error
+    at_once, one_by_one = losses(True, 40), losses(False, 8)
+    error = np.sqrt(at_once.var() / 40 + one_by_one.var() / 8)
+    assert abs(at_once.mean() - one_by_one.mean()) < 4 * error
     pyro.clear_param_store()

@@ -257,8 +257,8 @@ def test_fit_prints_lines_where_stderr_is_no_terminal_and_the_table_after_them(w
     assert main(FIT) == 0
     output = capsys.readouterr()
     steps = [record["step"] for record in read_metrics("run")]
-    said, *lines = output.err.splitlines()
-    assert " training rows, " in said
+    announcement, *lines = output.err.splitlines()
+    assert " training rows, " in announcement
     for line, step in zip(lines, steps, strict=True):
         assert line.startswith(f"seqssvae: training: step {step} of ")
         assert "; validation: accuracy " in line
@@ -299,9 +299,9 @@ def test_an_estimator_is_silent_unless_it_is_verbose(capsys):
     make_estimator(epochs=2).fit(TEXTS, NAMES)
     assert printed(capsys) == []
     model = make_estimator(epochs=2, verbose=1).fit(TEXTS, NAMES)
-    said, line, *found = printed(capsys)
-    assert said.startswith(
+    announcement, line, *sentences = printed(capsys)
+    assert announcement.startswith(
         "46 training rows, 46 of them labelled (left 23, right 23), and 14 validation rows; 4 symbols;"
     )
     assert re.match(rf"training: step {model.history_[-1].step} of \d+, epoch 2, .*; validation: accuracy ", line)
-    assert all(sentence.endswith(".") for sentence in found)  # what the diagnosis says
+    assert all(sentence.endswith(".") for sentence in sentences)  # what the diagnosis says

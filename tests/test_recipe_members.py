@@ -110,16 +110,16 @@ def test_ngram_probabilities_are_those_of_the_hierarchy(rows, order, strength):
 
     for window in set(windows):
         code = sum(symbol * SIZE**back for back, symbol in enumerate(reversed(window)))
-        found = np.exp(log_p[np.searchsorted(tree.codes, code)])
-        assert found == pytest.approx(probability(window), rel=1e-9)
+        share = np.exp(log_p[np.searchsorted(tree.codes, code)])
+        assert share == pytest.approx(probability(window), rel=1e-9)
 
 
 def test_a_markov_model_gives_unseen_ngrams_the_probability_of_shorter_ones():
     rows = toy_rows()
     member = Markov.learn(rows, rows.label_shares).member
-    together = member.log_likelihood(ragged([[4, 7, 7], [5, 4]]))
+    log_likelihoods = member.log_likelihood(ragged([[4, 7, 7], [5, 4]]))
     alone = np.concatenate([member.log_likelihood(ragged([row])) for row in ([4, 7, 7], [5, 4])])
-    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    np.testing.assert_allclose(log_likelihoods, alone, rtol=1e-12)
 
 
 def test_members_learn_a_task_of_pairs_and_are_kept_as_arrays():

@@ -105,7 +105,7 @@ def test_a_generator_that_is_worse_than_frequencies_is_named(monkeypatch, most):
     values = baselines.nats_per_symbol(rows)
     worst, between, best = values["unigram"] - 0.3, np.mean(list(values.values())), values["bigram"] + 0.3
 
-    def said(elbo: float | None, bound: float) -> str | None:
+    def warning(elbo: float | None, bound: float) -> str | None:
         validation = None if elbo is None else Metrics(20, 0, 80, elbo_per_symbol=elbo)
         halves = [np.log(0.25), np.log(0.75)]  # of p(x), by label
 
@@ -116,9 +116,9 @@ def test_a_generator_that_is_worse_than_frequencies_is_named(monkeypatch, most):
         twin = SimpleNamespace(log_weights=log_weights)
         return generator_warning(Fitted(toy_config(), twin, result_with(validation), None), corpus, baselines)
 
-    assert said(best, worst) is said(None, worst) is None
-    assert "of unigrams" in str(said(worst, worst))
-    assert "of bigrams" in str(said(worst, between))
-    assert "unigrams" not in str(said(worst, between))
-    assert f"{between:.3f} nats" in str(said(worst, between))
-    assert said(worst, best) is None
+    assert warning(best, worst) is warning(None, worst) is None
+    assert "of unigrams" in str(warning(worst, worst))
+    assert "of bigrams" in str(warning(worst, between))
+    assert "unigrams" not in str(warning(worst, between))
+    assert f"{between:.3f} nats" in str(warning(worst, between))
+    assert warning(worst, best) is None

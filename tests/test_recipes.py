@@ -84,8 +84,8 @@ def test_what_auto_learned_is_in_the_run_directory(fitted, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(OTHER_TEXTS), fitted.predict_proba(OTHER_TEXTS))
     assert loaded.fitted_.ensemble.trials == fitted.fitted_.ensemble.trials
     for method in ("classifier", "generative"):
-        found, expected = (one.predict_proba(OTHER_TEXTS, method=method) for one in (loaded, fitted))
-        np.testing.assert_array_equal(found, expected)
+        probabilities, expected = (one.predict_proba(OTHER_TEXTS, method=method) for one in (loaded, fitted))
+        np.testing.assert_array_equal(probabilities, expected)
 
 
 def test_nothing_is_learned_from_random_labels_and_it_is_said(fake_twins):
@@ -143,9 +143,9 @@ def test_the_command_line_fits_predicts_resumes_and_compares(workplace, capsys):
     assert (workplace / "on.tsv").read_text() == outputs[0]
     capsys.readouterr()
     assert main(["compare", "--config=toy.yaml", "--data.train=train.tsv", "--backend=fake", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in found][-1] == "seqssvae, recipe auto"
-    assert all(0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1 for entry in found)
+    comparisons = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in comparisons][-1] == "seqssvae, recipe auto"
+    assert all(0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1 for entry in comparisons)
 
 
 @pytest.mark.parametrize("call", ["fit", "compare", "tune"])

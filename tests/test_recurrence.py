@@ -33,19 +33,19 @@ def operands(cell: str, cells: int = 1, labels: int = 1, steps: int = T, constan
     def normal(*shape: int) -> np.ndarray:
         return generator.normal(size=shape) / 2
 
-    gates, found = GATES[cell] * H, {}
+    gates, values = GATES[cell] * H, {}
     for number in range(cells):
-        found[f"{number}.weight_ih"] = normal(gates, INPUTS)
-        found[f"{number}.weight_hh"] = normal(gates, H)
-        found[f"{number}.bias"] = normal(gates)
+        values[f"{number}.weight_ih"] = normal(gates, INPUTS)
+        values[f"{number}.weight_hh"] = normal(gates, H)
+        values[f"{number}.bias"] = normal(gates)
         if cell == "gru":
-            found[f"{number}.bias_n"] = normal(H)
-        found[f"{number}.inputs"] = normal(labels, B, steps, INPUTS)
+            values[f"{number}.bias_n"] = normal(H)
+        values[f"{number}.inputs"] = normal(labels, B, steps, INPUTS)
     if cells == 1 and constant:
-        found["constant"] = normal(K, B, gates)
+        values["constant"] = normal(K, B, gates)
     if cells == 1:
-        found |= {f"state.{part}": normal(K, B, H) for part in range(STATES[cell])}
-    return found
+        values |= {f"state.{part}": normal(K, B, H) for part in range(STATES[cell])}
+    return values
 
 
 def arguments(values: Values, kind: Any) -> tuple[list[Any], list[Any], Any, Any]:

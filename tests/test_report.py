@@ -153,10 +153,10 @@ def test_pictures_hold_what_they_are_of(model):
 
     probabilities = model.predict_proba(OTHER_TEXTS)
     y = np.array([model.classes_.tolist().index(name) for name in OTHER_NAMES])
-    found = reliability(np.log(probabilities), y)
+    curve = reliability(np.log(probabilities), y)
     axes = model.plot_calibration(OTHER_TEXTS, OTHER_NAMES)
-    said = axes.lines[1].get_xydata()
-    np.testing.assert_allclose(said, np.stack([found.confidence, found.accuracy], 1)[found.rows > 0], rtol=1e-5)
+    points = axes.lines[1].get_xydata()
+    np.testing.assert_allclose(points, np.stack([curve.confidence, curve.accuracy], 1)[curve.rows > 0], rtol=1e-5)
 
     axes = model.plot_embedding(OTHER_TEXTS, [None, *OTHER_NAMES[1:]])
     places = np.concatenate([part.get_offsets() for part in axes.collections])

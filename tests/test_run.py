@@ -70,11 +70,11 @@ def test_a_checkpoint_is_read_as_it_was(trained):
     path, result, _, _ = trained
     checkpoint = RunDirectory(path).read_checkpoint()
     for name in ("weights", "best_weights", "optimizer"):
-        found, expected = getattr(checkpoint.state, name), getattr(result.state, name)
-        assert found.keys() == expected.keys()
-        for key in found:
-            assert found[key].shape == expected[key].shape
-            np.testing.assert_array_equal(found[key], expected[key])
+        arrays, expected = getattr(checkpoint.state, name), getattr(result.state, name)
+        assert arrays.keys() == expected.keys()
+        for key in arrays:
+            assert arrays[key].shape == expected[key].shape
+            np.testing.assert_array_equal(arrays[key], expected[key])
     empty = {"weights": {}, "best_weights": {}, "optimizer": {}}
     assert dataclasses.replace(checkpoint.state, **empty) == dataclasses.replace(result.state, **empty)
 
@@ -168,12 +168,14 @@ def test_a_run_resumed_from_its_directory_ends_in_the_same_files(tmp_path, fake_
     resumed, _, _ = train(tmp_path / "rest", config, resume=tmp_path / "part")
     assert 0 < len(resumed.records) < len(whole.records)
     for name in ("weights", "last", "optimizer"):
-        expected, found = (content(latest(tmp_path / run))[f"{name}.safetensors"] for run in ("whole", "rest"))
-        assert found == expected
-    expected, found = (
+        expected, resumed_content = (
+            content(latest(tmp_path / run))[f"{name}.safetensors"] for run in ("whole", "rest")
+        )
+        assert resumed_content == expected
+    expected, metrics = (
         [{**record, "seconds": 0} for record in read_metrics(tmp_path / run)] for run in ("whole", "rest")
     )
-    assert found == expected
+    assert metrics == expected
 
 
 def test_a_run_can_be_resumed_by_the_other_twin(tmp_path, fake_twins):

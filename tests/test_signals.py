@@ -36,12 +36,12 @@ def test_a_fit_is_saved_and_goes_on_to_the_same_bits(tmp_path, twin, after):
     """It is told to stop when its first checkpoint is there, before the first step, or its first evaluation is."""
     write_rows(tmp_path / "train.tsv")
     fit, run = [*FIT, f"--backend={twin}", f"--data.train={tmp_path / 'train.tsv'}"], tmp_path / "run"
-    status, printed, said = terminated(
+    status, printed, messages = terminated(
         [*fit, f"--output={run}"], lambda: has_checkpoint(run) and latest_name(run) >= f"{after:08d}"
     )
     saved = int(latest_name(run).rstrip("b"))
     advice = f"go on from step {saved} by seqssvae fit --resume {run}"
-    assert (status, printed, said) == (143, "", f"seqssvae: interrupted; {advice}.\n")
+    assert (status, printed, messages) == (143, "", f"seqssvae: interrupted; {advice}.\n")
     assert saved >= max(after, 1)
     steps = f"--training.max_steps={saved + 3}"
     assert main(["fit", f"--resume={run}", steps, "--quiet"]) == 0
@@ -55,7 +55,7 @@ def test_a_command_that_writes_leaves_nothing_behind(trained, tmp_path):
     place.mkdir()
     command = ["predict", str(trained[0]), "--data=-", f"--output={place / 'labels.tsv'}", "--backend=torch"]
     with subprocess.Popen(["yes", "ab\tleft"], stdout=subprocess.PIPE) as rows:
-        status, printed, said = terminated(command, lambda: list(place.iterdir()), rows.stdout)
+        status, printed, messages = terminated(command, lambda: list(place.iterdir()), rows.stdout)
         rows.kill()
-    assert (status, printed, said) == (143, "", "seqssvae: interrupted.\n")
+    assert (status, printed, messages) == (143, "", "seqssvae: interrupted.\n")
     assert list(place.iterdir()) == []

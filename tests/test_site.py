@@ -35,7 +35,7 @@ def faults(folder: Path, pages: list[str], width: int) -> Iterator[tuple[str, st
     """
     from playwright.sync_api import sync_playwright
 
-    found: list[str] = []
+    messages: list[str] = []
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=folder)) as server,
         sync_playwright() as playwright,
@@ -44,15 +44,17 @@ def faults(folder: Path, pages: list[str], width: int) -> Iterator[tuple[str, st
         here = f"http://127.0.0.1:{server.server_port}/"
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda said: found.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: found.append(str(error)))
-        page.on("request", lambda asked: None if asked.url.startswith((here, "data:")) else found.append(asked.url))
+        page.on(
+            "console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith((here, "data:")) else messages.append(asked.url))
         for name in pages:
             page.goto(here + name)
             if page.evaluate(OVERFLOW) > 0:
-                found.append("scrolls sideways")
-            yield from ((name, fault) for fault in found)
-            found.clear()
+                messages.append("scrolls sideways")
+            yield from ((name, fault) for fault in messages)
+            messages.clear()
         browser.close()
         server.shutdown()
 
@@ -71,9 +73,9 @@ def test_faults_are_found(tmp_path):
         "<!doctype html><link rel=icon href=data:,><script>undefined.name</script><div style='width: 500px'>wide</div>"
         "<img src='http://127.0.0.1:9/picture.png'>"
     )
-    found = list(faults(tmp_path, ["wrong.html", "sound.html"], width=390))
-    assert {name for name, _ in found} == {"wrong.html"}
-    messages = " ".join(fault for _, fault in found)
+    seen = list(faults(tmp_path, ["wrong.html", "sound.html"], width=390))
+    assert {name for name, _ in seen} == {"wrong.html"}
+    messages = " ".join(fault for _, fault in seen)
     assert "undefined" in messages
     assert "http://127.0.0.1:9/picture.png" in messages
     assert "scrolls sideways" in messages

@@ -52,10 +52,10 @@ def witten_bell(rows: RaggedArray, row: list[int]) -> float:
 @pytest.mark.parametrize("row", [[4, 5, 6, 7], [8, 4, 4], [7, 7, 7], []])
 def test_the_decoder_starts_as_bigrams_whatever_label_and_z_are(row):
     rows = ragged(ROWS)
-    found = log_likelihood(started(CONFIG, rows), row)
-    assert found[0] == found[1] == log_likelihood(started(CONFIG, rows), row, seed=1)[0]
+    log_p = log_likelihood(started(CONFIG, rows), row)
+    assert log_p[0] == log_p[1] == log_likelihood(started(CONFIG, rows), row, seed=1)[0]
     # two tanh of what is at most .3, and a gate that is nearly shut
-    assert found[0] / (len(row) + 1) == pytest.approx(witten_bell(rows, row) / (len(row) + 1), abs=0.2)
+    assert log_p[0] / (len(row) + 1) == pytest.approx(witten_bell(rows, row) / (len(row) + 1), abs=0.2)
 
 
 def test_more_symbols_than_an_embedding_has_entries_are_as_near_as_it_allows(monkeypatch):

@@ -61,13 +61,13 @@ def batch(rows: int, length: int, seed: int, labelled: bool) -> Batch:
 
 def steps(count: int) -> list[TrainingStep]:
     """Steps of several shapes and kinds, each with other numbers."""
-    found = []
+    taken = []
     for number in range(count):
         labelled = batch(3, 4, number, True) if number % 3 != 2 else None
         unlabelled = batch(4, 4 + number % 2, number, False)
         numbers = 0.2 + 0.1 * number, 0.01 * (number + 1), number, 1.0, 0.3 * number
-        found.append(TrainingStep(labelled, unlabelled, *numbers))
-    return found
+        taken.append(TrainingStep(labelled, unlabelled, *numbers))
+    return taken
 
 
 def backend(objective: ObjectiveConfig, optimizer: OptimizerConfig = OPTIMIZERS["adam"], **given: Any) -> TorchBackend:
@@ -103,11 +103,11 @@ def test_they_are_the_same_steps(objective: str, optimizer: str, on_nonfinite: A
     taken = steps(7)
     expected = usual.train(taken)
     with use_implementation("fused"):
-        found = static.train([static.load(step) for step in taken[:4]]) + static.train(taken[4:])
+        totals = static.train([static.load(step) for step in taken[:4]]) + static.train(taken[4:])
     assert len(static.static_steps.by_shape) == 4
     assert not usual.static_steps.by_shape
     assert_same(state_of(static), state_of(usual))
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(totals, expected, strict=True):
         np.testing.assert_allclose(flat(ours), flat(theirs), rtol=1e-9, atol=1e-11)
 
 

@@ -89,10 +89,10 @@ def test_the_references_are_the_plain_form(rows_of_bias):
         return reference_of_jax(**{"label_bias": None, **leaves}, x=jnp.asarray(given["x"]))
 
     with jax.enable_x64(True):
-        found, back = jax.vjp(in_jax, jax.tree.map(jnp.asarray, learning(given)))
+        log_p, back = jax.vjp(in_jax, jax.tree.map(jnp.asarray, learning(given)))
         (of_jax_,) = back(jnp.asarray(cotangent))
     np.testing.assert_allclose(in_torch.detach().numpy(), values, atol=1e-13)
-    np.testing.assert_allclose(np.asarray(found), values, atol=1e-13)
+    np.testing.assert_allclose(np.asarray(log_p), values, atol=1e-13)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(leaves[name].grad.numpy(), gradient, atol=1e-13, err_msg=name)
         np.testing.assert_allclose(np.asarray(of_jax_[name]), gradient, atol=1e-13, err_msg=name)
@@ -106,10 +106,10 @@ def test_hidden_states_may_lie_in_any_order(order):
     back = np.argsort(order).tolist()
     hidden = values.permute(order).contiguous().permute(back).requires_grad_()
     fixed = {name: torch.tensor(value) for name, value in given.items() if name not in ("hidden", "x")}
-    found = of_torch.symbol_log_probs(
+    log_p = of_torch.symbol_log_probs(
         hidden, **fixed, x=torch.tensor(given["x"]).long(), gradient_weights=torch.tensor(weights)
     )
-    found.backward(torch.tensor(cotangent))
+    log_p.backward(torch.tensor(cotangent))
     np.testing.assert_allclose(hidden.grad.numpy(), expected(given, cotangent)[1]["hidden"], atol=1e-13)
 
 
@@ -223,13 +223,13 @@ class Largest(TorchDispatchMode):
 
 
 def largest_of(jaxpr: Any) -> int:
-    found = max((variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars), default=0)
+    largest = max((variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars), default=0)
     for equation in jaxpr.eqns:
         for parameter in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             inner = getattr(parameter, "jaxpr", parameter)
             if hasattr(inner, "eqns"):
-                found = max(found, largest_of(inner))
-    return found
+                largest = max(largest, largest_of(inner))
+    return largest
 
 
 @pytest.mark.parametrize("kind", ["come true", "do not", "unknown"])
@@ -267,8 +267,8 @@ def test_known_weights_spare_a_product(twin):
 
             def function(leaves):
                 fixed = on_device(given, weights)
-                found, back = jax.vjp(lambda leaves: of_jax.symbol_log_probs(**fixed, **leaves), leaves)
-                return found, back(jnp.asarray(cotangent))
+                log_p, back = jax.vjp(lambda leaves: of_jax.symbol_log_probs(**fixed, **leaves), leaves)
+                return log_p, back(jnp.asarray(cotangent))
 
             return jax_flops(function, leaves)
 

@@ -46,9 +46,9 @@ def test_z_is_that_of_each_row_at_its_own_label_in_order():
     texts = ["ab", "dcba", "cca", "ba", "cda"] * 60  # more than are generated at once, in buckets of several lengths
     y = np.arange(300) % 4 - 1
     mirror, own = Mirror(), np.where(y == NO_LABEL, [(4 + "abcd".index(text[0])) % 3 for text in texts], y)
-    found = relabel(mirror, VOCABULARY, corpus_of(texts, y), 2, toy_config(), BEAM)
+    relabelled = relabel(mirror, VOCABULARY, corpus_of(texts, y), 2, toy_config(), BEAM)
     numbers = [4 * "abcd".index(text[0]) + "abcd".index(text[1]) for text in texts]
-    assert [one.log_p for one in found] == (1000 * own + numbers).tolist()
+    assert [one.log_p for one in relabelled] == (1000 * own + numbers).tolist()
     assert [len(y) for y, *_ in mirror.asked] == [GENERATION_BATCH, GENERATION_BATCH]
     assert {*np.concatenate([y for y, *_ in mirror.asked]).tolist()} == {2}
     assert {options for _, options, _ in mirror.asked} == {BEAM}
@@ -56,8 +56,8 @@ def test_z_is_that_of_each_row_at_its_own_label_in_order():
 
 def test_the_line_is_straight_and_holds_both_ends():
     mirror = Mirror()
-    found = interpolate(mirror, VOCABULARY, corpus_of(["ab", "dcba"], [0, 1]), 2, 5, toy_config(), BEAM)
-    assert [one.log_p for one in found] == [2001 + 13 * share for share in (0, 0.25, 0.5, 0.75, 1)]
+    between = interpolate(mirror, VOCABULARY, corpus_of(["ab", "dcba"], [0, 1]), 2, 5, toy_config(), BEAM)
+    assert [one.log_p for one in between] == [2001 + 13 * share for share in (0, 0.25, 0.5, 0.75, 1)]
     ((y, _, given),) = mirror.asked
     assert y.tolist() == [2] * 5
     np.testing.assert_allclose(given["z"][:, 1], [3, 3.5, 4, 4.5, 5])
@@ -78,9 +78,9 @@ def test_a_latent_that_is_not_finite_names_its_row():
 
 
 def test_the_nearest_rows_by_hand():
-    found = nearest(np.array([[0.0, 0], [3, 4]]), np.array([[3.0, 0], [0, 1], [3, 5], [-6, -8]]), 3)
-    assert found.indices.tolist() == [[1, 0, 2], [2, 0, 1]]
-    np.testing.assert_allclose(found.distances, [[1, 3, np.sqrt(34)], [1, 4, np.sqrt(18)]])
+    neighbours = nearest(np.array([[0.0, 0], [3, 4]]), np.array([[3.0, 0], [0, 1], [3, 5], [-6, -8]]), 3)
+    assert neighbours.indices.tolist() == [[1, 0, 2], [2, 0, 1]]
+    np.testing.assert_allclose(neighbours.distances, [[1, 3, np.sqrt(34)], [1, 4, np.sqrt(18)]])
     for count in (0, 5, True, 1.0):
         with pytest.raises(ConfigurationError, match="the number of neighbours must be a whole number of at least 1"):
             nearest(np.zeros((1, 2)), np.zeros((4, 2)), count)
@@ -152,10 +152,10 @@ def test_an_estimator_steers_samples(model, monkeypatch):
 
 
 def test_an_estimator_finds_neighbours(model):
-    found = model.neighbors(["abab", "cdcd"], TEXTS, n=4)
+    neighbours = model.neighbors(["abab", "cdcd"], TEXTS, n=4)
     distances = np.linalg.norm(model.transform(["abab", "cdcd"])[:, None] - model.transform(TEXTS)[None], axis=-1)
-    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :4], atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(distances, found.indices, 1), found.distances, atol=1e-6)
+    np.testing.assert_allclose(neighbours.distances, np.sort(distances, axis=1)[:, :4], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(distances, neighbours.indices, 1), neighbours.distances, atol=1e-6)
     assert model.neighbors(TEXTS[:3], TEXTS, n=1).distances.max() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ConfigurationError, match="at most 60, not 61"):
         model.neighbors(["abab"], TEXTS, n=61)

@@ -55,12 +55,12 @@ def test_a_link_is_followed_and_a_file_keeps_its_mode(place):
 
 def test_a_pipe_and_a_device_are_written_into(place):
     os.mkfifo("pipe")
-    found: list[str] = []
-    reader = threading.Thread(target=lambda: found.append(Path("pipe").read_text()))
+    contents: list[str] = []
+    reader = threading.Thread(target=lambda: contents.append(Path("pipe").read_text()))
     reader.start()
     assert main([*PREDICT, "--output=pipe"]) == 0
     reader.join(timeout=60)
-    assert found[0].startswith("sequence\tlabel")
+    assert contents[0].startswith("sequence\tlabel")
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
     Path("null").symlink_to(os.devnull)
     assert main([*PREDICT, "--output=null"]) == 0

@@ -101,12 +101,12 @@ def test_the_elbo_is_that_of_the_core(tmp_path: Any, transduces: bool) -> None:
     symbols, of_sources = {"a": 5, "b": 4, "c": 6}, {"x": 6, "y": 4, "z": 5}
 
     def mapped(name: str, value: np.ndarray) -> np.ndarray:
-        source, found = name.startswith("source_encoder.tower.embedding"), value.copy()
+        source, reordered = name.startswith("source_encoder.tower.embedding"), value.copy()
         known, theirs = (of_sources, model.alphabet.source_symbols) if source else (symbols, model.alphabet.symbols)
         if source or value.shape[:1] == (7,):
             for place, symbol in enumerate(theirs, 4):
-                found[known[symbol]] = value[place]
-        return found
+                reordered[known[symbol]] = value[place]
+        return reordered
 
     config = Config(model=NETWORKS, objective=OBJECTIVE, training=TrainingConfig(precision="float64"))
     core = TorchBackend(config, Dimensions(7, (0.5, 0.5), 7 if transduces else 0))
@@ -156,12 +156,12 @@ def _one_of_two(rank: int, folder: str, rows: list[list[int]], transduces: bool)
 
 def given_rows(model: SequenceSSVAE) -> list[Any]:
     """All rows with noise given row by row, labelled and unlabelled, each with the number of its line."""
-    found = []
+    given = []
     for labels, batch in zip((None, 2), model.batches(host_batch(model)), strict=True):
         specs = noise_specs(NETWORKS, labels, *batch.x.shape, source_steps=batch.source_steps)
         noise = draw_noise(specs, np.random.default_rng(1))
-        found.append((batch, model._built.rows(batch, labels is None, noise)))
-    return found
+        given.append((batch, model._built.rows(batch, labels is None, noise)))
+    return given
 
 
 def taken(part: Any, lines: list[int]) -> Any:
@@ -196,8 +196,8 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Any, rows: list[list[i
     loss, _ = model.loss_of(*(rows for _, rows in given_rows(model)))
     expected = torch.autograd.grad(loss, list(model.ssvae.parameters()))
     torch.multiprocessing.spawn(_one_of_two, (str(tmp_path), rows, transduces), nprocs=2)
-    for found, value in zip(torch.load(tmp_path / "gradients.pt"), expected, strict=True):
-        torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-12)
+    for gradient, value in zip(torch.load(tmp_path / "gradients.pt"), expected, strict=True):
+        torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-12)
 
 
 def test_the_host_s_beam_finds_what_the_core_s_does(tmp_path: Any) -> None:
@@ -209,15 +209,15 @@ def test_the_host_s_beam_finds_what_the_core_s_does(tmp_path: Any) -> None:
     theirs, scores = beam_search(model.ssvae.decoder, latents, 3, 6)
     ours, expected = model.ssvae.decoder(latents.y, latents.z, 6, source=latents.source).beam_search(3)
     assert len({tuple(row) for row in ours[:, 0].tolist()}) > 1
-    found = [[symbol for symbol in row if symbol != START] for row in theirs[:, 0].tolist()]
-    for row, of_core in zip(found, ours[:, 0].tolist(), strict=True):
+    symbols = [[symbol for symbol in row if symbol != START] for row in theirs[:, 0].tolist()]
+    for row, of_core in zip(symbols, ours[:, 0].tolist(), strict=True):
         assert row[: len(of_core)] == of_core[: len(row)]
     torch.testing.assert_close(scores[:, 0].double(), expected[:, 0], rtol=1e-5, atol=1e-5)
     sources = model.alphabet.source(batch.source.tensor[:, 1:])
     alone = data.Batch(batch.source, features=batch.features)
-    found = model.posterior(alone)
-    np.testing.assert_allclose(found, np.exp(model._built.classify_source(sources)), rtol=1e-9)
-    assert not np.allclose(found, model.posterior(batch))
+    posterior = model.posterior(alone)
+    np.testing.assert_allclose(posterior, np.exp(model._built.classify_source(sources)), rtol=1e-9)
+    assert not np.allclose(posterior, model.posterior(batch))
 
 
 def test_untied_embeddings_are_refused(tmp_path: Any) -> None:

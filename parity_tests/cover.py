@@ -53,7 +53,7 @@ def groups_to_cover(factors: Factors, joint: Iterable[Sequence[str]] = ()) -> li
 def uncovered(
     factors: Factors, covering: Sequence[Mapping[str, Any]], joint: Iterable[Sequence[str]] = ()
 ) -> list[frozenset[Setting]]:
-    """The groups of values that occur in none of the combinations found."""
+    """The groups of values that occur in none of the combinations that cover."""
     settings = [{(name, factors[name].index(combination[name])) for name in factors} for combination in covering]
     return [group for group in groups_to_cover(factors, joint) if not any(group <= chosen for chosen in settings)]
 
@@ -64,7 +64,7 @@ def representatives(
     pairs: Sequence[str] = (),
     first: Sequence[int] = (),
 ) -> list[int]:
-    """Positions of a few of the combinations found that have all their values, greedily, in order.
+    """Positions of a few of the combinations that have all their values, greedily, in order.
 
     Args:
         candidates: Combinations of the same options.

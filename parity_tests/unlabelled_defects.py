@@ -11,8 +11,8 @@ def consistent_with_what_moves(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> 
     def inconsistency(ssvae: Any, rows: Any, noisy: Any, term: Any) -> Any:
         certain = term.shifted(ssvae.classifier(ssvae.encode(rows.x, rows.source)).logits)
         wanted = twin.objectives._target(certain, term.shifted(ssvae.label_prior().logits), rows.row_mask, term)
-        found = -(wanted * term.shifted(ssvae.classifier(noisy.x).logits)).sum(-1)
-        return f.where(rows.row_mask, found, 0.0)
+        cross_entropy = -(wanted * term.shifted(ssvae.classifier(noisy.x).logits)).sum(-1)
+        return f.where(rows.row_mask, cross_entropy, 0.0)
 
     patch.setattr(twin.objectives, "inconsistency", inconsistency)
 
@@ -75,7 +75,7 @@ def posterior_of_other_rows(patch: pytest.MonkeyPatch, twin: Any, f: Any) -> Non
     original = twin.objectives.given_posterior
 
     def given_posterior(ssvae: Any, rows: Any) -> Any:
-        found = original(ssvae, rows)
-        return f.concatenate([found[-1:], found[:-1]])
+        posterior = original(ssvae, rows)
+        return f.concatenate([posterior[-1:], posterior[:-1]])
 
     patch.setattr(twin.objectives, "given_posterior", given_posterior)

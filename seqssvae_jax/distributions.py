@@ -45,12 +45,12 @@ class DiagonalNormal(dist.Independent):
 
     @property
     def loc(self) -> Float[Array, "*B Z"]:
-        """Means."""
+        """The means."""
         return self.base_dist.loc
 
     @property
     def scale(self) -> Float[Array, "*B Z"]:
-        """Standard deviations."""
+        """The standard deviations."""
         return self.base_dist.scale
 
     def sample(self, key: PRNGKeyArray | None, sample_shape: tuple[int, ...] = ()) -> Array:

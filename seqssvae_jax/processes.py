@@ -43,7 +43,7 @@ class JaxProcesses(Processes):
         is_of_runtime = isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, UserError)
         return is_of_runtime and any(word in str(error) for word in _LOST)
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """End the connection to the others."""
         jax.distributed.shutdown()
 

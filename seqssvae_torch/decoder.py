@@ -228,10 +228,10 @@ class ConditionedDecoder:
     ) -> Float[Tensor, "*B T"]:
         """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
         if self.z.dim() != 3 or self.y.dim() != 3:  # an observed label is an enumeration of one, draws of z are more
-            found = self._with_leading_joined().log_prob_steps(
+            log_probs = self._with_leading_joined().log_prob_steps(
                 x, None if gradient_weights is None else gradient_weights.reshape(-1, self.batch_shape[-1])
             )
-            return found.reshape(*self.batch_shape, -1)
+            return log_probs.reshape(*self.batch_shape, -1)
         decoder, output = self.decoder, self.decoder.output
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:

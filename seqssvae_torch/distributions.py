@@ -52,12 +52,12 @@ class DiagonalNormal(dist.Independent):
 
     @property
     def loc(self) -> Float[Tensor, "*B Z"]:
-        """Means."""
+        """The means."""
         return self.base_dist.loc
 
     @property
     def scale(self) -> Float[Tensor, "*B Z"]:
-        """Standard deviations."""
+        """The standard deviations."""
         return self.base_dist.scale
 
     def rsample(self, sample_shape: torch.Size = _ONE) -> Tensor:

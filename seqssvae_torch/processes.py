@@ -65,7 +65,7 @@ class TorchProcesses(Processes):
             self.speaks()  # once for all: what started them will say it
         return lost
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """End the connection to the others."""
         distributed.destroy_process_group()
 

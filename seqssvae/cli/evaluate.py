@@ -123,8 +123,8 @@ def score_command(arguments: Namespace) -> None:
 
     def scores(block: RowBlock) -> Iterator[list[str]]:
         seed = block.seed(arguments.seed)
-        found = corpus_likelihood(run.backend, block.corpus, run.config, seed, arguments.importance_samples)
-        columns = found.log_p, found.log_p / block.corpus.lengths, found.standard_error, found.effective_samples
+        scored = corpus_likelihood(run.backend, block.corpus, run.config, seed, arguments.importance_samples)
+        columns = scored.log_p, scored.log_p / block.corpus.lengths, scored.standard_error, scored.effective_samples
         for values in zip(*columns, strict=True):
             yield [f"{value:.8g}" for value in values]
 

@@ -60,7 +60,7 @@ def fit_command(arguments: Namespace) -> int:
     speak_among(processes)
     try:
         status = _fit(arguments, processes)
-        processes.leave()
+        processes.finish()
     except Exception as error:
         if not processes.has_lost(error) and not isinstance(error, ProcessLost):
             raise
@@ -162,7 +162,7 @@ class _Summary(Observer):
         self.say()
 
     def say(self) -> None:
-        """Say it."""
+        """Say the text, the first time alone."""
         if self.text:
             say(self.text)
         self.text = ""

@@ -61,8 +61,8 @@ class PreparedDirectory:
         self.vocabulary = Vocabulary.from_dict(self.manifest["vocabulary"])
         source = self.manifest["source_vocabulary"]
         self.source_vocabulary = None if source is None else Vocabulary.from_dict(source)
-        if (found := (self.path / ROWS).stat().st_size) != (size := self.manifest["bytes"]):
-            raise DataError(f"{self.path / ROWS}: it has {found} bytes in place of {size}; prepare the files again.")
+        if (actual := (self.path / ROWS).stat().st_size) != (size := self.manifest["bytes"]):
+            raise DataError(f"{self.path / ROWS}: it has {actual} bytes in place of {size}; prepare the files again.")
 
     def _read_manifest(self) -> dict[str, Any]:
         """What `prepared.json` holds, which is as it was written."""
@@ -217,12 +217,12 @@ def manifest_checksum(manifest: Mapping[str, Any]) -> int:
 
 def checksums(batch: Any) -> dict[str, int]:
     """A checksum (CRC-32) of each column of a record batch as it is read from a file: its type, length and content."""
-    found = {}
+    sums = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        found[name] = zlib.crc32(f"{column.type} {len(column)} {column.offset} {column.null_count}".encode())
+        sums[name] = zlib.crc32(f"{column.type} {len(column)} {column.offset} {column.null_count}".encode())
         for buffer in column.buffers():
-            found[name] = zlib.crc32(b"none" if buffer is None else buffer, found[name])
-    return found
+            sums[name] = zlib.crc32(b"none" if buffer is None else buffer, sums[name])
+    return sums
 
 
 def prepared_blocks(path: str, columns: Sequence[Column]) -> Iterator[Block]:

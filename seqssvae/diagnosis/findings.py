@@ -312,12 +312,12 @@ class Compared(NamedTuple):
 
     Args:
         nats_per_symbol: Its log-probability.
-        gain: By how much it is above the generator's bound, in nats a row.
+        ahead: By how much it is above the generator's bound, in nats a row.
         error: The standard error of that over rows.
     """
 
     nats_per_symbol: float
-    gain: float
+    ahead: float
     error: float
 
 
@@ -330,7 +330,7 @@ def weak_generator(nats_per_symbol: float, rows: int, baselines: Mapping[str, Co
         baselines: The simple models, by name.
     """
     better = [
-        f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.gain > ERRORS * one.error
+        f"{name}s ({one.nats_per_symbol:.3f})" for name, one in baselines.items() if one.ahead > ERRORS * one.error
     ]
     if not better or rows < LEAST_COMPARED:
         return None

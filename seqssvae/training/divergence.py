@@ -139,7 +139,7 @@ def _rows(report: _StepReport) -> np.ndarray:
     """The rows of a step that are not finite; all of its rows if that is not known, or if all are."""
     finite = [np.asarray(flags) for flags in report.totals.finite]
     if len(finite) == len(report.rows):
-        found = [rows[~flags & (rows >= 0)] for rows, flags in zip(report.rows, finite, strict=True)]
-        if any(map(len, found)):
-            return np.concatenate(found)
+        nonfinite = [rows[~flags & (rows >= 0)] for rows, flags in zip(report.rows, finite, strict=True)]
+        if any(map(len, nonfinite)):
+            return np.concatenate(nonfinite)
     return np.concatenate([rows[rows >= 0] for rows in report.rows])

@@ -85,8 +85,8 @@ def fit(
     began = time.perf_counter() - state.seconds
     records: list[Record] = []
     best: Record | None = None
-    ahead = order.chunks(CHUNK, state.step, state.epoch, state.epoch_step)
-    chunks = prefetch(_loaded(chunk, backend) for chunk in ahead)
+    chunks_of_steps = order.chunks(CHUNK, state.step, state.epoch, state.epoch_step)
+    chunks = prefetch(_loaded(chunk, backend) for chunk in chunks_of_steps)
 
     def announce(text: str) -> None:
         for observer in observers:

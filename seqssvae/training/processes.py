@@ -42,7 +42,7 @@ class Processes:
         """Return whether an exception says that another of them has ended."""
         return False
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """End the connection to the others, when all have done their work."""
 
     def abandon(self, status: int) -> None:
@@ -158,7 +158,7 @@ def twin_module(name: str) -> Any:
     from seqssvae.backend import get_backend  # which the help does not need
 
     kind = get_backend(name)
-    found = getattr(kind, "processes", None)
-    if found is None:
+    module = getattr(kind, "processes", None)
+    if module is None:
         raise ConfigurationError(f"The backend {name!r} computes on one device alone: leave out --devices.")
-    return found
+    return module

@@ -96,13 +96,13 @@ class ProgressLines(Progress):
         self._print(self.title)
 
     def started(self, total_steps: int, state: TrainingState) -> None:
-        """Begin to count."""
+        """Begin to count steps."""
         super().started(total_steps, state)
         self._total, self._last = total_steps, None
         self._count_from(state.step)
 
     def note(self, line: str) -> None:
-        """Print it."""
+        """Print a line."""
         self._print(line)
 
     def waiting(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where training stands, what it reports, and who is told of it."""
+"""Where training stands, what it reports, and the observers that follow it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

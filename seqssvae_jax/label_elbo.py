@@ -303,7 +303,7 @@ def averaged(sites: dict[str, Array], weights: Float[Array, "*S B"]) -> dict[str
 
 
 def weighed(weights: Float[Array, "*S B"], values: Float[Array, "*R B"]) -> Float[Array, "*T B"]:
-    """The products of probabilities and values, where 0 times minus infinity is 0; one of either may be for all labels."""
+    """The products of probabilities and values, of each label or of all, where 0 times minus infinity is 0."""
     return weights * jnp.where(weights > 0, values, 0.0)
 
 

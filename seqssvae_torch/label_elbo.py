@@ -278,7 +278,7 @@ def averaged(sites: dict[str, Tensor], weights: Float[Tensor, "*S B"]) -> dict[s
 
 
 def weighed(weights: Float[Tensor, "*S B"], values: Float[Tensor, "*R B"]) -> Float[Tensor, "*T B"]:
-    """The products of probabilities and values, where 0 times minus infinity is 0; one of either may be for all labels."""
+    """The products of probabilities and values, of each label or of all, where 0 times minus infinity is 0."""
     return weights * torch.where(weights > 0, values, 0.0)
 
 

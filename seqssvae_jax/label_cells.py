@@ -68,7 +68,12 @@ class Cells(NamedTuple):
                 f"the site {name!r} has more dimensions than plates and labels: declare them by to_event()."
             )
         if self.is_outside(node) and log_prob.ndim > self.nesting:
-            raise ValueError(f"the site {name!r} depends on the label, but is not within the plates of the label.")
+            raise ValueError(outside_message(name))
+
+
+def outside_message(name: str) -> str:
+    """Return what is wrong with a site that depends on y and is not in y's plates."""
+    return f"the site {name!r} depends on the label, but is not within the plates of the label."
 
 
 def plates_of(node: Mapping[str, Any]) -> dict[int, str]:

@@ -39,7 +39,7 @@ from numpyro.infer.elbo import ELBO
 from numpyro.primitives import Messenger
 
 from seqssvae_jax.handlers import GradientWeights
-from seqssvae_jax.label_cells import Cells, mask_of, plates_of
+from seqssvae_jax.label_cells import Cells, mask_of, outside_message, plates_of
 
 Choice = Callable[[Float[Array, "B K"]], tuple[Array, Array]]
 
@@ -251,7 +251,10 @@ class LabelELBO(ELBO, ABC):
             return
         for name, (site, log_prob) in outside.items():
             if log_prob.size > 1:
-                cells.check_dimensions(name, site, log_prob)
+                try:
+                    cells.check_dimensions(name, site, log_prob)
+                except ValueError:
+                    raise ValueError(outside_message(name)) from None
 
     def _sites(self, trace: Mapping[str, Any], guide_trace: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """All other sample sites."""

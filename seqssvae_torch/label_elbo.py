@@ -39,7 +39,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from seqssvae_torch.handlers import GradientWeights
-from seqssvae_torch.label_cells import Cells, plates_of
+from seqssvae_torch.label_cells import Cells, outside_message, plates_of
 
 Choice = Callable[[Float[Tensor, "B K"]], tuple[Tensor, Tensor]]
 
@@ -220,7 +220,10 @@ class LabelELBO(ELBO, ABC):
                 return
         for name, node in sites:
             if cells.is_outside(node) and node["log_prob"].numel() > 1:
-                cells.check_dimensions(name, node, node["log_prob"])
+                try:
+                    cells.check_dimensions(name, node, node["log_prob"])
+                except ValueError:
+                    raise ValueError(outside_message(name)) from None
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)

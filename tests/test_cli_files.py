@@ -101,6 +101,23 @@ def test_a_closed_standard_output_is_named(toy_run, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["seqssvae: error: standard output is closed; name a file."]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "run", "--label=left"],
+        ["evaluate", "run", "--data=train.tsv", "--json"],
+        ["evaluate", "run", "--data=train.tsv"],
+        ["config"],
+    ],
+    ids=" ".join,
+)
+def test_no_result_is_lost_without_a_word(toy_run, capsys, monkeypatch, command):
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)
+        assert main(command) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("seqssvae: error: standard output")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["fit", "--help"], ["config"]])
 def test_what_cannot_be_printed_is_one_line(words):

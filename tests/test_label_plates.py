@@ -197,9 +197,8 @@ class TestStructuresThatAreNotServedAreNamed:
             if observed:
                 ppl.sample("x", dist.Normal(y[..., 0].sum(-1), 1.0), obs=np_.asarray(0.3))
 
-        self.expect(
-            twin, lambda: programs(True), lambda: programs(False), "'x' (has a dimension -1|depends on)|log_prob shape"
-        )
+        message = "'x' depends on the label, but|'x' has a dimension -1 that is no plate|log_prob shape"
+        self.expect(twin, lambda: programs(True), lambda: programs(False), message)
 
     def test_plates_deeper_than_was_said(self, twin: str) -> None:
         ppl, dist, np_ = self.parts(twin)

@@ -108,6 +108,15 @@ def test_what_has_no_order_is_refused(values):
         as_list(values, "y")
 
 
+@pytest.mark.parametrize(
+    "several", [["x", "y"], np.array(["x", "y"]), {"x"}, {"x": 1}], ids=lambda one: type(one).__name__
+)
+def test_several_labels_in_one_entry_are_refused(several):
+    kind = type(several).__name__
+    with pytest.raises(DataError, match=f"y must have one label in each entry, a text or a number, not a {kind}"):
+        read_labels([several, "x"], 2, None)
+
+
 @given(st.randoms())
 def test_rows_keep_their_label_group_and_source_whatever_holds_them(random):
     holders = [HOLDERS[random.choice(sorted(HOLDERS))] for _ in range(4)]

@@ -83,6 +83,7 @@ def test_fields_left_out_keep_their_defaults():
         ("model: {latent_size: 0}", "model.latent_size must be a whole number of at least 1 and at most 16384, not 0"),
         ("model: {dropout: high}", "model.dropout must be a number, not 'high'"),
         ("model: {dropout: .nan}", "model.dropout must be a number, not '.nan'"),
+        (f"model: {{latent_size: {'9' * 30}}}", "model.latent_size must be a number of at most 18 digits, not 9999"),
         ("data: {train: 3}", "data.train must be text"),
         ("data: {header: no}", "data.header must be true or false, not 'no'"),
         ("data: {labels: [1, 2]}", "data.labels must be a list of texts"),

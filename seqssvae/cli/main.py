@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from seqssvae.cli.arguments import parse_arguments
 from seqssvae.cli.commands import COMMANDS
 from seqssvae.cli.messages import abandon_others, say, say_aloud, speak_among, speaks_of_errors, warn
+from seqssvae.cli.output import ClosedOutput
 from seqssvae.cli.signals import Terminated, terminable
 from seqssvae.errors import UserError
 from seqssvae.training.allocation import keep_freed_memory
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     if not READ_ROWS_FIRST.intersection(words[:1]):
         keep_freed_memory()  # before a framework is loaded: JAX's threads start with heaps of their own
+    if sys.stdout is None:
+        sys.stdout = ClosedOutput()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every locale has every symbol
@@ -48,13 +51,11 @@ def _run(words: Sequence[str]) -> int:
             try:
                 command, arguments = parse_arguments(words)
             except SystemExit:  # what was asked for, such as help, is printed
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+                sys.stdout.flush()
                 raise
             arguments.words = list(words)
             status = COMMANDS[command].run(arguments)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:

@@ -1,5 +1,7 @@
 """What commands write: TSV files, and JSON on stdout."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -71,7 +73,7 @@ def write_chunks(output: str, chunks: Iterable[bytes]) -> None:
         RunError: If it cannot be written.
     """
     if output == STANDARD_OUTPUT:
-        if sys.stdout is None:
+        if isinstance(sys.stdout, ClosedOutput):
             raise RunError("standard output is closed; name a file.")
         sys.stdout.flush()
         for chunk in chunks:
@@ -80,6 +82,14 @@ def write_chunks(output: str, chunks: Iterable[bytes]) -> None:
         return
     with explained(Path(output)):
         write_atomically(Path(output), chunks)
+
+
+class ClosedOutput(io.TextIOBase):
+    """What stands for a standard output that is closed: that a result is lost is an error."""
+
+    def write(self, text: str) -> int:
+        """Raise an OSError."""
+        raise OSError(errno.EBADF, "is closed", "standard output")
 
 
 def print_json(value: Any) -> None:

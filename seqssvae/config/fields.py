@@ -134,14 +134,19 @@ def _mismatch(kind: Any, value: Any) -> str | None:
         return None if isinstance(value, str) and value in names else "one of " + ", ".join(names)
     if get_origin(kind) is AbstractSequence:
         return _sequence_mismatch(get_args(kind)[0], value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
-    if kind is float:
-        return None if number and math.isfinite(value) else "a number"
-    if kind is int:
-        return None if number and isinstance(value, int) else "a whole number"
+    if kind in (int, float):
+        return _number_mismatch(kind, value)
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"
     return None if isinstance(value, str) else "text (in quotes, where YAML would read it as something else)"
+
+
+def _number_mismatch(kind: type, value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        return "a number" if kind is float else "a whole number"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a finite number"
+    return None if abs(value) < LARGEST else "a number of at most 18 digits"
 
 
 def _sequence_mismatch(kind: type, value: Any) -> str | None:

@@ -131,13 +131,19 @@ def read_labels(y: Any, count: int, missing: Any) -> list[Any]:
             entries, of which each may be a marker too; None: the integer -1.
 
     Raises:
-        DataError: If there are not as many as sequences, or -1 and 1 are the only ones and -1 is the marker.
+        DataError: If there are not as many as sequences, an entry is a collection, or -1 and 1 are the only ones and
+            -1 is the marker.
     """
     if y is None:
         return [None] * count
     values = as_list(y, "y")
     if len(values) != count:
         raise DataError(f"y must have an entry for each of the {count} sequences, not {len(values)}.")
+    try:
+        set(values)
+    except TypeError:
+        kind = next(type(value).__name__ for value in values if getattr(value, "__hash__", None) is None)
+        raise DataError(f"y must have one label in each entry, a text or a number, not a {kind}.") from None
     given = MISSING_INTEGER if missing is None else missing
     markers = [one for one in (given if is_collection(given) else [given]) if not is_missing(one)]
     labels = [None if value in markers else value for value in values] if markers else values

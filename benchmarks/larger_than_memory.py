@@ -23,7 +23,7 @@ MODEL = [
     *("model.decoder.embedding_size=8", "model.decoder.hidden_size=16", "model.decoder.conditioning=output"),
 ]
 TRAINING = [
-    *("training.epochs=1", "training.batch_size=4096", "training.labelled_batch_size=4096", "training.buckets=2"),
+    *("training.epochs=1", "training.batch_size=2048", "training.labelled_batch_size=2048", "training.buckets=2"),
     *("training.patience=0", "data.validation_fraction=0.001"),
 ]
 
@@ -116,7 +116,7 @@ def main() -> None:
             show(part, run([*own, "--objective", chosen.objective]), chosen.rows)
         elif part == "train":
             steps = [f"--training.max_steps={chosen.steps}"] if chosen.steps else []
-            seen = 4096 * chosen.steps or chosen.rows
+            seen = 2048 * chosen.steps or chosen.rows
             show(part, run([*fit, *steps, f"--data.train={directory}"]), seen)
             shutil.rmtree(place)
         else:

@@ -18,6 +18,7 @@ import seqssvae_jax as jax_twin
 import seqssvae_jax.backend
 import seqssvae_torch as torch_twin
 import seqssvae_torch.backend
+from parity_tests.output_layer_defects import output_bias_without_gradient, tanh_of_slope_one
 from parity_tests.recurrence_defects import dropped_bias, swapped_gates, wrong_gradient
 from parity_tests.unlabelled_defects import (
     aligned_once,
@@ -306,6 +307,8 @@ DEFECTS = (
     Defect("a second bias per gate", _second_bias, problem="labelled"),
     Defect("GRU: gradients of two gates swapped", wrong_gradient("gru"), problem="labelled"),
     Defect("LSTM: gradients of two gates swapped", wrong_gradient("lstm"), problem="lstm"),
+    Defect("no gradient of the output's bias", output_bias_without_gradient, problem="output"),
+    Defect("tanh without its derivative", tanh_of_slope_one, ("torch",), problem="output"),
     Defect("K and B folded in the wrong order", _wrong_fold),
     Defect("noise of another label", _noise_of_another_label),
     Defect("y and z of another label at the output", _condition_of_another_label, problem="output"),

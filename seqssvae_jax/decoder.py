@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from seqssvae.config import ModelConfig
 from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, source_feature_size
-from seqssvae_jax.distributions import AutoregressiveCategorical
+from seqssvae_jax.distributions import AutoregressiveCategorical, Operands
 from seqssvae_jax.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
-from seqssvae_jax.ops import State, linear, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum, windows
+from seqssvae_jax.ops import State, linear, linear_of_labels, tanh, tanh_of_sum, windows
 
 
 class InitialState(nnx.Module):
@@ -172,7 +172,7 @@ class ConditionedDecoder:
         decoder: The networks.
         y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`.
         z: Latents, of shape `(K, B, Z)` or `(B, Z)`.
-        noise: What is drawn at random for `log_prob_steps`, as in `seqssvae.noise`.
+        noise: What is drawn at random for `output_operands`, as in `seqssvae.noise`.
         memory: What the decoder knows of the source, if there is one.
     """
 
@@ -217,21 +217,18 @@ class ConditionedDecoder:
         logits, label_bias = self.decoder.output(hidden), self._label_bias()
         return logits if label_bias is None else logits + label_bias, new_states
 
-    def log_prob_steps(
-        self, x: Int[Array, "B T"], gradient_weights: Float[Array, "*B"] | None = None
-    ) -> Float[Array, "*B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
+    def output_operands(self, x: Int[Array, "B T"]) -> Operands:
+        """What the output layer turns into `p(x_t | x_<t, y, z)` of every symbol of x: teacher forcing."""
         if len(self.batch_shape) == 1:  # an observed label is an enumeration of one
             one_label = ConditionedDecoder(self.decoder, self.y[None], self.z[None], self.noise, self.memory)
-            return one_label.log_prob_steps(x, None if gradient_weights is None else gradient_weights[None])[0]
+            return one_label.output_operands(x)
         decoder, output = self.decoder, self.decoder.output
         inputs = jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         if "word_dropout" in self.noise:
             inputs = jnp.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
         outputs = self._outputs(dropped(self._embedded(inputs), self.noise, "decoder.embedding", decoder.dropout))
         assert output.bias is not None
-        operands = self._conditioned(outputs), output.weight[...], output.bias[...], self._label_bias()
-        return symbol_log_probs(*operands, x, gradient_weights)
+        return self._conditioned(outputs), output.weight[...], output.bias[...], self._label_bias()
 
     def repeat_rows(self, times: int) -> ConditionedDecoder:
         """The same decoder with each row repeated, its copies side by side."""

@@ -13,6 +13,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
 from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, START
+from seqssvae_jax.ops import symbol_log_probs
 
 
 def one_hot(y: Array, label_count: int, dtype: Any = jnp.float32) -> Float[Array, "*B L"]:
@@ -66,6 +67,10 @@ class DiagonalNormal(dist.Independent):
         return DiagonalNormal(jnp.broadcast_to(self.loc, shape), jnp.broadcast_to(self.scale, shape), noise)
 
 
+Operands = tuple[Float[Array, "K B T H"], Float[Array, "V H"], Float[Array, " V"], Float[Array, " K #B V"] | None]
+"""The first operands of `ops.symbol_log_probs`: hidden states, weight, bias, and biases of labels, if there are any."""
+
+
 @runtime_checkable
 class Autoregression(Protocol):
     """A network that gives each symbol of a sequence a probability, as `AutoregressiveCategorical` asks for it.
@@ -84,10 +89,8 @@ class Autoregression(Protocol):
         """Logits of the symbol that follows `symbols`, and the states after reading them."""
         ...
 
-    def log_prob_steps(
-        self, x: Int[Array, "B T"], gradient_weights: Float[Array, "*B"] | None = None
-    ) -> Float[Array, "*B T"]:
-        """`log p(x_t | x_<t)` of all symbols at once, 0 at padding; weights as of `ops.symbol_log_probs`."""
+    def output_operands(self, x: Int[Array, "B T"]) -> Operands:
+        """What the output layer turns into `p(x_t | x_<t)` of all symbols at once, all before B as one dimension K."""
         ...
 
     def repeat_rows(self, times: int) -> Autoregression:
@@ -129,7 +132,9 @@ class AutoregressiveCategorical(dist.Distribution):
 
     def log_prob_steps(self, value: Int[Array, "B T"]) -> Float[Array, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        return self.network.log_prob_steps(value, self.gradient_weights)
+        operands, weights = self.network.output_operands(value), self.gradient_weights
+        weights = None if weights is None else weights.reshape(-1, self.batch_shape[-1])
+        return symbol_log_probs(*operands, value, weights).reshape(*self.batch_shape, -1)
 
     def sample(
         self,

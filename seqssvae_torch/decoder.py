@@ -15,9 +15,9 @@ from torch.nn import functional
 from seqssvae.config import ModelConfig
 from seqssvae.data.vocabulary import PAD, START, UNK
 from seqssvae.parameters import GATES, STATES, source_feature_size
-from seqssvae_torch.distributions import AutoregressiveCategorical
+from seqssvae_torch.distributions import AutoregressiveCategorical, Operands
 from seqssvae_torch.modules import Encoding, JointLinear, Linear, Noise, RecurrentLayer, dropped
-from seqssvae_torch.ops import State, linear, linear_of_labels, symbol_log_probs, tanh, tanh_of_sum, windows
+from seqssvae_torch.ops import State, linear, linear_of_labels, tanh, tanh_of_sum, windows
 
 
 class InitialState(nn.Module):
@@ -178,7 +178,7 @@ class ConditionedDecoder:
         decoder: The networks.
         y: One-hot labels, of shape `(K, 1, K)`, `(K, B, K)` or `(B, K)`; with more dimensions in front if z has them.
         z: Latents, of shape `(K, B, Z)` or `(B, Z)`; `(K, P, B, Z)` where P draws are vectorised.
-        noise: What is drawn at random for `log_prob_steps`, as in `seqssvae.noise`.
+        noise: What is drawn at random for `output_operands`, as in `seqssvae.noise`.
         memory: What the decoder knows of the source, if there is one.
     """
 
@@ -223,23 +223,17 @@ class ConditionedDecoder:
         logits, label_bias = self.decoder.output(hidden), self._label_bias()
         return logits if label_bias is None else logits + label_bias, new_states
 
-    def log_prob_steps(
-        self, x: Int[Tensor, "B T"], gradient_weights: Float[Tensor, "*B"] | None = None
-    ) -> Float[Tensor, "*B T"]:
-        """`log p(x_t | x_<t, y, z)` of every symbol of x, 0 at padding: teacher forcing."""
+    def output_operands(self, x: Int[Tensor, "B T"]) -> Operands:
+        """What the output layer turns into `p(x_t | x_<t, y, z)` of every symbol of x: teacher forcing."""
         if self.z.dim() != 3 or self.y.dim() != 3:  # an observed label is an enumeration of one, draws of z are more
-            log_probs = self._with_leading_joined().log_prob_steps(
-                x, None if gradient_weights is None else gradient_weights.reshape(-1, self.batch_shape[-1])
-            )
-            return log_probs.reshape(*self.batch_shape, -1)
+            return self._with_leading_joined().output_operands(x)
         decoder, output = self.decoder, self.decoder.output
         inputs = functional.pad(x[:, :-1], (1, 0), value=START)
         if "word_dropout" in self.noise:
             inputs = torch.where(self.noise["word_dropout"] | (inputs == START), inputs, UNK)
         outputs = self._outputs(dropped(self._embedded(inputs), self.noise, "decoder.embedding", decoder.dropout))
         assert output.bias is not None
-        operands = self._conditioned(outputs), output.weight, output.bias, self._label_bias()
-        return symbol_log_probs(*operands, x, gradient_weights)
+        return self._conditioned(outputs), output.weight, output.bias, self._label_bias()
 
     def repeat_rows(self, times: int) -> ConditionedDecoder:
         """The same decoder with each row repeated, its copies side by side."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from seqssvae.data.vocabulary import END, NEVER_GENERATED, PAD, START
+from seqssvae_torch.ops import symbol_log_probs
 
 _ONE = torch.Size()
 """The sample shape of a single draw."""
@@ -73,6 +74,10 @@ class DiagonalNormal(dist.Independent):
         return DiagonalNormal(self.loc.expand(shape), self.scale.expand(shape), noise)
 
 
+Operands = tuple[Float[Tensor, "K B T H"], Float[Tensor, "V H"], Float[Tensor, " V"], Float[Tensor, " K #B V"] | None]
+"""The first operands of `ops.symbol_log_probs`: hidden states, weight, bias, and biases of labels, if there are any."""
+
+
 @runtime_checkable
 class Autoregression(Protocol):
     """A network that gives each symbol of a sequence a probability, as `AutoregressiveCategorical` asks for it.
@@ -91,10 +96,8 @@ class Autoregression(Protocol):
         """Logits of the symbol that follows `symbols`, and the states after reading them."""
         ...
 
-    def log_prob_steps(
-        self, x: Int[Tensor, "B T"], gradient_weights: Float[Tensor, "*B"] | None = None
-    ) -> Float[Tensor, "*B T"]:
-        """`log p(x_t | x_<t)` of all symbols at once, 0 at padding; weights as of `ops.symbol_log_probs`."""
+    def output_operands(self, x: Int[Tensor, "B T"]) -> Operands:
+        """What the output layer turns into `p(x_t | x_<t)` of all symbols at once, all before B as one dimension K."""
         ...
 
     def repeat_rows(self, times: int) -> Autoregression:
@@ -138,7 +141,9 @@ class AutoregressiveCategorical(dist.TorchDistribution):
 
     def log_prob_steps(self, value: Int[Tensor, "B T"]) -> Float[Tensor, "*B T"]:
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
-        return self.network.log_prob_steps(value, self.gradient_weights)
+        operands, weights = self.network.output_operands(value), self.gradient_weights
+        weights = None if weights is None else weights.reshape(-1, self.batch_shape[-1])
+        return symbol_log_probs(*operands, value, weights).reshape(*self.batch_shape, -1)
 
     def sample(
         self,

@@ -143,7 +143,8 @@ class AutoregressiveCategorical(dist.TorchDistribution):
         """Its parts, `log p(x_t | x_<t)`: 0 at padding."""
         operands, weights = self.network.output_operands(value), self.gradient_weights
         weights = None if weights is None else weights.reshape(-1, self.batch_shape[-1])
-        return symbol_log_probs(*operands, value, weights).reshape(*self.batch_shape, -1)
+        log_probs = symbol_log_probs(*operands, value, weights)
+        return log_probs if len(self.batch_shape) == 2 else log_probs.reshape(*self.batch_shape, -1)
 
     def sample(
         self,

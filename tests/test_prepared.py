@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kills import final
 from toy import write_toy
 
+from seqssvae.cli import inputs
 from seqssvae.cli.main import main
 from seqssvae.config import DataConfig
 from seqssvae.config.settings import from_dict
@@ -138,11 +139,32 @@ def test_a_directory_is_read_as_a_file_by_all_commands(toy_run, capsys):
         for data in ("more.tsv", "rows"):
             assert main([name, "run", "--data", data, "--output", f"{name}-{data}", *options]) == 0
         assert Path(f"{name}-more.tsv").read_bytes() == Path(f"{name}-rows").read_bytes()
-    reports = []
-    for data in ("more.tsv", "rows"):
-        assert main(["evaluate", "run", "--data", data, "--json"]) == 0
-        reports.append({**json.loads(capsys.readouterr().out), "data": None})
+    reports = [report_of("evaluate", data, capsys) for data in ("more.tsv", "rows")]
     assert reports[0] == reports[1]
+
+
+def report_of(command: str, data: str, capsys) -> dict:
+    """What a command says of the rows, as JSON."""
+    assert main([command, "run", "--data", data, "--json"]) == 0
+    return {**json.loads(capsys.readouterr().out), "data": None}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "diagnose"])
+def test_rows_with_the_symbols_of_the_run_stay_in_their_directory(toy_run, capsys, monkeypatch, command):
+    """Whatever the rows' number, they are mapped; what was prepared otherwise is read as its texts are."""
+    assert main(["prepare", "train.tsv", "--output", "same"]) == 0
+    Path("odd.tsv").write_text("abz\tleft\nba\tright\nab\t\n" * 4)
+    assert main(["prepare", "odd.tsv", "--output", "odd"]) == 0
+    capsys.readouterr()
+    expected = {data: report_of(command, f"{data}.tsv", capsys) for data in ("train", "odd")}
+    read, original = [], inputs.read_table
+    monkeypatch.setattr(
+        inputs, "read_table", lambda path, *given, **named: read.append(path) or original(path, *given, **named)
+    )
+    assert report_of(command, "same", capsys) == expected["train"]
+    assert read == []
+    assert report_of(command, "odd", capsys) == expected["odd"]
+    assert read == ["odd"]
 
 
 def test_mistakes_are_one_line_and_leave_nothing(workplace, capsys):

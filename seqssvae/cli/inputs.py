@@ -18,6 +18,8 @@ from seqssvae.data.corpus import Corpus, CorpusCounts, encode_limited, encode_ta
 from seqssvae.data.files import may_have_header, read_blocks, read_table
 from seqssvae.data.lookalikes import warn_of_header
 from seqssvae.data.opening import named, named_format
+from seqssvae.data.prepared_rows import PreparedDirectory, is_prepared
+from seqssvae.data.schema import Schema
 from seqssvae.data.table import Table
 from seqssvae.errors import ConfigurationError, DataError
 from seqssvae.noise import batch_seed
@@ -192,12 +194,28 @@ def announced(blocks: Iterable[RowBlock], show: Callable[[str], None]) -> Iterat
         yield block
 
 
+def _mapped(path: str, schema: Schema, data: DataConfig) -> Corpus | None:
+    """The rows of a directory that was prepared, where they lie; None if this run would read them otherwise."""
+    if not is_prepared(path) or not data.label_column or data.labels_file is not None:
+        return None
+    prepared = PreparedDirectory(path)
+    encoded_by = prepared.vocabulary, prepared.labels, prepared.source_vocabulary
+    fields = "separator", "source_separator", "max_length", "too_long"
+    if encoded_by != (schema.vocabulary, schema.labels, schema.source_vocabulary) or any(
+        prepared.data[name] != getattr(data, name) for name in fields
+    ):
+        return None
+    corpus = prepared.corpus()
+    return dataclasses.replace(corpus, counts=corpus.counts._replace(rows=len(corpus), skipped=0))
+
+
 def read_corpus_and_run(
     arguments: Namespace, too_long: TooLong | None = None, texts: bool = False
 ) -> tuple[Corpus, Mapping[str, Sequence[str]], Run]:
     """Read the rows of `--data` with their labels, and then open the run, which takes longer.
 
-    What reading took is returned before that: from then on memory that is freed is kept for what computes.
+    What reading took is returned before that: from then on memory that is freed is kept for what computes. Rows of a
+    directory that was prepared with the run's symbols and labels are not read into memory, unless their texts are kept.
 
     Args:
         arguments: The command's arguments.
@@ -209,11 +227,14 @@ def read_corpus_and_run(
     """
     directory = run_directory(arguments)
     data = file_columns(directory.config.data, arguments)
+    kept: Mapping[str, Sequence[str]] = {}
     with activity(source=arguments.data) as show:
-        table = read_table(arguments.data, data, labelled=True, texts=texts, report=show)
-        limited = limit_lengths(table, directory.config.data, too_long)
-        corpus, kept = encode_limited(limited, directory.schema), limited.table.texts
-        del table, limited
+        corpus = None if texts else _mapped(arguments.data, directory.schema, data)
+        if corpus is None:
+            table = read_table(arguments.data, data, labelled=True, texts=texts, report=show)
+            limited = limit_lengths(table, directory.config.data, too_long)
+            corpus, kept = encode_limited(limited, directory.schema), limited.table.texts
+            del table, limited
         keep_freed_memory()
         show(f"opening {directory.path}")
         run = directory.open(arguments.backend, arguments.device)

@@ -43,14 +43,9 @@ class Cells(NamedTuple):
         plates = plates_of(node)
         return any(plates.get(dim) != plate for dim, plate in self.plates.items())
 
-    def unmasked(self, name: str, node: Mapping[str, Any], like: Array) -> Float[Array, " B"]:
-        """1 for the rows of which something of a site counts, 0 for those that are masked."""
-        mask = mask_of(node["fn"])
-        counts = self.summed(
-            name, node, jnp.broadcast_to(jnp.asarray(True if mask is None else mask, like.dtype), like.shape)
-        )
-        assert counts is not None
-        return counts.reshape(-1, counts.shape[-1]).max(0).clip(max=1)
+    def unmasked(self, mask: Any, like: Float[Array, " B"]) -> Float[Array, " B"]:
+        """1 for the rows that count by a mask of y, 0 for the others."""
+        return jnp.broadcast_to(jnp.asarray(True if mask is None else mask, like.dtype), self.shape).reshape(-1)
 
     def check_dimensions(self, name: str, node: Mapping[str, Any], log_prob: Any) -> None:
         """Raise a ValueError if a site has dimensions that are no plates, or depends on y and is not in y's plates."""

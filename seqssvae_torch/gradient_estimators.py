@@ -178,7 +178,8 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
 
     Args:
         baseline: b, which must not depend on y: a number, one for each row, or a function of the arguments of model
-            and guide that returns either. None: the mean of f over the other rows of the batch.
+            and guide that returns either. None: the mean of f over the other rows of the batch. Rows whose y is masked
+            have none, so that filler rows, whose f is 0, have no gradient.
         site: Name of the discrete site.
         noise: Standard Gumbel noise that decides which label is drawn; None: it is drawn.
         max_plate_nesting: As of `LabelELBO`.
@@ -205,8 +206,8 @@ class ScoreFunctionELBO(ChosenLabelsELBO):
 
     def _elbo(self, run: Evaluated, labels: Int[Tensor, " B"], args: Any, kwargs: Any) -> Float[Tensor, " B"]:
         log_q_drawn = run.log_q.gather(-1, labels[:, None])[:, 0]
-        advantage = run.signal.detach() - self._expected(run, args, kwargs)
-        return run.signal + run.counted * advantage * _gradient_only(log_q_drawn)
+        advantage = run.signal.detach() - run.counted * self._expected(run, args, kwargs)
+        return run.signal + advantage * _gradient_only(log_q_drawn)
 
     def _expected(self, run: Evaluated, args: Any, kwargs: Any) -> Any:
         if self.baseline is not None:

@@ -43,13 +43,9 @@ class Cells(NamedTuple):
         plates = plates_of(node)
         return any(plates.get(dim) != plate for dim, plate in self.plates.items())
 
-    def unmasked(self, name: str, node: Mapping[str, Any]) -> Float[Tensor, " B"]:
-        """1 for the rows of which something of a site counts, 0 for those that are masked."""
-        like = node["log_prob"].detach()
-        mask = torch.ones_like(like) if node["mask"] is None else torch.as_tensor(node["mask"]).to(like).expand_as(like)
-        counts = self.summed(name, node, mask)
-        assert counts is not None
-        return counts.reshape(-1, counts.shape[-1]).amax(0).clamp(max=1)
+    def unmasked(self, mask: Any, like: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """1 for the rows that count by a mask of y, 0 for the others."""
+        return torch.as_tensor(True if mask is None else mask).to(like).expand(self.shape).reshape(-1)
 
     def check_dimensions(self, name: str, node: Mapping[str, Any], log_prob: Tensor) -> None:
         """Raise a ValueError if a site has dimensions that are no plates, or depends on y and is not in y's plates."""

@@ -100,7 +100,7 @@ class Evaluated(NamedTuple):
         kl: KL(q(y|x) || p(y)) of each row.
         weighted_kl: The same with scales and masks.
         signal: f(x, y) of each row.
-        counted: 1 for the rows of which something but y counts, 0 for those that are masked.
+        counted: 1 for the rows whose y counts, 0 for those where it is masked.
         shared: What is outside of y's plates.
         model: Log-probabilities of the model's other sites within y's plates, without scale and gradient.
         guide: The same of the guide.
@@ -178,7 +178,7 @@ class LabelELBO(ELBO, ABC):
         log_p = log_probabilities(of_model["fn"], self.site).flatten(0, -2)
         kl, weighted_kl = _divergence(log_q, log_p, None, None), _divergence(log_q, log_p, of_guide, of_model)
         cells = Cells(plates, of_guide["fn"].batch_shape, nesting)
-        signal, shared, counted = torch.zeros_like(kl), 0.0, torch.zeros_like(kl)
+        signal, shared = torch.zeros_like(kl), 0.0
         unscaled: list[dict[str, Tensor]] = [{}, {}]
         for sign, trace, own in ((1.0, model_trace, unscaled[0]), (-1.0, guide_trace, unscaled[1])):
             for name, node in self._sites(trace, guide_trace).items():
@@ -188,10 +188,10 @@ class LabelELBO(ELBO, ABC):
                     shared = shared + sign * node["log_prob"].sum()
                 else:
                     signal = signal + sign * of_cells
-                    counted = counted.maximum(cells.unmasked(name, node))
                     own_terms = cells.summed(name, node, node["unscaled_log_prob"].detach())
                     assert own_terms is not None
                     own[name] = own_terms
+        counted = cells.unmasked(of_guide["mask"], kl)
         return Evaluated(log_q, kl, weighted_kl, signal, counted, shared, *unscaled)
 
     def _check_outside(

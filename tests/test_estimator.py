@@ -168,7 +168,7 @@ def test_the_marker_of_a_missing_label_can_be_another():
         ([None] * 60, "y has no label"),
         (None, "y has no label"),
         (["left", 3] * 30, "labels of one type that can be hashed and sorted"),
-        ([["left"], ["right"]] * 30, "labels of one type that can be hashed and sorted"),
+        ([["left"], ["right"]] * 30, "one label in each entry, a text or a number, not a list"),
         (["", "right"] * 30, "a label that is an empty text"),
         (NAMES[:-1], "y must have an entry for each of the 60 sequences, not 59"),
     ],

@@ -15,7 +15,7 @@ import pyro
 import pyro.distributions as pdist
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from plated_programs import PROGRAMS, K, Program, data, solve_jax, solve_torch
 
 from seqssvae_jax import gradient_estimators as in_jax
@@ -106,6 +106,8 @@ def check_unbiased(twin: str, name: str, program: Program) -> None:
 @pytest.mark.parametrize("name", UNBIASED)
 @settings(max_examples=10)
 @given(program=PROGRAMS)
+@example(program=Program(label_mask=True))
+@example(program=Program(impossible=True, ruled_out=True, factor=True))
 def test_the_mean_over_draws_is_exact(name: str, program: Program) -> None:
     check_unbiased("torch", name, replace(program, rows=min(program.rows, 2), documents=0))
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fake_backend import FakeBackend
 from toy import toy_config
 from toy_runs import latest, train, with_training
 
@@ -120,6 +122,64 @@ def test_a_directory_that_is_read_only_is_one_sentence(place, monkeypatch, capsy
     monkeypatch.setattr(os, "unlink", refuse)
     assert main([*PREDICT, "--output=out.tsv"]) == 2
     assert capsys.readouterr().err == "seqssvae: error: out.tsv: cannot be written (Read-only file system).\n"
+
+
+@pytest.mark.parametrize("words", [["--data.train=new.tsv", "--output=deep/er/new"], ["--resume=run"]])
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_trained(place, monkeypatch, capsys, words):
+    def no_training(*_, **__):
+        raise AssertionError("it learned something that it cannot keep")
+
+    monkeypatch.setattr(FakeBackend, "train", no_training)
+    monkeypatch.setattr("seqssvae.recipes.auto.learn", no_training)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main(["fit", *words, "--backend=fake"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "cannot be written: you may not write to "
+        + (f"{place}.\n" if "--resume=run" not in words else "run/checkpoints.\n")
+    )
+    assert not Path("deep").exists()
+
+
+LONG = "n" * 300
+FIT = ["fit", "--data.train=new.tsv", "--backend=fake"]
+OVERLONG = [
+    ["predict", "run", "--data=new.tsv", f"--output={LONG}"],
+    ["predict", "run", f"--data={LONG}", "--output=out.tsv"],
+    ["predict", LONG, "--data=new.tsv", "--output=out.tsv"],
+    ["encode", "run", "--data=new.tsv", f"--output={LONG}"],
+    ["evaluate", "run", "--data=new.tsv", f"--confusion={LONG}"],
+    ["prepare", LONG, "--output=rows"],
+    ["prepare", "new.tsv", f"--output={LONG}"],
+    ["report", "run", f"--output={LONG}"],
+    ["pull", "me/run", LONG],
+    [*FIT, "--recipe=labels", f"--output={LONG}"],
+    [*FIT, f"--data.validation={LONG}", "--output=new"],
+    [*FIT, f"--config={LONG}", "--output=new"],
+    ["tune", "--data.train=new.tsv", "--space.model.latent_size=int 4 8", f"--output={LONG}"],
+]
+
+
+@pytest.mark.parametrize("words", OVERLONG, ids=lambda words: f"{words[0]} {words[-1][:12]}")
+def test_a_name_that_is_too_long_is_the_one_that_is_named(place, capsys, words):
+    Path("new.tsv").write_text("abab\tleft\ncdcd\tright\nab\t\n" * 8)
+    before = set(place.iterdir())
+    assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(rf"seqssvae: error: (The output directory )?{LONG}[/ :].*File name too long", error), error
+    assert set(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "words", [PREDICT, ["encode", "run", "--data=new.tsv"], ["evaluate", "run", "--data=new.tsv"], ["report", "run"]]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_rows_are_read(place, monkeypatch, capsys, words):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    Path("new.tsv").unlink()
+    assert main([*words, "--confusion=out" if words[0] == "evaluate" else "--output=out"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"seqssvae: error: The output file out cannot be made: you may not write to {place}.\n"
+    )
 
 
 DEVICES = [path for path in ("/dev/full",) if Path(path).exists()]

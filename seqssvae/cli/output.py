@@ -24,21 +24,25 @@ def check_output(output: str, overwrite: bool, data: str | None = None) -> None:
         data: The file of rows that is read, which is never replaced.
 
     Raises:
-        RunError: If the file is a directory, exists already, or has no directory to be in.
+        RunError: If the file is a directory, exists already, or has no directory to be in that may be written to.
     """
     if output == STANDARD_OUTPUT:
         return
     path = Path(output)
-    if data is not None and path.exists() and Path(data).exists() and path.samefile(data) and not is_stream(path):
+    is_data = data is not None and os.path.exists(path) and os.path.exists(data) and path.samefile(data)
+    if is_data and not is_stream(path):
         raise RunError(f"The output file {output} is that of --data; name another one.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RunError(f"The output file {output} is a directory; name a file.")
     if is_stream(path):
         return
     if os.path.lexists(path) and not overwrite:
         raise RunError(f"The output file {output} exists already; name another one, or give --overwrite.")
-    if not Path(os.path.realpath(path)).parent.is_dir():
+    place = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(place):
         raise RunError(f"The output file {output} cannot be made: there is no directory {path.parent}.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"The output file {output} cannot be made: you may not write to {place}.")
 
 
 def write_table(output: str, header: Iterable[str], lines: Iterable[Iterable[str]]) -> None:

@@ -72,7 +72,7 @@ def prepare_directory(
 def _unfinished(path: Path) -> Iterator[Path]:
     """A directory that gets its name when it is whole; one that a process left which was killed is removed."""
     prefix = f".seqssvae-{path.name}-"
-    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+    for other in path.parent.iterdir() if os.path.isdir(path.parent) else ():
         if other.name.startswith(prefix):
             with contextlib.suppress(OSError), _locked(other):
                 shutil.rmtree(other)

@@ -6,6 +6,7 @@ DIRECTORY/prepared.json   symbols, labels, and how the rows were read; it is wri
 
 import contextlib
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -37,7 +38,7 @@ COLUMNS = {"sequence": "text", "label": "label", "source": "source", "group": "g
 
 def is_prepared(path: str) -> bool:
     """Whether a path is that of a directory that `seqssvae prepare` made."""
-    return (Path(path) / MANIFEST).is_file()
+    return os.path.isfile(os.path.join(path, MANIFEST))
 
 
 class PreparedDirectory:

@@ -120,7 +120,7 @@ def pull_run(repository: str, path: str | Path, revision: str | None = None, tok
     """
     hub, path, token = _hub(), Path(path), _checked(token)
     refuse_existing(path)
-    if path.is_dir() and any(path.iterdir()):  # left by a run that was stopped before its first step
+    if os.path.isdir(path) and any(path.iterdir()):  # left by a run that was stopped before its first step
         raise RunError(f"The directory {path} is not empty; name another one.")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,9 @@ class RunWriter(Observer):
             **(carried or {}),
         }
         self._lock = DirectoryLock(self.path)
-        if not in_place:
+        if in_place:
+            _check_writable(self.path / CHECKPOINTS)
+        else:
             refuse_existing(self.path)
         for name, content in self._constant.items():
             _check_size(self.path / name, content, LIMITS[name])
@@ -177,10 +179,10 @@ class RunWriter(Observer):
 
 
 def refuse_existing(path: str | Path) -> None:
-    """Check that nothing is in the way of a new run directory, but perhaps one that was left before it was trained.
+    """Check that a run directory can be made: that nothing is in its way but perhaps one that was never trained.
 
     Raises:
-        RunError: If something is.
+        RunError: If something is, or nothing may be written where the directory is to be.
     """
     path = Path(path)
     if os.path.lexists(path) and not _is_untrained(path):
@@ -188,6 +190,16 @@ def refuse_existing(path: str | Path) -> None:
             f"The output directory {path} exists already and was left as it is; name another one"
             + (f", or go on by --resume {path}." if os.path.lexists(path / LATEST) else ".")
         )
+    _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
+    """Check that a directory may be written to or, where there is none, the one that it would be made in."""
+    place = next((one for one in (path, *path.absolute().parents) if os.path.lexists(one)), path)
+    if not os.path.isdir(place):
+        raise RunError(f"The output directory {path} cannot be made: {place} is not a directory.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"The output directory {path} cannot be written: you may not write to {place}.")
 
 
 def _is_untrained(path: Path) -> bool:

@@ -124,9 +124,9 @@ def check_recipe(recipe: str) -> None:
 
 
 def _check_output(path: Path) -> None:
-    if os.path.lexists(path) and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise RunError(f"The output directory {path} is a file; name another one.")
-    names = set(os.listdir(path)) if path.is_dir() else set()
+    names = set(os.listdir(path)) if os.path.isdir(path) else set()
     if names and not names & {STUDY_FILE, TABLE}:
         raise RunError(f"The output directory {path} exists already and holds no sweep; name another one.")
 

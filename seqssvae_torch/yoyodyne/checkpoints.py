@@ -1,5 +1,6 @@
 """A checkpoint of the plug-in for yoyodyne as a run directory."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def import_yoyodyne(checkpoint: str | Path, run: str | Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RunError(f"{path} is not a file.")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)

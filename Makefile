@@ -8,7 +8,7 @@ DOCS := $(VENV)/.docs
 # what is never imported need not be compiled: Python compiles the rest at its first import, and keeps it
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 WORKERS ?= 2
-SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py)
+SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py estimator_use.py launchers.py param_store.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 # what Python compiles is kept as well, whatever the environment says: else every process compiles all of it anew

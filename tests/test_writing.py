@@ -124,8 +124,11 @@ def test_a_directory_that_is_read_only_is_one_sentence(place, monkeypatch, capsy
     assert capsys.readouterr().err == "seqssvae: error: out.tsv: cannot be written (Read-only file system).\n"
 
 
-@pytest.mark.parametrize("words", [["--data.train=new.tsv", "--output=deep/er/new"], ["--resume=run"]])
-def test_a_run_that_cannot_be_written_is_refused_before_anything_is_trained(place, monkeypatch, capsys, words):
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(["--data.train=new.tsv", "--output=deep/er/new"], None), (["--resume=run"], "run/checkpoints")],
+)
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_trained(place, monkeypatch, capsys, words, where):
     def no_training(*_, **__):
         raise AssertionError("it learned something that it cannot keep")
 
@@ -133,10 +136,7 @@ def test_a_run_that_cannot_be_written_is_refused_before_anything_is_trained(plac
     monkeypatch.setattr("seqssvae.recipes.auto.learn", no_training)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert main(["fit", *words, "--backend=fake"]) == 2
-    assert capsys.readouterr().err.endswith(
-        "cannot be written: you may not write to "
-        + (f"{place}.\n" if "--resume=run" not in words else "run/checkpoints.\n")
-    )
+    assert capsys.readouterr().err.endswith(f"cannot be written: you may not write to {where or place}.\n")
     assert not Path("deep").exists()
 
 

@@ -215,7 +215,7 @@ class EncoderTower(nn.Module):
             if number:
                 inputs = self._as_read(self._joined(states, places), places)
             cells = [cell.weights for cell in layer.values() if isinstance(cell, RecurrentLayer)]
-            states = tuple(of_cell[0] for of_cell in recurrence(cells, [values[None] for values in inputs]))
+            states = tuple(of_cell.squeeze(0) for of_cell in recurrence(cells, [values[None] for values in inputs]))
         parts = [pool(of_direction, lengths, self.pooling) for of_direction in states]
         filters = (filters for filters in self.convolutions.values() if isinstance(filters, Linear))
         parts += [max_over_windows(read, lengths, of.weight, of.bias) for of in filters if of.bias is not None]

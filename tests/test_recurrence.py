@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -13,9 +13,11 @@ from torch import nn
 import seqssvae_jax.ops.recurrence_custom_vjp
 import seqssvae_torch.ops.recurrence_custom_vjp
 from parity_tests.recurrence_defects import gate_gradients_in_the_wrong_order
+from seqssvae.config import CellName, EncoderConfig, ModelConfig, Pooling
 from seqssvae.parameters import GATES, STATES
 from seqssvae_jax import ops as jax_ops
 from seqssvae_torch import ops as torch_ops
+from seqssvae_torch.modules import EncoderTower
 from seqssvae_torch.ops import fold, tanh, tanh_of_sum, unfold
 from seqssvae_torch.ops.recurrence import reference
 from tests.operations import Operations
@@ -148,6 +150,30 @@ def test_the_gradient_of_a_decoders_outputs_stays_where_it_lies(cell: str) -> No
         outputs.backward(gradient)
     assert outputs.stride() == gradient.stride()
     assert operations.counts["clone.default"] <= 1  # of the row gates, to be in one piece
+
+
+@pytest.mark.parametrize(("cell", "pooling", "bidirectional"), product(CELLS, get_args(Pooling), (False, True)))
+def test_the_gradient_of_an_encoders_states_arrives_as_they_lie(
+    cell: CellName, pooling: Pooling, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it arrived transposed, it was copied twice, and each step of the backward pass read it out of order."""
+    layer = getattr(seqssvae_torch.ops.recurrence_custom_vjp, f"_{cell.upper()}")
+    backward, strides = layer.backward, []
+
+    def spy(context: Any, gradient: torch.Tensor) -> Any:
+        strides.append((gradient.stride(), context.saved_tensors[0].stride()))
+        return backward(context, gradient)
+
+    monkeypatch.setattr(layer, "backward", staticmethod(spy))
+    encoder = EncoderConfig(embedding_size=3, hidden_size=H, bidirectional=bidirectional, pooling=pooling)
+    tower = EncoderTower(ModelConfig(cell=cell, encoder=encoder), vocabulary_size=9)
+    x = torch.tensor([[4, 5, 6, 3], [7, 3, 0, 0], [8, 4, 3, 0], [0, 0, 0, 0], [5, 3, 0, 0]])
+    features, _ = tower(x, {}, "", 0.0)
+    with Operations() as operations:
+        features.square().sum().backward()
+    ((of_gradient, of_outputs),) = strides
+    assert of_gradient == of_outputs
+    assert operations.counts["select_backward.default"] == 0  # zeros as large as all steps, and a copy
 
 
 @pytest.mark.parametrize("cell", CELLS)

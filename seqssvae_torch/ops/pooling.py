@@ -22,7 +22,7 @@ def pool(states: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"], pooling: Po
         pooled = by_step.masked_fill((steps != lengths - 1)[:, None], 0.0).sum(0)
     elif pooling == "last":
         last = (lengths - 1).clamp(min=0).expand(by_step.shape[1:])
-        pooled = by_step.gather(0, last[None])[0]
+        pooled = by_step.gather(0, last[None]).squeeze(0)
     else:
         padding = (steps >= lengths)[:, None]
         if pooling == "mean":

@@ -44,7 +44,7 @@ def recurrence(
             None if constant is None else fold(constant)[None],
             None if state is None else tuple(fold(part)[None] for part in state),
         )
-    row_gates = _project(cells, _stack([of_cell[0] for of_cell in inputs]))
+    row_gates = _project(cells, _stack([of_cell.squeeze(0) for of_cell in inputs]))
     folded = [None if part is None else fold(part)[None].mT.contiguous() for part in (constant, *(state or ()))]
     weight_hh, rounding, keep = _stack([cell.weight_hh for cell in cells]), rounding_now(), torch.is_grad_enabled()
     if cells[0].bias_n is None:
@@ -53,17 +53,14 @@ def recurrence(
     else:
         bias_n = _stack([cell.bias_n for cell in cells if cell.bias_n is not None])
         outputs = _GRU.apply(row_gates, folded[0], *(folded[1:] or (None,)), weight_hh, bias_n, rounding, keep)
-    by_cell = outputs.permute(1, 3, 0, 2)  # (D, N, T, H)
-    return tuple(unfold(of_cell, labels) for of_cell in _unstack(by_cell))
+    # Each dimension is taken out by a view whose gradient lies as `outputs` do: a select or an unbind of what had been
+    # transposed first would copy it, transposed, and so would every step of the backward pass read it.
+    of_cells = (outputs.squeeze(1),) if len(cells) == 1 else outputs.unbind(1)  # (T, H, N)
+    return tuple(unfold(of_cell.permute(2, 0, 1), labels) for of_cell in of_cells)
 
 
 def _stack(parts: Sequence[Float[Tensor, "*F"]]) -> Float[Tensor, " D *F"]:
     return parts[0][None] if len(parts) == 1 else torch.stack(tuple(parts))
-
-
-def _unstack(stacked: Float[Tensor, " D *F"]) -> tuple[Float[Tensor, " *F"], ...]:
-    """The opposite of `_stack`. Of one part the gradient stays where it lies: that of `unbind` is copied."""
-    return (stacked.squeeze(0),) if len(stacked) == 1 else stacked.unbind()
 
 
 def _project(cells: Sequence[CellWeights], inputs: Float[Tensor, "D B T I"]) -> Float[Tensor, "D G T B"]:
@@ -75,7 +72,7 @@ def _project(cells: Sequence[CellWeights], inputs: Float[Tensor, "D B T I"]) -> 
     if rounding is not None:
         gates = (rounded(weight, rounding) @ rounded(columns, rounding)).to(weight.dtype) + bias[:, :, None]
     elif count == 1:
-        gates = torch.addmm(bias[0, :, None], weight[0], columns[0])[None]
+        gates = torch.addmm(bias.squeeze(0)[:, None], weight.squeeze(0), columns.squeeze(0))[None]
     else:
         gates = torch.baddbmm(bias[:, :, None], weight, columns)
     return gates.unflatten(2, (steps, -1)).contiguous()

@@ -8,8 +8,8 @@ import numpy as np
 from parity_tests.problems import VOCABULARY_SIZE, Options, Problem, make_problem
 from seqssvae.backend import NO_LABEL, Batch
 from seqssvae.config import OptimizerConfig
-from seqssvae.data.batches import pad
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import pad
 from seqssvae.data.vocabulary import END, SPECIALS
 
 Case = tuple[str, str, int]

@@ -1,16 +1,35 @@
-"""Where compiled programs are kept between processes, and who hears of a compilation."""
+"""Where compiled programs are kept between processes, who hears of a compilation, and what memory it leaves."""
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
 
 from seqssvae.errors import ConfigurationError
 from seqssvae.runs.cache import compilation_cache
+from seqssvae.training.allocation import return_freed_memory
 
 _LEAST_SECONDS = 1.0
-"""Programs that compile faster are not worth a file."""
+"""Programs that compile faster are not worth a file, and leave little memory behind."""
+
+
+def set_up_compilation() -> None:
+    """What this process needs before it compiles a program; done once, however often it is called."""
+    use_cache()
+    return_memory()
+
+
+@cache
+def return_memory() -> None:
+    """Have what compilations of this process free returned to the kernel, where the process keeps what it frees."""
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and duration_secs >= _LEAST_SECONDS:
+            return_freed_memory()
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def use_cache() -> None:

@@ -27,7 +27,7 @@ from seqssvae.noise import NoiseSpec, noise_specs
 from seqssvae.parameters import baseline_shapes
 from seqssvae.top_k import candidates, least_k
 from seqssvae_jax import baselines, inference, objectives
-from seqssvae_jax.compilation import Announcer, compiler_options, device_named, use_cache
+from seqssvae_jax.compilation import Announcer, compiler_options, device_named, set_up_compilation
 from seqssvae_jax.model import SSVAE
 from seqssvae_jax.modules import symbols_of
 from seqssvae_jax.objectives import Consistency, GradientEstimator, Posterior
@@ -70,7 +70,7 @@ class JaxModel:
     def __init__(self, config: Config, dimensions: Dimensions, device: str | None = None, devices: int = 1) -> None:
         self.config = config
         self.device, self.sharing = device_named(device), Sharing(devices, device)
-        use_cache()
+        set_up_compilation()
         self.announce = Announcer()
         with self.x64_mode(), jax.default_device(self.device):
             self._model = SSVAE(

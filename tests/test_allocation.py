@@ -4,14 +4,18 @@ import ctypes
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from seqssvae.training.allocation import keep_freed_memory
+from seqssvae.training import allocation
+from seqssvae.training.allocation import keep_freed_memory, return_freed_memory
+from seqssvae_jax import compilation
 
 
 @pytest.fixture(autouse=True)
 def linux(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(allocation, "_kept", False)
 
 
 def test_it_is_done_unless_the_environment_says_otherwise(monkeypatch):
@@ -30,6 +34,35 @@ def test_it_is_done_unless_the_environment_says_otherwise(monkeypatch):
     monkeypatch.delenv("SEQSSVAE_MALLOC")
     assert keep_freed_memory()
     assert calls == [(-3, 1 << 30), (-1, (1 << 31) - 1), (-8, 1)]
+
+
+def test_freed_memory_is_returned_where_it_is_kept(monkeypatch):
+    calls = []
+
+    class Library:
+        mallopt = staticmethod(lambda name, value: 1)
+        malloc_trim = staticmethod(calls.append)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library)
+    return_freed_memory()
+    assert calls == []
+    monkeypatch.delenv("SEQSSVAE_MALLOC", raising=False)
+    assert keep_freed_memory()
+    return_freed_memory()
+    assert calls == [0]
+
+
+def test_what_a_long_compilation_frees_is_returned(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compilation, "return_freed_memory", lambda: calls.append(1))
+    compilation.return_memory()
+    for duration in (0.1, 5.0):
+        jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", duration)
+        jax.monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", duration)
+    assert calls == [1]
+    monkeypatch.setattr(compilation, "_LEAST_SECONDS", 0.0)
+    jax.jit(lambda number: number * 3 + len(calls))(2)  # whose compilation JAX names so
+    assert calls == [1, 1]
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch):

@@ -1,13 +1,16 @@
 import itertools
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssvae.data.batches import BatchStream, evaluation_batches, pad
+from seqssvae.data import padding
+from seqssvae.data.batches import BatchStream, evaluation_batches
 from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import pad
 
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=50)
 SIZES = st.integers(1, 9)
@@ -112,6 +115,22 @@ def test_pad_refuses_what_does_not_fit():
         pad(corpus, np.array([0, 1]), 1, 9)
     with pytest.raises(ValueError, match="Row 1 has 5 symbols, more than the batch's 4"):
         pad(corpus, np.array([0, 1]), 2, 4)
+
+
+@given(LENGTHS, SIZES, SEEDS, st.integers(1, 5), st.integers(1, 90), st.integers(0, 9), st.booleans())
+def test_batches_do_not_depend_on_how_many_are_made_at_once(lengths, size, seed, batches, symbols, first, has_sources):
+    corpus = corpus_of(lengths, sources=[1 + length % 3 for length in lengths] if has_sources else None)
+
+    def made():
+        stream = BatchStream(corpus, np.arange(len(lengths)), size, (8, 40), seed)
+        return [*stream.epoch(1), *itertools.islice(stream.starting_at(first), 7), *evaluation_batches(corpus, 3, (9,))]
+
+    whole = made()
+    with patch.multiple(padding, BATCHES_AT_ONCE=batches, SYMBOLS_AT_ONCE=symbols):
+        parts = made()
+    assert as_lists(parts) == as_lists(whole)
+    if has_sources:
+        assert [batch.source.tolist() for batch in parts] == [batch.source.tolist() for batch in whole]
 
 
 @given(st.data(), LENGTHS, st.integers(0, 3), st.integers(0, 4), st.booleans())

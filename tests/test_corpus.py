@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqssvae.config import DataConfig, ModelConfig
-from seqssvae.data.batches import pad
 from seqssvae.data.corpus import Corpus, CorpusCounts, encode_table, limit_lengths
+from seqssvae.data.padding import pad
 from seqssvae.data.schema import Schema, build_schema, label_prior
 from seqssvae.data.table import Table
 from seqssvae.data.vocabulary import Labels, Vocabulary

@@ -10,7 +10,8 @@ from toy import toy_config, toy_table
 
 from seqssvae.backend import NO_LABEL
 from seqssvae.config import Config, DecodingOptions
-from seqssvae.data.batches import evaluation_batches, pad
+from seqssvae.data.batches import evaluation_batches
+from seqssvae.data.padding import pad
 from seqssvae.data.prepare import Prepared, prepare_table
 from seqssvae.errors import ConfigurationError
 from seqssvae.inference.evaluate import encode, evaluate, predict_proba

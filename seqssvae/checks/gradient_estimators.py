@@ -7,8 +7,8 @@ import numpy as np
 
 from seqssvae.backend import NO_LABEL, Batch, Dimensions, Weights
 from seqssvae.config import Config, GradientEstimatorName
-from seqssvae.data.batches import pad
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import pad
 from seqssvae.errors import DataError
 
 

@@ -21,8 +21,8 @@ from seqssvae.backend import NO_LABEL, Backend, Derivatives, ELBOTerms, GivenRow
 from seqssvae.checks.certificate import PRECISIONS, TWINS, Certificate, Comparison
 from seqssvae.checks.tolerances import BOUNDS, relative_difference
 from seqssvae.config import Config, Precision
-from seqssvae.data.batches import pad
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import pad
 from seqssvae.data.schema import Schema
 from seqssvae.data.vocabulary import END, SPECIALS, Vocabulary
 from seqssvae.noise import draw_noise, noise_specs

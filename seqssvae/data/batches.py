@@ -8,7 +8,6 @@ All is a function of seed and epoch, so that training resumed at an epoch sees t
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from seqssvae.backend import NO_LABEL, Batch
+from seqssvae.backend import Batch
 from seqssvae.config import Config
 from seqssvae.data.buckets import (
     bounded_size,
@@ -27,73 +26,11 @@ from seqssvae.data.buckets import (
     rows_per_batch,
 )
 from seqssvae.data.corpus import Corpus
-from seqssvae.data.ragged import Rows, gathered, occurrences, shuffled, where
-from seqssvae.data.vocabulary import PAD
+from seqssvae.data.padding import BatchPlan, longest_source, padded_batches
+from seqssvae.data.ragged import ROWS_OF_A_PART, gathered, occurrences, shuffled, where
 
 BATCH_STREAM = 3
 """The random stream of the order of rows, apart from those of other choices made with the same seed."""
-
-
-def pad(
-    corpus: Corpus, indices: Int[np.ndarray, " R"], size: int, time_steps: int, source_steps: int | None = None
-) -> Batch:
-    """Make a batch of the rows at these indices, with filler rows behind them.
-
-    Args:
-        corpus: The rows.
-        indices: Which of them.
-        size: B.
-        time_steps: T.
-        source_steps: S, of a corpus with sources; None: the length of the longest of these sources.
-
-    Raises:
-        ValueError: If there are more rows than `size`, or one is longer than `time_steps`.
-    """
-    if len(indices) > size:
-        raise ValueError(f"{len(indices)} rows do not fit into a batch of {size}.")
-    x, source = pad_sequences(corpus.sequences, indices, size, time_steps), None
-    if corpus.sources is not None:
-        steps = _longest_source(corpus, indices) if source_steps is None else source_steps
-        source = pad_sequences(corpus.sources, indices, size, steps)
-    y = np.full(size, NO_LABEL, dtype=np.int32)
-    y[: len(indices)] = corpus.y[indices]
-    rows = np.full(size, -1, dtype=np.int32)
-    rows[: len(indices)] = indices
-    posterior = None
-    if corpus.posterior is not None:
-        posterior = np.full((size, corpus.posterior.shape[1]), 1.0 / corpus.posterior.shape[1])
-        posterior[: len(indices)] = corpus.posterior[indices]
-    return Batch(x, y, np.arange(size) < len(indices), rows, source, posterior)
-
-
-def pad_sequences(
-    sequences: Rows, indices: Int[np.ndarray, " R"], size: int, time_steps: int
-) -> Int[np.ndarray, "B T"]:
-    """Pad the sequences at these indices to one length, with filler rows behind them.
-
-    Args:
-        sequences: All sequences.
-        indices: Which of them.
-        size: B, at least as many as the indices.
-        time_steps: T.
-
-    Raises:
-        ValueError: If a sequence is longer than `time_steps`.
-    """
-    lengths = sequences.lengths_at(indices)
-    if (too_long := lengths > time_steps).any():
-        place = int(too_long.argmax())
-        raise ValueError(f"Row {indices[place]} has {lengths[place]} symbols, more than the batch's {time_steps}.")
-    x = np.full((size, time_steps), PAD, dtype=np.int32)
-    x[: len(indices)][np.arange(time_steps) < lengths[:, None]] = sequences.take(indices).values
-    return x
-
-
-def _longest_source(corpus: Corpus, indices: Int[np.ndarray, " R"]) -> int:
-    """S of a batch with these rows; 0 without sources."""
-    if corpus.sources is None:
-        return 0
-    return int(corpus.sources.lengths_at(indices).max()) if len(indices) else 1
 
 
 def evaluation_batches(
@@ -107,13 +44,19 @@ def evaluation_batches(
         buckets: Lengths to pad to. A row longer than the last is padded to that one doubled as often as it takes.
         batch_symbols: Most symbols of a batch, padding included; 0: any number.
     """
+    return padded_batches(corpus, _evaluation_plans(corpus, batch_size, buckets, batch_symbols))
+
+
+def _evaluation_plans(
+    corpus: Corpus, batch_size: int, buckets: Sequence[int], batch_symbols: int
+) -> Iterator[BatchPlan]:
     steps_of_rows = bucket_of_rows(corpus.lengths, buckets)
     for time_steps in np.unique(steps_of_rows).tolist():
         rows = where(steps_of_rows == time_steps)
         size = rows_per_batch(bounded_size(batch_size, len(rows)), batch_symbols, time_steps)
-        source_steps = _longest_source(corpus, rows)
+        source_steps = longest_source(corpus, rows)
         for start in range(0, len(rows), size):
-            yield pad(corpus, rows[start : start + size], size, time_steps, source_steps)
+            yield BatchPlan(rows[start : start + size], size, time_steps, source_steps)
 
 
 class EvaluationBatches(Iterable[Batch]):
@@ -147,19 +90,6 @@ def corpus_buckets(corpus: Corpus, config: Config) -> tuple[int, ...]:
     return choose_buckets(corpus.lengths, min(config.training.buckets, len(corpus)))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A batch that is not padded yet.
-
-    Args:
-        indices: Its rows.
-        time_steps: T.
-    """
-
-    indices: Int[np.ndarray, " R"]
-    time_steps: int
-
-
 class _BucketShare(NamedTuple):
     """The batches of one epoch that are padded to the same length.
 
@@ -167,13 +97,18 @@ class _BucketShare(NamedTuple):
         time_steps: T.
         rows: The number of rows in all of them.
         batches: The number of batches.
-        capacity: The number of rows that they have places for.
+        size: B of each of them.
     """
 
     time_steps: int
     rows: int
     batches: int
-    capacity: int
+    size: int
+
+    @property
+    def capacity(self) -> int:
+        """The number of rows that they have places for."""
+        return self.batches * self.size
 
 
 def _divide_into_batches(
@@ -198,7 +133,7 @@ def _divide_into_batches(
             continue
         size = rows_per_batch(batch_size, batch_symbols, time_steps)
         count = ceil((end - start) / size)
-        full.append(_BucketShare(time_steps, min(count * size, total - start), count, count * size))
+        full.append(_BucketShare(time_steps, min(count * size, total - start), count, size))
         start += count * size
     # rows that are to be in the batches of each length or longer ones: those too long for shorter ones, and those that
     # find no place there
@@ -244,10 +179,9 @@ class BatchStream:
         run_length: int = 1,
     ) -> None:
         self._corpus = corpus
-        self._batch_symbols = batch_symbols
         self._run_length = run_length
         self._indices = np.asarray(indices)
-        self._batch_size = batch_size = bounded_size(batch_size, len(self._indices))
+        batch_size = bounded_size(batch_size, len(self._indices))
         self._seed = seed
         lengths = corpus.sequences.lengths_at(self._indices)
         if len(self._indices) == 0:
@@ -263,7 +197,7 @@ class BatchStream:
         self._source_steps = dict.fromkeys(sizes, 0)
         if corpus.sources is not None:
             for number, size in enumerate(sizes):
-                self._source_steps[size] = _longest_source(corpus, self._indices[self._bucket_of_rows <= number])
+                self._source_steps[size] = longest_source(corpus, self._indices[self._bucket_of_rows <= number])
 
     def __len__(self) -> int:
         """The number of batches of an epoch, the same in every epoch."""
@@ -276,32 +210,30 @@ class BatchStream:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, in which every row is once."""
-        return map(self._pad, self._plans(epoch))
+        return padded_batches(self._corpus, self._plans(epoch))
 
     def starting_at(self, batch: int) -> Iterator[Batch]:
         """The endless stream from this batch on, counted from 0 over all epochs."""
         epochs = (self._plans(epoch) for epoch in itertools.count(batch // len(self)))
-        return map(self._pad, itertools.islice(itertools.chain.from_iterable(epochs), batch % len(self), None))
+        plans = itertools.islice(itertools.chain.from_iterable(epochs), batch % len(self), None)
+        return padded_batches(self._corpus, plans)
 
-    def _plans(self, epoch: int) -> list[_Plan]:
+    def _plans(self, epoch: int) -> list[BatchPlan]:
         generator = np.random.default_rng([self._seed, BATCH_STREAM, epoch])
         order = shuffled(len(self._indices), generator)
         longest_first = _longest_first(order, gathered(self._bucket_of_rows, order), self._bucket_count)
         del order  # of many rows, much memory
         gathered(self._indices, longest_first, out=longest_first)
-        runs: list[list[_Plan]] = []
+        runs: list[list[BatchPlan]] = []
         taken = 0
         for share in self._shares:
             # shorter rows come last: dealt out in turns, they do not end up in the same batch
             rows = longest_first[taken : taken + share.rows]
-            plans = [_Plan(rows[place :: share.batches], share.time_steps) for place in range(share.batches)]
+            shape = share.size, share.time_steps, self._source_steps[share.time_steps]
+            plans = [BatchPlan(rows[place :: share.batches], *shape) for place in range(share.batches)]
             runs.extend(plans[start : start + self._run_length] for start in range(0, len(plans), self._run_length))
             taken += share.rows
         return [plan for place in generator.permutation(len(runs)) for plan in runs[place]]
-
-    def _pad(self, plan: _Plan) -> Batch:
-        size = rows_per_batch(self._batch_size, self._batch_symbols, plan.time_steps)
-        return pad(self._corpus, plan.indices, size, plan.time_steps, self._source_steps[plan.time_steps])
 
 
 def _longest_first(
@@ -316,8 +248,9 @@ def _longest_first(
     """
     sorted_rows, filled = np.empty_like(order), 0
     for number in reversed(range(bucket_count)):
-        chosen = bucket == number
-        count = int(np.count_nonzero(chosen))
-        np.compress(chosen, order, out=sorted_rows[filled : filled + count])
-        filled += count
+        for first in range(0, len(order), ROWS_OF_A_PART):  # all at once, their places would take eight bytes each
+            part = slice(first, first + ROWS_OF_A_PART)
+            chosen = order[part][bucket[part] == number]
+            sorted_rows[filled : filled + len(chosen)] = chosen
+            filled += len(chosen)
     return sorted_rows

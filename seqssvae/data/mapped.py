@@ -1,6 +1,6 @@
-"""Rows that lie in a file which is mapped into memory: what is read of it the system may drop again."""
+"""Rows that lie in a file which is mapped into memory, of which little stays in the process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -12,8 +12,12 @@ from seqssvae.data.ragged import RaggedArray, Rows, gathered
 class MappedRows(Rows):
     """Rows in several parts of a mapped file, or some of them.
 
+    Many rows that are taken at once are read in the file's order, part by part, and what is read of a part is let go
+    before the next one is.
+
     Args:
         shards: The parts, one after the other.
+        let_go: Has the system take back the pages of the file that the process has read.
         lengths: The number of entries of each row of all parts; None: it is found out.
         indices: Which rows these are, in this order; None: all.
     """
@@ -21,12 +25,13 @@ class MappedRows(Rows):
     def __init__(
         self,
         shards: Sequence[RaggedArray],
+        let_go: Callable[[], None],
         lengths: Int[np.ndarray, " A"] | None = None,
         indices: Int[np.ndarray, " N"] | None = None,
     ) -> None:
-        self._shards = shards
+        self._shards, self._let_go = shards, let_go
         self._starts = np.cumsum([0, *map(len, shards)])
-        self._lengths = _lengths(shards) if lengths is None else lengths
+        self._lengths = _lengths(shards, let_go) if lengths is None else lengths
         self._indices = indices
 
     def __len__(self) -> int:
@@ -52,16 +57,19 @@ class MappedRows(Rows):
         lengths = self._lengths[rows].astype(np.int64)
         taken = RaggedArray.from_lengths(np.empty(int(lengths.sum()), np.int32), lengths)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        by_shard = np.argsort(numbers, kind="stable")
+        ends = np.cumsum(np.bincount(numbers, minlength=len(self._shards)))
         for number in np.unique(numbers).tolist():
-            chosen = np.flatnonzero(numbers == number)
+            chosen = by_shard[0 if number == 0 else ends[number - 1] : ends[number]]
             part = self._shards[number].take(rows[chosen] - self._starts[number])
             shift = np.repeat(taken.offsets[chosen] - part.offsets[:-1], lengths[chosen])
             taken.values[np.arange(len(part.values)) + shift] = part.values
+            self._let_go()
         return taken
 
     def select(self, indices: Int[np.ndarray, " R"]) -> "MappedRows":
         """The rows at these indices, in this order, which stay in the file."""
-        return MappedRows(self._shards, self._lengths, self._places(indices))
+        return MappedRows(self._shards, self._let_go, self._lengths, self._places(indices))
 
     def loaded(self) -> RaggedArray:
         """All rows in memory."""
@@ -71,8 +79,11 @@ class MappedRows(Rows):
         return indices if self._indices is None else gathered(self._indices, indices)
 
 
-def _lengths(shards: Sequence[RaggedArray]) -> Int[np.ndarray, " A"]:
+def _lengths(shards: Sequence[RaggedArray], let_go: Callable[[], None]) -> Int[np.ndarray, " A"]:
     """The number of entries of each row, in two bytes each if they fit."""
-    longest = max((int(np.diff(shard.offsets).max(initial=0)) for shard in shards), default=0)
-    kind = np.int16 if longest < 2**15 else np.int32
-    return np.concatenate([np.zeros(0, kind), *(np.diff(shard.offsets).astype(kind) for shard in shards)])
+    parts = [np.zeros(0, np.int16)]
+    for shard in shards:
+        lengths = np.diff(shard.offsets)
+        parts.append(lengths.astype(np.int16 if lengths.max(initial=0) < 2**15 else np.int32))
+        let_go()
+    return np.concatenate(parts)

@@ -6,6 +6,7 @@ DIRECTORY/prepared.json   symbols, labels, and how the rows were read; it is wri
 
 import contextlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,9 +117,19 @@ class PreparedDirectory:
         return arrow(f"{self.path}, which was prepared,")
 
     @cached_property
+    def _mapping(self) -> mmap.mmap:
+        with self._explained(), (self.path / ROWS).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _let_go(self) -> None:
+        """Have the system take back the pages that were read: they stay in its cache, but not in this process."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
     def _batches(self) -> list[Any]:
         with self._explained():
-            reader = self._pa.ipc.open_file(self._pa.memory_map(str(self.path / ROWS)))
+            reader = self._pa.ipc.open_file(self._pa.py_buffer(self._mapping))
             return [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
     @contextlib.contextmanager
@@ -166,6 +177,7 @@ class PreparedDirectory:
         if "group" in self._names:
             groups = np.concatenate([batch.column("group").to_numpy() for batch in self._batches])
         y = np.concatenate([np.zeros(0, np.int8), *labels])
+        self._let_go()
         sources = self._symbols("source_symbols")
         return Corpus(sequences, y, groups, str(self.path), self.counts, sources)
 
@@ -177,7 +189,8 @@ class PreparedDirectory:
         if name not in self._names:
             return None
         columns = [batch.column(name) for batch in self._batches]
-        return MappedRows([RaggedArray(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns])
+        shards = [RaggedArray(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns]
+        return MappedRows(shards, self._let_go)
 
     def blocks(self, columns: Sequence[Column]) -> Iterator[Block]:
         """The texts and labels of the rows, some at a time.
@@ -197,6 +210,7 @@ class PreparedDirectory:
                 numbers = np.arange(before, before + part.num_rows, dtype=np.int32) + 1
                 yield Block({column.role: self._texts(part, column, names) for column in columns}, numbers)
                 before += part.num_rows
+                self._let_go()
 
     def _texts(self, part: Any, column: Column, names: np.ndarray) -> list[str]:
         name = COLUMNS[column.role]

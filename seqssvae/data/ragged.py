@@ -143,6 +143,11 @@ class RaggedArray(Rows):
         """Copy the rows at these indices, in this order."""
         return self.take(indices)
 
+    def part(self, start: int, end: int) -> "RaggedArray":
+        """The rows from one on to before another, as a view."""
+        first, last = self.offsets[start], self.offsets[end]
+        return RaggedArray(self.values[first:last], self.offsets[start : end + 1] - first)
+
     def loaded(self) -> "RaggedArray":
         """These rows, which are in memory already."""
         return self

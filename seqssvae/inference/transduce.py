@@ -8,8 +8,8 @@ from jaxtyping import Int
 from seqssvae.backend import NO_LABEL, Backend
 from seqssvae.config import Config, DecodingOptions
 from seqssvae.config.checks import check_integer
-from seqssvae.data.batches import pad_sequences
 from seqssvae.data.buckets import bounded_size, choose_buckets
+from seqssvae.data.padding import pad_sequences
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import Vocabulary
 from seqssvae.inference.generate import shown
@@ -68,7 +68,7 @@ def transduce(
         rows = np.flatnonzero((sources.lengths > low) & (sources.lengths <= high))
         for start in range(0, len(rows), size):
             indices = rows[start : start + size]
-            source = pad_sequences(sources, indices, size, high)
+            source = pad_sequences(sources.take(indices), size, high)
             labels = np.zeros(size, np.int32)
             labels[: len(indices)] = y[indices]
             if (missing := labels == NO_LABEL).any():

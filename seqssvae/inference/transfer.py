@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from seqssvae.backend import NO_LABEL, Backend
 from seqssvae.config import Config, DecodingOptions
 from seqssvae.config.checks import check_integer
-from seqssvae.data.batches import pad_sequences
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import pad_sequences
 from seqssvae.data.vocabulary import Vocabulary
 from seqssvae.errors import NonFiniteError
 from seqssvae.inference.evaluate import corpus_batches, predict_proba
@@ -117,5 +117,7 @@ def own_latents(backend: Backend, corpus: Corpus, config: Config) -> Float[np.nd
 
 def _sources(corpus: Corpus) -> Int[np.ndarray, "N S"] | None:
     """All sources, padded to one length."""
-    rows, count = corpus.sources, len(corpus)
-    return None if rows is None else pad_sequences(rows, np.arange(count), count, int(rows.lengths.max(initial=0)))
+    if corpus.sources is None:
+        return None
+    sources = corpus.sources.loaded()
+    return pad_sequences(sources, len(sources), int(sources.lengths.max(initial=0)))

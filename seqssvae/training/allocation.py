@@ -7,6 +7,8 @@ import sys
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 """Names of glibc's `mallopt` parameters (malloc.h)."""
 
+_kept = False
+
 
 def keep_freed_memory() -> bool:
     """Have the C library keep freed memory for the next allocation instead of returning it to the kernel.
@@ -23,6 +25,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the memory is kept: only if the C library is glibc, and unless the environment has `SEQSSVAE_MALLOC=0`.
     """
+    global _kept
     if not sys.platform.startswith("linux") or os.environ.get("SEQSSVAE_MALLOC") == "0":
         return False
     try:
@@ -30,4 +33,15 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = (_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_ARENA_MAX, 1)
-    return all([bool(mallopt(*setting)) for setting in settings])
+    _kept = all([bool(mallopt(*setting)) for setting in settings])
+    return _kept
+
+
+def return_freed_memory() -> None:
+    """Return to the kernel what the C library keeps since `keep_freed_memory`; without that, nothing is done.
+
+    A compiler frees hundreds of megabytes in small pieces, among which a step's arrays find no place, nor does what the
+    next compilation allocates.
+    """
+    if _kept:
+        ctypes.CDLL(None).malloc_trim(0)

@@ -8,7 +8,8 @@ DOCS := $(VENV)/.docs
 # what is never imported need not be compiled: Python compiles the rest at its first import, and keeps it
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 WORKERS ?= 2
-SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py estimator_use.py launchers.py param_store.py)
+SMOKE := $(addprefix tests/test_,backends.py programs.py config.py cli_use.py run.py estimator_use.py launchers.py param_store.py \
+	allocation.py completion.py datasets.py files.py hub.py mapped.py prepared.py report.py tuning.py)
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 # what Python compiles is kept as well, whatever the environment says: else every process compiles all of it anew
@@ -107,7 +108,7 @@ minimum: package
 installed: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax-minimum
 installed: $(OLDEST_TORCH)
 	$(OLDEST)/bin/$(INSTALL) --force-reinstall --no-deps dist/*.whl
-	$(OLDEST)/bin/$(INSTALL) -c constraints-minimum.txt "seqssvae[all]" beartype hypothesis pytest pytest-xdist scikit-learn
+	$(OLDEST)/bin/$(INSTALL) -c constraints-minimum.txt "seqssvae[all,arrow,completion,demo,hub,report,tune]" beartype hypothesis pytest pytest-xdist scikit-learn
 	OMP_NUM_THREADS=1 tests/installed.sh $(abspath $(OLDEST)/bin)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(SMOKE)
 

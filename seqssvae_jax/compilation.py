@@ -16,13 +16,13 @@ _LEAST_SECONDS = 1.0
 
 
 def set_up_compilation() -> None:
-    """What this process needs before it compiles a program; done once, however often it is called."""
+    """What a process needs before it compiles a program; it may be called more than once."""
     use_cache()
-    return_memory()
+    trim_after_compilations()
 
 
 @cache
-def return_memory() -> None:
+def trim_after_compilations() -> None:
     """Have what compilations of this process free returned to the kernel, where the process keeps what it frees."""
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:

@@ -7,9 +7,12 @@ import sys
 import jax
 import pytest
 
+from seqssvae.backend import Dimensions
+from seqssvae.config import Config
 from seqssvae.training import allocation
 from seqssvae.training.allocation import keep_freed_memory, return_freed_memory
 from seqssvae_jax import compilation
+from seqssvae_jax.backend import JaxBackend
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +58,7 @@ def test_freed_memory_is_returned_where_it_is_kept(monkeypatch):
 def test_what_a_long_compilation_frees_is_returned(monkeypatch):
     calls = []
     monkeypatch.setattr(compilation, "return_freed_memory", lambda: calls.append(1))
-    compilation.return_memory()
+    JaxBackend(Config(), Dimensions(5, (1.0,)))
     for duration in (0.1, 5.0):
         jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", duration)
         jax.monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", duration)

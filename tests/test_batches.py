@@ -117,9 +117,26 @@ def test_pad_refuses_what_does_not_fit():
         pad(corpus, np.array([0, 1]), 2, 4)
 
 
+def test_few_rows_are_fetched_that_nobody_asks_for(monkeypatch):
+    """The first batch is there as soon as its own rows are, and then at most as many are fetched as were used."""
+    corpus, fetched = corpus_of([3] * 1000), [0]
+    take = type(corpus.sequences).take
+
+    def counted(self, indices):
+        fetched[0] += len(indices)
+        return take(self, indices)
+
+    monkeypatch.setattr(type(corpus.sequences), "take", counted)
+    stream = BatchStream(corpus, np.arange(1000), 5, (3,), seed=0).starting_at(70)
+    for number, batch in enumerate(itertools.islice(stream, 300), start=1):
+        assert len(batch.x) == 5
+        assert fetched[0] <= 5 * min(2 * number - 1, number + padding.BATCHES_AT_ONCE - 1)
+
+
 @given(LENGTHS, SIZES, SEEDS, st.integers(1, 5), st.integers(1, 90), st.integers(0, 9), st.booleans())
 def test_batches_do_not_depend_on_how_many_are_made_at_once(lengths, size, seed, batches, symbols, first, has_sources):
     corpus = corpus_of(lengths, sources=[1 + length % 3 for length in lengths] if has_sources else None)
+    corpus = corpus.with_posterior(np.random.default_rng(seed).dirichlet([1, 1], len(lengths)))
 
     def made():
         stream = BatchStream(corpus, np.arange(len(lengths)), size, (8, 40), seed)
@@ -129,6 +146,7 @@ def test_batches_do_not_depend_on_how_many_are_made_at_once(lengths, size, seed,
     with patch.multiple(padding, BATCHES_AT_ONCE=batches, SYMBOLS_AT_ONCE=symbols):
         parts = made()
     assert as_lists(parts) == as_lists(whole)
+    assert [batch.posterior.tolist() for batch in parts] == [batch.posterior.tolist() for batch in whole]
     if has_sources:
         assert [batch.source.tolist() for batch in parts] == [batch.source.tolist() for batch in whole]
 

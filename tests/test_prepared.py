@@ -19,13 +19,10 @@ from seqssvae.cli import inputs
 from seqssvae.cli.main import main
 from seqssvae.config import DataConfig
 from seqssvae.config.settings import from_dict
-from seqssvae.data.batches import evaluation_batches
 from seqssvae.data.blocks import wanted_columns
-from seqssvae.data.mapped import MappedRows
 from seqssvae.data.prepare import prepare_files
 from seqssvae.data.prepare_directory import prepare_directory
 from seqssvae.data.prepared_rows import PreparedDirectory
-from seqssvae.data.ragged import RaggedArray
 from seqssvae.errors import DataError
 from seqssvae.recipes.auto import learning_rows, rows_trained_on, with_reference
 from seqssvae.recipes.baselines import Baselines
@@ -79,60 +76,6 @@ def test_what_is_prepared_is_what_would_be_read(written, monkeypatch, too_long, 
         assert block.columns["label"] == [row[1] for row in kept]
         assert block.columns["source"] == [row[3] for row in kept]
         assert block.columns["id"] == [row[4] for row in kept]
-
-
-SHARDS = st.lists(st.lists(st.lists(st.integers(0, 100), min_size=1, max_size=4), max_size=4), max_size=4)
-
-
-@given(SHARDS, st.data())
-def test_rows_of_a_mapped_file_are_taken_as_those_in_memory(shards, data):
-    rows = [row for shard in shards for row in shard]
-    parts = (RaggedArray.from_rows(shard) for shard in shards)
-    stored = [RaggedArray(part.values.astype(np.int8), part.offsets.astype(np.int32)) for part in parts]
-    mapped = MappedRows(stored, lambda: None)
-    assert len(mapped) == len(rows)
-    assert [row.tolist() for row in mapped] == rows
-    for _ in range(2):
-        places = st.lists(st.integers(0, len(rows) - 1), max_size=6) if rows else st.just([])
-        indices = np.array(data.draw(places), np.int64)
-        rows = [rows[index] for index in indices]
-        taken, mapped = mapped.take(indices), mapped.select(indices)
-        assert [row.tolist() for row in taken] == [row.tolist() for row in mapped] == rows
-        assert mapped.lengths.tolist() == [len(row) for row in rows]
-        values = [symbol for row in rows for symbol in row]
-        assert mapped.counts(101).tolist() == [values.count(symbol) for symbol in range(101)]
-        assert mapped.loaded().values.tolist() == values
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells which pages of a file a process holds.")
-def test_no_page_of_the_file_stays_in_the_process(tmp_path):
-    rows = [f"{letter * (number % 9 + 1)}\t{'xy'[number % 2]}" for number in range(5000) for letter in "ab"]
-    (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
-    assert main(["prepare", str(tmp_path / "rows.tsv"), "--output", str(tmp_path / "rows")]) == 0
-    directory = PreparedDirectory(tmp_path / "rows")
-    corpus = directory.corpus()
-    assert resident(tmp_path / "rows" / "rows.arrow") == 0
-    first = corpus.sequences.take(np.arange(10_000)[::-1])
-    assert first.lengths[:2].tolist() == [6, 6]
-    assert resident(tmp_path / "rows" / "rows.arrow") == 0
-    assert len(list(evaluation_batches(corpus, 100, (10,)))) == 100
-    assert (
-        sum(len(block.lines) for block in directory.blocks(wanted_columns(DataConfig(), ("sequence", "label"))))
-        == 10_000
-    )
-    assert resident(tmp_path / "rows" / "rows.arrow") == 0
-    assert directory._mapping[:6] == b"ARROW1"
-    assert resident(tmp_path / "rows" / "rows.arrow") > 0  # what was read now is held
-
-
-def resident(path: Path) -> int:
-    """How many kB of a file that it maps this process holds."""
-    mappings, found = Path("/proc/self/smaps").read_text().splitlines(), 0
-    places = [number for number, line in enumerate(mappings) if line.endswith(str(path))]
-    assert places
-    for place in places:
-        found += next(int(line.split()[1]) for line in mappings[place:] if line.startswith("Rss:"))
-    return found
 
 
 def test_a_run_trained_on_a_directory_has_the_bits_of_one_trained_on_its_file(workplace, capsys):

@@ -32,7 +32,7 @@ IN_PAGE = {
     "text": "document.body.innerText",
     "tables": "[...document.querySelectorAll('table')].every(t => t.caption && t.querySelector('th[scope=col]'))",
 }
-browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium, or playwright, is not installed")
 
 
 @pytest.fixture

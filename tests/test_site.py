@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("index.html"))
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium, or playwright, is not installed")
 
 
 class Silent(SimpleHTTPRequestHandler):

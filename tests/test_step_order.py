@@ -169,7 +169,7 @@ def test_chunks_end_where_an_evaluation_is_due(most, interval):
 
 @pytest.mark.parametrize(("symbols", "dispatched"), [(1, 1), (60, 1), (150, 1), (60, 3), (1, 100), (10**9, 1)])
 def test_chunks_of_large_batches_have_few_steps(monkeypatch, symbols, dispatched):
-    monkeypatch.setattr("seqssvae.training.step_order.CHUNK_SYMBOLS", symbols)
+    monkeypatch.setattr("seqssvae.training.step_order.SYMBOLS_AT_ONCE", symbols)
     order = StepOrder(make_config(epochs=9, evaluation_interval=8, steps_per_dispatch=dispatched), TRAINING)
     chunks = list(order.chunks(5))
     places = [

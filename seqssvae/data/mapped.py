@@ -1,7 +1,10 @@
 """Rows that lie in a file which is mapped into memory, of which little stays in the process."""
 
-from collections.abc import Callable, Sequence
-from typing import SupportsIndex
+import contextlib
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int
@@ -9,15 +12,40 @@ from jaxtyping import Int
 from seqssvae.data.ragged import RaggedArray, Rows, gathered
 
 
+class MappedFile:
+    """A file that is mapped into memory to be read.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        buffer: What it holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedFile, (self.path,)
+
+    def release(self) -> None:
+        """Have the system take back the pages that were read: they stay in its cache, but not in this process."""
+        with contextlib.suppress(OSError):  # where pages are locked into memory
+            if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+                self.buffer.madvise(mmap.MADV_DONTNEED)
+
+
 class MappedRows(Rows):
     """Rows in several parts of a mapped file, or some of them.
 
-    Many rows that are taken at once are read in the file's order, part by part, and what is read of a part is let go
-    before the next one is.
+    Rows that are taken together are read in the file's order, whatever their own is, and the pages of a part are
+    released before the next part is read.
 
     Args:
         shards: The parts, one after the other.
-        let_go: Has the system take back the pages of the file that the process has read.
+        file: The file that they are in.
         lengths: The number of entries of each row of all parts; None: it is found out.
         indices: Which rows these are, in this order; None: all.
     """
@@ -25,13 +53,13 @@ class MappedRows(Rows):
     def __init__(
         self,
         shards: Sequence[RaggedArray],
-        let_go: Callable[[], None],
+        file: MappedFile,
         lengths: Int[np.ndarray, " A"] | None = None,
         indices: Int[np.ndarray, " N"] | None = None,
     ) -> None:
-        self._shards, self._let_go = shards, let_go
+        self._shards, self._file = shards, file
         self._starts = np.cumsum([0, *map(len, shards)])
-        self._lengths = _lengths(shards, let_go) if lengths is None else lengths
+        self._lengths = _lengths(shards, file) if lengths is None else lengths
         self._indices = indices
 
     def __len__(self) -> int:
@@ -56,20 +84,21 @@ class MappedRows(Rows):
         rows = self._places(indices)
         lengths = self._lengths[rows].astype(np.int64)
         taken = RaggedArray.from_lengths(np.empty(int(lengths.sum()), np.int32), lengths)
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        by_shard = np.argsort(numbers, kind="stable")
-        ends = np.cumsum(np.bincount(numbers, minlength=len(self._shards)))
-        for number in np.unique(numbers).tolist():
-            chosen = by_shard[0 if number == 0 else ends[number - 1] : ends[number]]
-            part = self._shards[number].take(rows[chosen] - self._starts[number])
+        in_order = np.argsort(rows, kind="stable")
+        ends = np.searchsorted(rows[in_order], self._starts).tolist()
+        for shard, first, begin, end in zip(self._shards, self._starts, ends, ends[1:], strict=False):
+            if begin == end:
+                continue
+            chosen = in_order[begin:end]
+            part = shard.take(rows[chosen] - first)
             shift = np.repeat(taken.offsets[chosen] - part.offsets[:-1], lengths[chosen])
             taken.values[np.arange(len(part.values)) + shift] = part.values
-            self._let_go()
+            self._file.release()
         return taken
 
     def select(self, indices: Int[np.ndarray, " R"]) -> "MappedRows":
         """The rows at these indices, in this order, which stay in the file."""
-        return MappedRows(self._shards, self._let_go, self._lengths, self._places(indices))
+        return MappedRows(self._shards, self._file, self._lengths, self._places(indices))
 
     def loaded(self) -> RaggedArray:
         """All rows in memory."""
@@ -79,11 +108,11 @@ class MappedRows(Rows):
         return indices if self._indices is None else gathered(self._indices, indices)
 
 
-def _lengths(shards: Sequence[RaggedArray], let_go: Callable[[], None]) -> Int[np.ndarray, " A"]:
+def _lengths(shards: Sequence[RaggedArray], file: MappedFile) -> Int[np.ndarray, " A"]:
     """The number of entries of each row, in two bytes each if they fit."""
     parts = [np.zeros(0, np.int16)]
     for shard in shards:
         lengths = np.diff(shard.offsets)
         parts.append(lengths.astype(np.int16 if lengths.max(initial=0) < 2**15 else np.int32))
-        let_go()
+        file.release()
     return np.concatenate(parts)

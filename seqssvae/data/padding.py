@@ -11,9 +11,9 @@ from seqssvae.data.corpus import Corpus
 from seqssvae.data.ragged import RaggedArray
 from seqssvae.data.vocabulary import PAD
 
-BATCHES_AT_ONCE, SYMBOLS_AT_ONCE = 64, 1 << 21
-"""How many batches, and of how many symbols with padding, have their rows fetched together: rows that lie in a file are
-read in its order and once for all of them, whatever their order in the batches."""
+BATCHES_AT_ONCE, SYMBOLS_AT_ONCE = 64, 1 << 20
+"""Most batches whose rows are fetched together, and how many symbols, padding included, are enough for that. Rows that
+lie in a file are read in its order, in one pass for all of these batches."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ def pad(
     Raises:
         ValueError: If there are more rows than `size`, or one is longer than `time_steps`.
     """
-    if len(indices) > size:
-        raise ValueError(f"{len(indices)} rows do not fit into a batch of {size}.")
     source_steps = longest_source(corpus, indices) if source_steps is None else source_steps
     (batch,) = padded_batches(corpus, [BatchPlan(indices, size, time_steps, source_steps)])
     return batch
@@ -72,14 +70,15 @@ def padded_batches(corpus: Corpus, plans: Iterable[BatchPlan]) -> Iterator[Batch
 
 
 def _at_once(plans: Iterator[BatchPlan]) -> Iterator[list[BatchPlan]]:
+    """First one plan, then two, four and so on: the first batch is there soon, and few rows are fetched in vain."""
     together: list[BatchPlan] = []
-    symbols = 0
+    most, symbols = 1, 0
     for plan in plans:
         together.append(plan)
         symbols += plan.size * (plan.time_steps + plan.source_steps)
-        if len(together) == BATCHES_AT_ONCE or symbols >= SYMBOLS_AT_ONCE:
+        if len(together) == most or symbols >= SYMBOLS_AT_ONCE:
             yield together
-            together, symbols = [], 0
+            together, symbols, most = [], 0, min(2 * most, BATCHES_AT_ONCE)
     if together:
         yield together
 
@@ -109,8 +108,10 @@ def pad_sequences(
         places: Their places in their corpus, by which an error names one; None: 0 to R - 1.
 
     Raises:
-        ValueError: If a sequence is longer than `time_steps`.
+        ValueError: If there are more sequences than `size`, or one is longer than `time_steps`.
     """
+    if len(sequences) > size:
+        raise ValueError(f"{len(sequences)} rows do not fit into a batch of {size}.")
     lengths = sequences.lengths
     if (too_long := lengths > time_steps).any():
         row = int(too_long.argmax())

@@ -6,7 +6,6 @@ DIRECTORY/prepared.json   symbols, labels, and how the rows were read; it is wri
 
 import contextlib
 import json
-import mmap
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from seqssvae.config import DataConfig
 from seqssvae.data.blocks import BLOCK_ROWS, Block, Column
 from seqssvae.data.corpus import NO_GROUP, Corpus, CorpusCounts
-from seqssvae.data.mapped import MappedRows
+from seqssvae.data.mapped import MappedFile, MappedRows
 from seqssvae.data.opening import arrow
 from seqssvae.data.ragged import RaggedArray, Rows
 from seqssvae.data.schema import Schema
@@ -117,26 +116,21 @@ class PreparedDirectory:
         return arrow(f"{self.path}, which was prepared,")
 
     @cached_property
-    def _mapping(self) -> mmap.mmap:
-        with self._explained(), (self.path / ROWS).open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def _let_go(self) -> None:
-        """Have the system take back the pages that were read: they stay in its cache, but not in this process."""
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self._mapping.madvise(mmap.MADV_DONTNEED)
+    def _file(self) -> MappedFile:
+        with self._explained():
+            return MappedFile(self.path / ROWS)
 
     @cached_property
     def _batches(self) -> list[Any]:
         with self._explained():
-            reader = self._pa.ipc.open_file(self._pa.py_buffer(self._mapping))
+            reader = self._pa.ipc.open_file(self._pa.py_buffer(self._file.buffer))
             return [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (self._pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        except (self._pa.ArrowException, OSError, KeyError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{self.path / ROWS}: damaged ({reason}); prepare the files again.") from error
 
@@ -177,7 +171,7 @@ class PreparedDirectory:
         if "group" in self._names:
             groups = np.concatenate([batch.column("group").to_numpy() for batch in self._batches])
         y = np.concatenate([np.zeros(0, np.int8), *labels])
-        self._let_go()
+        self._file.release()
         sources = self._symbols("source_symbols")
         return Corpus(sequences, y, groups, str(self.path), self.counts, sources)
 
@@ -190,7 +184,7 @@ class PreparedDirectory:
             return None
         columns = [batch.column(name) for batch in self._batches]
         shards = [RaggedArray(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns]
-        return MappedRows(shards, self._let_go)
+        return MappedRows(shards, self._file)
 
     def blocks(self, columns: Sequence[Column]) -> Iterator[Block]:
         """The texts and labels of the rows, some at a time.
@@ -210,7 +204,7 @@ class PreparedDirectory:
                 numbers = np.arange(before, before + part.num_rows, dtype=np.int32) + 1
                 yield Block({column.role: self._texts(part, column, names) for column in columns}, numbers)
                 before += part.num_rows
-                self._let_go()
+                self._file.release()
 
     def _texts(self, part: Any, column: Column, names: np.ndarray) -> list[str]:
         name = COLUMNS[column.role]

@@ -68,7 +68,7 @@ def transduce(
         rows = np.flatnonzero((sources.lengths > low) & (sources.lengths <= high))
         for start in range(0, len(rows), size):
             indices = rows[start : start + size]
-            source = pad_sequences(sources.take(indices), size, high)
+            source = pad_sequences(sources.take(indices), size, high, indices)
             labels = np.zeros(size, np.int32)
             labels[: len(indices)] = y[indices]
             if (missing := labels == NO_LABEL).any():

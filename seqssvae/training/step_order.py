@@ -13,15 +13,13 @@ from seqssvae.config import Config, ObjectiveConfig, uses_unlabelled
 from seqssvae.data.batches import BatchStream
 from seqssvae.data.buckets import choose_buckets
 from seqssvae.data.corpus import Corpus
+from seqssvae.data.padding import SYMBOLS_AT_ONCE
 from seqssvae.data.ragged import where
 from seqssvae.errors import ConfigurationError
 from seqssvae.training.schedules import beta_at, consistency_at, learning_rate_at, temperature_at
 
 ORDER_STREAM = 0xBA7C
 """The random stream of the seeds of labelled and unlabelled batches, apart from those of other choices."""
-
-CHUNK_SYMBOLS = 1 << 20
-"""From so many symbols on, padding included, a chunk is full: a few chunks are in memory at a time."""
 
 
 def training_steps(
@@ -228,7 +226,7 @@ class StepOrder:
             taken = scheduled.step.step + 1
             due = taken == self.total_steps or (taken % interval == 0 if interval else scheduled.ends_epoch)
             symbols += _symbol_places(scheduled.step)
-            if due or len(chunk) == most or (symbols >= CHUNK_SYMBOLS and len(chunk) >= least):
+            if due or len(chunk) == most or (symbols >= SYMBOLS_AT_ONCE and len(chunk) >= least):
                 yield Chunk(chunk, due)
                 chunk, symbols = [], 0
         if chunk:

@@ -53,8 +53,8 @@ def recurrence(
     else:
         bias_n = _stack([cell.bias_n for cell in cells if cell.bias_n is not None])
         outputs = _GRU.apply(row_gates, folded[0], *(folded[1:] or (None,)), weight_hh, bias_n, rounding, keep)
-    # Each dimension is taken out by a view whose gradient lies as `outputs` do: a select or an unbind of what had been
-    # transposed first would copy it, transposed, and so would every step of the backward pass read it.
+    # Each dimension is taken out by a view whose gradient lies as `outputs` do. That of a select, or of an unbind of
+    # what was transposed first, would be copied.
     of_cells = (outputs.squeeze(1),) if len(cells) == 1 else outputs.unbind(1)  # (T, H, N)
     return tuple(unfold(of_cell.permute(2, 0, 1), labels) for of_cell in of_cells)
 
@@ -133,7 +133,11 @@ class _GRU(torch.autograd.Function):
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, activations, weight = context.saved_tensors
         rounding, (steps, _, size, _) = context.rounding, grad_outputs[0].shape
-        states, transposed_states, of_outputs = outputs.unbind(), outputs.mT.unbind(), grad_outputs[0].unbind()
+        states, transposed_states, of_outputs = (
+            outputs.unbind(),
+            outputs.mT.unbind(),
+            grad_outputs[0].contiguous().unbind(),
+        )
         of_steps = activations.unbind()
         transposed, grad_weight = weight.mT, WeightGradient(weight, outputs.dtype, rounding)
         gradients = GateGradients(outputs[0], steps, 4 * size, size, context.rows, context.has_constant)
@@ -241,7 +245,11 @@ class _LSTM(torch.autograd.Function):
     def backward(context: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, cells, activations, weight = context.saved_tensors
         rounding, steps = context.rounding, len(grad_outputs[0])
-        size, transposed_states, of_outputs = outputs.shape[2], outputs.mT.unbind(), grad_outputs[0].unbind()
+        size, transposed_states, of_outputs = (
+            outputs.shape[2],
+            outputs.mT.unbind(),
+            grad_outputs[0].contiguous().unbind(),
+        )
         of_steps = activations.unbind()
         transposed, grad_weight = weight.mT, WeightGradient(weight, outputs.dtype, rounding)
         gradients = GateGradients(outputs[0], steps, 4 * size, 0, context.rows, context.has_constant)

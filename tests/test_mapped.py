@@ -59,11 +59,11 @@ def in_parts(tmp_path, monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells which pages of a file a process holds.")
 def test_no_page_of_the_file_stays_in_the_process(in_parts, monkeypatch):
     file, held, release = in_parts.path / "rows.arrow", [], MappedFile.release
-    monkeypatch.setattr(MappedFile, "release", lambda self: (held.append(resident(file)), release(self)))
     corpus = in_parts.corpus()
     assert resident(file) == 0
-    held.clear()
-    taken = corpus.sequences.take(np.random.default_rng(0).permutation(10_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(MappedFile, "release", lambda self: (held.append(resident(file)), release(self)))
+        taken = corpus.sequences.take(np.random.default_rng(0).permutation(10_000))
     assert sorted(taken.lengths.tolist()) == sorted(corpus.lengths.tolist())
     assert len(held) == 10
     assert max(held) < file.stat().st_size / 1024 / 2  # of one part, and what the system reads around it
@@ -112,8 +112,8 @@ def test_pages_that_cannot_be_released_are_no_error(in_parts, monkeypatch):
 
 def resident(path: Path) -> int:
     """How many kB of a file that it maps this process holds."""
-    mappings, found = Path("/proc/self/smaps").read_text().splitlines(), 0
-    places = [number for number, line in enumerate(mappings) if line.endswith(str(path.resolve()))]
+    mappings, name, found = Path("/proc/self/smaps").read_text().splitlines(), str(path.resolve()), 0
+    places = [number for number, line in enumerate(mappings) if line.endswith(name)]
     assert places
     for place in places:
         found += next(int(line.split()[1]) for line in mappings[place:] if line.startswith("Rss:"))
